@@ -1,0 +1,101 @@
+"""What is around a rule and not the rule: learning-rate multiplier, weight decay, `maximize`.
+
+Written once, in the same notation as a rule, and composed with it before it is lowered: an engine's loop does both in one
+pass over memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from .specification import Hyperparameter, Range, Rule
+
+__all__ = ["PLAIN", "Around", "hyperparameters", "step", "update", "validated"]
+
+
+@dataclass(frozen=True)
+class Around:
+    """Which of the things around a rule a step has.
+
+    `weight_decay` is "coupled" where the decay is added to the gradient (L2), "decoupled" where it shrinks the parameter
+    (Loshchilov and Hutter 2019). `maximize` climbs instead of descending.
+    """
+
+    weight_decay: Literal["none", "coupled", "decoupled"] = "none"
+    maximize: bool = False
+
+    @classmethod
+    def of(cls, values: Mapping[str, float], *, decoupled: bool, maximize: bool) -> Around:
+        """Return the form of step that the hyperparameters' `values` ask for: no decay where its rate is 0."""
+        if not values.get("weight_decay"):
+            return cls("none", maximize)
+        return cls("decoupled" if decoupled else "coupled", maximize)
+
+
+PLAIN = Around()
+
+_LR = Hyperparameter("lr", Range(low=0), 1.0)
+_WEIGHT_DECAY = Hyperparameter("weight_decay", Range(low=0), 0.0)
+
+
+def hyperparameters(rule: Rule) -> dict[str, Hyperparameter]:
+    """Return the hyperparameters of a whole step, by name: `lr`, the rule's own, `weight_decay`.
+
+    Where the rule has an `lr` or a `weight_decay` in its equations, it is that one.
+    """
+    return {"lr": _LR} | dict(rule.hyperparameters) | ({"weight_decay": _WEIGHT_DECAY} if _decays(rule) else {})
+
+
+def validated(rule: Rule, values: Mapping[str, Any]) -> dict[str, float]:
+    """Return every hyperparameter's value of a whole step; errors as in `Rule.validated`."""
+    outer = {"lr": _LR, "weight_decay": _WEIGHT_DECAY}
+    own = {name: value for name, value in values.items() if name in rule.hyperparameters or name not in outer}
+    complete = rule.validated(own)
+    for name, hyperparameter in hyperparameters(rule).items():
+        if name not in complete:
+            complete[name] = hyperparameter.validated(values.get(name, hyperparameter.default))
+    return {name: complete[name] for name in hyperparameters(rule)}
+
+
+def _decays(rule: Rule) -> bool:
+    return "weight_decay" not in rule.hyperparameters
+
+
+def step(
+    rule: Rule, around: Around, inputs: Mapping[str, Any], slots: Mapping[str, Any], values: Mapping[str, Any]
+) -> tuple[Any, dict[str, Any], Any]:
+    """Return the parameter and the slots after one step of `rule` with what is `around` it, and the rule's own update.
+
+    `inputs` has `x`, `g` and what else the rule takes (`t` too); `values` every name of `hyperparameters(rule)`. Operands
+    are arrays of any one library, or symbols.
+    """
+    x, g = inputs["x"], inputs["g"]
+    if around.maximize:
+        g = -g
+    if around.weight_decay == "coupled" and _decays(rule):
+        g = g + values["weight_decay"] * x
+    if around.weight_decay == "decoupled" and _decays(rule):
+        x = (1 - values["lr"] * values["weight_decay"]) * x
+    given = {**inputs, "x": x, "g": g}
+    dx, new = update(rule, given, slots, values)
+    return x + (dx if "lr" in rule.hyperparameters else values["lr"] * dx), new, dx
+
+
+def update(
+    rule: Rule, inputs: Mapping[str, Any], slots: Mapping[str, Any], values: Mapping[str, Any]
+) -> tuple[Any, dict[str, Any]]:
+    """Call the rule alone; return its update and its new slots by name. Raises `TypeError` for a wrong number of them."""
+    returned = rule(
+        *(inputs[name] for name in rule.inputs),
+        *(slots[name] for name in rule.slots),
+        **{name: values[name] for name in rule.hyperparameters},
+    )
+    results = returned if isinstance(returned, tuple) else (returned,)
+    if len(results) != 1 + len(rule.slots):
+        raise TypeError(
+            f"rule {rule.name} returned {len(results)} values; it has {len(rule.slots)} slots, so that it returns the "
+            f"update and then {', '.join(rule.slots) or 'nothing else'}"
+        )
+    return results[0], dict(zip(rule.slots, results[1:], strict=True))

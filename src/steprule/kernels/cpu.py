@@ -1,0 +1,168 @@
+"""One fused loop on the CPU for any rule: Numba source from the program, and a step over many tensors at once.
+
+All tensors of a step are one launch: a table of their addresses, cut into chunks, which threads claim one by one. A loop
+per tensor would lose everything on a net of small tensors.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..program import Program, Value, expression
+from . import team
+from .cache import compiled
+from .native import APART
+
+__all__ = ["CHUNK", "Table", "kernel", "launch", "source"]
+
+CHUNK: Final = 16_384
+"""Elements per chunk: small enough to share out, large enough that claiming one costs nothing beside it."""
+
+_HEADER: Final = '''"""One {real} step of {title}: {bytes} bytes and {operations} operations per element. Made by steprule."""
+
+from math import sqrt
+
+from numba import carray, {real}, njit
+
+from steprule.kernels.native import fetch_add, load_counter, {real}_at
+
+ZERO, ONE = {real}(0), {real}(1)
+{helpers}
+
+@njit("void(int64[::1], int64[:, ::1], int64[:, ::1], int64[::1], {real}[:, ::1], int64)",
+      nogil=True, error_model="numpy", cache=CACHE)
+def step(counters, chunks, pointers, rows, scalars, watch):
+    while True:
+        chunk = fetch_add(counters, 0, 1)
+        if chunk >= len(chunks):
+            break
+        tensor, first, size = chunks[chunk]
+        row = rows[tensor]
+'''
+
+_FOOTER: Final = """        fetch_add(counters, {apart}, 1)
+    for _ in range(watch):
+        if load_counter(counters, {apart}) >= len(chunks):
+            break
+"""
+
+# Written out so that NaN goes through as in NumPy and nothing is promoted to float64.
+_HELPERS: Final = {
+    "sign": "def sign(v):\n    return ONE if v > ZERO else (-ONE if v < ZERO else v)",
+    "maximum": "def maximum(a, b):\n    return a if a > b or a != a else b",
+    "minimum": "def minimum(a, b):\n    return a if a < b or a != a else b",
+    "where": "def where(condition, a, b):\n    return a if condition else b",
+}
+
+# Every name that a generated module uses for itself.
+_TAKEN: Final = frozenset(re.findall(r"[A-Za-z_]\w*", _HEADER + _FOOTER + "".join(_HELPERS.values())))
+
+
+def source(program: Program, real: str) -> str:
+    """Return the kernel of `program` for elements of type `real` ("float32" or "float64"), as Python for Numba.
+
+    Its function `step` takes the counters that threads share, the chunks (each a tensor, a first element and a size), one
+    row of addresses per tensor (those of `program.inputs` in order), each tensor's row of scalars, and those rows.
+    """
+    itemsize = np.dtype(real).itemsize
+    names = _names(program)
+    lines = [
+        f"        {names[id(scalar)]} = scalars[row, {index}]{_remark(scalar)}"
+        for index, scalar in enumerate(program.scalars)
+    ]
+    lines += [
+        f"        {name}_at = carray({real}_at(pointers[tensor, {index}] + {itemsize} * first), size)"
+        for index, name in enumerate(program.inputs)
+    ]
+    lines += ["        for i in range(size):", *(f"            {line}" for line in _loop(program, names))]
+    helpers = [f"\n\n@njit\n{text}\n" for name, text in _HELPERS.items() if any(f"{name}(" in line for line in lines)]
+    header = _HEADER.format(
+        real=real,
+        title=program.title,
+        bytes=program.bytes_per_element(itemsize),
+        operations=program.operations,
+        helpers="".join(helpers),
+    )
+    return header + "\n".join(lines) + "\n" + _FOOTER.format(apart=APART)
+
+
+def _remark(scalar: Value) -> str:
+    return "" if scalar.operation == "symbol" else f"  # {expression(scalar)}"
+
+
+def _names(program: Program) -> dict[int, str]:
+    """Name what the loop holds: each symbol as the rule does, each computed scalar c1, c2, ..., each line's value."""
+    taken = set(_TAKEN)
+
+    def unused(wish: str) -> str:
+        while wish in taken or f"{wish}_at" in taken:
+            wish += "_"
+        taken.update((wish, f"{wish}_at"))
+        return wish
+
+    names = {
+        id(value): unused(value.name) for value in (*program.values(), *program.scalars) if value.operation == "symbol"
+    }
+    lines = program.line_values()
+    for value in lines:
+        if id(value) in program.names:
+            names[id(value)] = unused(program.names[id(value)])
+    for prefix, rest in (("c", program.scalars), ("v", lines)):
+        for number, value in enumerate([value for value in rest if id(value) not in names], 1):
+            names[id(value)] = unused(f"{prefix}{number}")
+    return names
+
+
+def _loop(program: Program, names: dict[int, str]) -> list[str]:
+    symbols = {value.name: names[id(value)] for value in program.values() if value.operation == "symbol"}
+    lines = [f"{symbols[name]} = {symbols[name]}_at[i]" for name in program.inputs]
+    for value in program.line_values():
+        others = {key: name for key, name in names.items() if key != id(value)}
+        lines.append(f"{names[id(value)]} = {expression(value, others)}")
+    return lines + [f"{symbols[name]}_at[i] = {expression(value, names)}" for name, value in program.outputs.items()]
+
+
+@functools.cache
+def kernel(program: Program, real: str) -> Callable[..., None]:
+    """Return the compiled kernel of `source(program, real)`, from the cache on disk where it is there."""
+    return compiled(program.title, source(program, real))
+
+
+class Table:
+    """The tensors of one launch: their addresses, cut into chunks.
+
+    `pointers` is int64 (tensors, inputs), `sizes` the number of elements of each tensor, all of them dense in memory.
+    `rows`, int64 (tensors,), says which row of the scalars each tensor takes; all take row 0 until it is set.
+    """
+
+    def __init__(self, pointers: NDArray[np.int64], sizes: Sequence[int]) -> None:
+        self.pointers: Final = np.ascontiguousarray(pointers, dtype=np.int64)
+        self.rows: Final = np.zeros(len(sizes), dtype=np.int64)
+        self.chunks: Final = np.array(
+            [
+                (tensor, first, min(CHUNK, size - first))
+                for tensor, size in enumerate(sizes)
+                for first in range(0, size, CHUNK)
+            ],
+            dtype=np.int64,
+        ).reshape(-1, 3)
+        self.elements: Final = sum(sizes)
+
+
+def launch(run: Callable[..., None], table: Table, scalars: NDArray[Any], threads: int) -> None:
+    """Step every tensor of `table` by the compiled kernel `run`, in place, in at most `threads` threads.
+
+    `scalars`, of the kernel's type, has a row of `program.fold(...)` for each value in `table.rows`.
+    """
+    chunks = len(table.chunks)
+    counters = np.zeros(2 * APART, dtype=np.int64)
+    # Waking a helper takes about as long as a chunk.
+    useful = min(threads, chunks, -(-table.elements // CHUNK))
+    arguments = (counters, table.chunks, table.pointers, table.rows, scalars)
+    team.run(run, arguments, lambda: bool(counters[APART] >= chunks), useful)

@@ -1,0 +1,112 @@
+"""The functions that an equation may use beside Python's operators: `sqrt, abs, sign, where, maximum, minimum`.
+
+A rule is ordinary Python and knows no framework, so these find the library of their operands: by the array API's
+`__array_namespace__`, else by the package that defines the operand's class. No framework is imported here: an operand of
+it exists, so its module is loaded already. Plain numbers are computed in float64; a rule on trial (`steprule.program`)
+answers for itself.
+"""
+
+from __future__ import annotations
+
+import builtins
+import math
+import sys
+from collections.abc import Callable
+from typing import Any, Final
+
+__all__ = ["abs", "maximum", "minimum", "sign", "sqrt", "where"]
+
+# Libraries whose arrays have no `__array_namespace__`, and the module in which they keep functions under these names.
+_NAMESPACES: Final = {
+    "torch": "torch",
+    "tensorflow": "tensorflow",
+    "mxnet.numpy": "mxnet.np",
+    "mxnet": "mxnet.nd",
+    "numpy": "numpy",
+    "jax": "jax.numpy",
+    "jaxlib": "jax.numpy",
+}
+
+
+def _namespace(operand: object) -> Any:
+    """Return the module whose `sqrt` takes `operand`, or None for a plain number."""
+    if isinstance(operand, (bool, int, float)):
+        return None
+    if hasattr(operand, "__array_namespace__"):
+        return operand.__array_namespace__()
+    for base in type(operand).__mro__:
+        for package, namespace in _NAMESPACES.items():
+            if base.__module__ == package or base.__module__.startswith(package + "."):
+                return sys.modules[namespace]
+    raise TypeError(
+        f"an operand is of type {type(operand).__module__}.{type(operand).__qualname__}; allowed are numbers and arrays "
+        f"that have __array_namespace__ or come from {', '.join(sorted({k.partition('.')[0] for k in _NAMESPACES}))}"
+    )
+
+
+def _sign(number: float) -> float:
+    return math.nan if math.isnan(number) else float((number > 0) - (number < 0))
+
+
+def _sqrt(number: float) -> float:
+    return math.nan if math.isnan(number) or number < 0 else math.sqrt(number)
+
+
+def _maximum(a: float, b: float) -> float:
+    return math.nan if math.isnan(a) or math.isnan(b) else builtins.max(a, b)
+
+
+def _minimum(a: float, b: float) -> float:
+    return math.nan if math.isnan(a) or math.isnan(b) else builtins.min(a, b)
+
+
+def _where(condition: bool, a: float, b: float) -> float:
+    return a if condition else b
+
+
+def _call(name: str, on_numbers: Callable[..., float], *operands: Any) -> Any:
+    for operand in operands:
+        trace = getattr(operand, "__steprule_trace__", None)
+        if trace is not None:
+            return trace(name, *operands)
+    lead = next((operand for operand in operands if _namespace(operand) is not None), None)
+    if lead is None:
+        return on_numbers(*operands)
+    namespace = _namespace(lead)
+    if namespace.__name__ == "torch" and name in ("maximum", "minimum"):
+        # torch takes no plain number here.
+        operands = tuple(
+            namespace.asarray(operand, dtype=lead.dtype, device=lead.device) if _namespace(operand) is None else operand
+            for operand in operands
+        )
+    return getattr(namespace, name)(*operands)
+
+
+def sqrt(x: Any) -> Any:
+    """Return the square root of each element; NaN where it is negative."""
+    return _call("sqrt", _sqrt, x)
+
+
+def abs(x: Any) -> Any:
+    """Return the absolute value of each element."""
+    return _call("abs", builtins.abs, x)
+
+
+def sign(x: Any) -> Any:
+    """Return -1, 0 or 1 for each element; NaN where it is NaN."""
+    return _call("sign", _sign, x)
+
+
+def where(condition: Any, a: Any, b: Any) -> Any:
+    """Return `a` where `condition` holds and `b` elsewhere; both are computed."""
+    return _call("where", _where, condition, a, b)
+
+
+def maximum(a: Any, b: Any) -> Any:
+    """Return the larger of two elements; NaN where either is NaN."""
+    return _call("maximum", _maximum, a, b)
+
+
+def minimum(a: Any, b: Any) -> Any:
+    """Return the smaller of two elements; NaN where either is NaN."""
+    return _call("minimum", _minimum, a, b)

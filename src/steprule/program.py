@@ -1,0 +1,320 @@
+"""A rule as a straight-line program: traced once on symbols, in the order in which its paper's lines are written.
+
+Two things are done to it and no more. Equal values are computed once. And what holds only hyperparameters, the step count
+and numbers is split off: `Program.fold` computes it in float64, once per step, so that an engine's loop meets each such
+value as one number of its own type. (Left in a float32 loop, `1 - rho` is promoted to float64, at four times the cost, or
+rounded twice: near rho = 0.999, `1 - float32(rho)` is off by 5e-5.) To that belongs that a division by such a value is a
+multiplication by its reciprocal, itself such a value: Adam's two bias corrections are half of its time otherwise.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+
+from . import around, notation
+from .around import PLAIN, Around
+from .specification import Rule
+
+__all__ = ["Program", "Value", "expression", "lower"]
+
+_COMPARISONS: Final = ("less", "less_equal", "greater", "greater_equal", "equal", "not_equal")
+
+
+class Value:
+    """One value of a program: an input or slot (`name`), a number (`number`), or an operation on other values."""
+
+    def __init__(
+        self,
+        trace: _Trace,
+        position: int,
+        operation: str,
+        operands: tuple[Value, ...],
+        varies: bool,
+        name: str,
+        number: float,
+    ) -> None:
+        self._trace = trace
+        self.position: Final = position
+        self.operation: Final = operation
+        self.operands: Final = operands
+        self.varies: Final = varies
+        """Whether it differs from element to element."""
+        self.name: Final = name
+        self.number: Final = number
+
+    def __steprule_trace__(self, operation: str, *operands: Any) -> Value:
+        return self._trace.apply(operation, *operands)
+
+    def __add__(self, other: Any) -> Value:
+        return self._trace.apply("add", self, other)
+
+    def __radd__(self, other: Any) -> Value:
+        return self._trace.apply("add", other, self)
+
+    def __sub__(self, other: Any) -> Value:
+        return self._trace.apply("subtract", self, other)
+
+    def __rsub__(self, other: Any) -> Value:
+        return self._trace.apply("subtract", other, self)
+
+    def __mul__(self, other: Any) -> Value:
+        return self._trace.apply("multiply", self, other)
+
+    def __rmul__(self, other: Any) -> Value:
+        return self._trace.apply("multiply", other, self)
+
+    def __truediv__(self, other: Any) -> Value:
+        return self._trace.apply("divide", self, other)
+
+    def __rtruediv__(self, other: Any) -> Value:
+        return self._trace.apply("divide", other, self)
+
+    def __pow__(self, other: Any) -> Value:
+        return self._trace.apply("power", self, other)
+
+    def __rpow__(self, other: Any) -> Value:
+        return self._trace.apply("power", other, self)
+
+    def __neg__(self) -> Value:
+        return self._trace.apply("negative", self)
+
+    def __pos__(self) -> Value:
+        return self
+
+    def __abs__(self) -> Value:
+        return self._trace.apply("abs", self)
+
+    def __lt__(self, other: Any) -> Value:
+        return self._trace.apply("less", self, other)
+
+    def __le__(self, other: Any) -> Value:
+        return self._trace.apply("less_equal", self, other)
+
+    def __gt__(self, other: Any) -> Value:
+        return self._trace.apply("greater", self, other)
+
+    def __ge__(self, other: Any) -> Value:
+        return self._trace.apply("greater_equal", self, other)
+
+    def __eq__(self, other: Any) -> Value:  # type: ignore[override]  # an equation compares elements, not objects
+        return self._trace.apply("equal", self, other)
+
+    def __ne__(self, other: Any) -> Value:  # type: ignore[override]  # as above
+        return self._trace.apply("not_equal", self, other)
+
+    __hash__ = object.__hash__
+
+    def __bool__(self) -> bool:
+        raise TypeError(
+            "a rule must not branch on its operands, since they hold many elements or are not known yet; use "
+            "steprule.notation.where(condition, a, b), which computes both"
+        )
+
+
+class _Trace:
+    """Makes values; equal ones are one object. `reciprocals` asks for products in place of divisions by a scalar."""
+
+    def __init__(self, *, reciprocals: bool) -> None:
+        self._made: dict[tuple[Any, ...], Value] = {}
+        self._reciprocals = reciprocals
+
+    def _value(
+        self,
+        operation: str,
+        operands: tuple[Value, ...] = (),
+        *,
+        varies: bool = False,
+        name: str = "",
+        number: float = 0.0,
+    ) -> Value:
+        # repr tells 0.0 from -0.0 and holds for NaN.
+        key = (operation, tuple(id(operand) for operand in operands), varies, name, repr(number))
+        if key not in self._made:
+            self._made[key] = Value(self, len(self._made), operation, operands, varies, name, number)
+        return self._made[key]
+
+    def symbol(self, name: str, *, varies: bool) -> Value:
+        return self._value("symbol", varies=varies, name=name)
+
+    def apply(self, operation: str, *operands: Any) -> Value:
+        values = tuple(self.operand(operand) for operand in operands)
+        values = tuple(
+            self.apply("where", value, 1.0, 0.0)
+            if value.varies and value.operation in _COMPARISONS and (operation, place) != ("where", 0)
+            else value
+            for place, value in enumerate(values)
+        )
+        if operation == "power" and values[0].varies and values[1].operation == "number":
+            exponent = values[1].number
+            if exponent in (1.0, 2.0, 3.0, 4.0):
+                # A product, as in the paper's square; a call of pow is neither as fast nor as exact.
+                return functools.reduce(lambda a, b: self.apply("multiply", a, b), [values[0]] * int(exponent))
+            if exponent == 0.5:
+                return self.apply("sqrt", values[0])
+        if operation == "divide" and self._reciprocals and values[0].varies and not values[1].varies:
+            return self.apply("multiply", values[0], self.apply("divide", 1.0, values[1]))
+        return self._value(operation, values, varies=any(value.varies for value in values))
+
+    def operand(self, operand: Any) -> Value:
+        if isinstance(operand, Value):
+            return operand
+        if isinstance(operand, bool) or not isinstance(operand, (int, float)):
+            raise TypeError(f"a rule's equation holds {operand!r}, a {type(operand).__name__}; allowed are numbers")
+        return self._value("number", number=float(operand))
+
+
+@dataclass(frozen=True, eq=False)
+class Program:
+    """A traced program: `outputs` by name, computed from the elements `inputs` and from `scalars`.
+
+    For a whole step, `inputs` are `x`, `g` (and `h`, `g2`) and the slots, and `outputs` the new `x` and the new slots that
+    differ from the old. `names` calls values, by their `id`, what they are in the rule.
+    """
+
+    title: str
+    inputs: tuple[str, ...]
+    outputs: Mapping[str, Value]
+    scalars: tuple[Value, ...]
+    names: Mapping[int, str]
+    hyperparameters: tuple[str, ...]
+
+    def values(self) -> list[Value]:
+        """Return each value that varies from element to element and is needed, in the order in which the rule made them."""
+        needed: dict[int, Value] = {}
+        waiting = list(self.outputs.values())
+        while waiting:
+            value = waiting.pop()
+            if value.varies and value.position not in needed:
+                needed[value.position] = value
+                waiting.extend(value.operands)
+        return [needed[position] for position in sorted(needed)]
+
+    @functools.cached_property
+    def operations(self) -> int:
+        """Operations per element."""
+        return sum(value.operation != "symbol" for value in self.values())
+
+    def bytes_per_element(self, itemsize: int) -> int:
+        """Return the bytes that one element's step moves: each input read once, each output written once."""
+        return itemsize * (len(self.inputs) + len(self.outputs))
+
+    @functools.cached_property
+    def counts(self) -> bool:
+        """Whether some scalar depends on the step count."""
+        waiting = list(self.scalars)
+        for value in waiting:
+            waiting.extend(value.operands)
+        return any(value.name == "t" for value in waiting)
+
+    @functools.cached_property
+    def fold(self) -> Callable[..., tuple[float, ...]]:
+        """A function of `t` and the hyperparameters (floats, by keyword) that returns the value of each of `scalars`."""
+        listed = "".join(f"{expression(scalar)}, " for scalar in self.scalars)
+        source = f"def fold(*, t, {', '.join(self.hyperparameters)}):\n    return ({listed})\n"
+        scope = {name: getattr(notation, name) for name in notation.__all__} | {"inf": math.inf, "nan": math.nan}
+        exec(compile(source, f"<scalars of {self.title}>", "exec"), scope)
+        fold = scope["fold"]
+
+        def safe(**scalars: float) -> tuple[float, ...]:
+            try:
+                return fold(**scalars)  # type: ignore[no-any-return]
+            except ArithmeticError:
+                # Python refuses to divide by zero or to overflow; an array would hold inf or NaN, as NumPy's numbers do.
+                with np.errstate(all="ignore"):
+                    return fold(**{name: np.float64(value) for name, value in scalars.items()})  # type: ignore[no-any-return]
+
+        return safe
+
+    def line_values(self) -> list[Value]:
+        """Return the values that deserve a line of their own: outputs, what the rule names, and what is used twice."""
+        uses: dict[int, int] = {}
+        ordered = self.values()
+        for value in ordered:
+            for operand in value.operands:
+                uses[id(operand)] = uses.get(id(operand), 0) + 1
+        return [
+            value
+            for value in ordered
+            if value.operation != "symbol" and (id(value) in self.names or uses.get(id(value), 0) > 1)
+        ]
+
+
+_PYTHON: Final = {
+    "add": ("+", 1),
+    "subtract": ("-", 1),
+    "multiply": ("*", 2),
+    "divide": ("/", 2),
+    "negative": ("-", 3),
+    "power": ("**", 4),
+    "less": ("<", 0),
+    "less_equal": ("<=", 0),
+    "greater": (">", 0),
+    "greater_equal": (">=", 0),
+    "equal": ("==", 0),
+    "not_equal": ("!=", 0),
+}
+
+
+def expression(value: Value, names: Mapping[int, str] | None = None) -> str:
+    """Return `value` as a Python expression, in which a value whose `id` is in `names` is called by that name."""
+    return _expression(value, names or {})[0]
+
+
+def _expression(value: Value, names: Mapping[int, str]) -> tuple[str, int]:
+    if id(value) in names:
+        return names[id(value)], 9
+    if value.operation == "symbol":
+        return value.name, 9
+    if value.operation == "number":
+        text = repr(value.number).removesuffix(".0")
+        return (f"({text})" if text.startswith("-") and text != "-0" else text.replace("-0", "-0.0")), 9
+    parts = [_expression(operand, names) for operand in value.operands]
+    if value.operation not in _PYTHON:
+        return f"{value.operation}({', '.join(text for text, _ in parts)})", 9
+    sign, rank = _PYTHON[value.operation]
+
+    def bracketed(part: tuple[str, int], least: int) -> str:
+        return part[0] if part[1] >= least else f"({part[0]})"
+
+    if len(parts) == 1:
+        return f"{sign}{bracketed(parts[0], rank)}", rank
+    # The right operand of equal rank keeps its brackets: the order of rounding is the rule's.
+    left, right = (rank + 1, rank) if value.operation == "power" else (rank, rank + 1)
+    return f"{bracketed(parts[0], left)} {sign} {bracketed(parts[1], right)}", rank
+
+
+@functools.cache
+def lower(rule: Rule, around_it: Around | None = PLAIN) -> Program:
+    """Return the program of a whole step of `rule` with what is `around_it`; with None, that of the rule alone.
+
+    The rule alone has its update as the output `dx` in place of `x`. Raises `TypeError` where the rule branches on its
+    operands or returns another number of values than its slots ask for.
+    """
+    trace = _Trace(reciprocals=around_it is not None)
+    elements = [name for name in ("x", "g", "h", "g2") if name in (*rule.inputs, "x", "g")] + list(rule.slots)
+    given = {name: trace.symbol(name, varies=True) for name in elements} | {"t": trace.symbol("t", varies=False)}
+    declared = tuple(around.hyperparameters(rule))
+    values = {name: trace.symbol(name, varies=False) for name in declared}
+    slots = {name: given[name] for name in rule.slots}
+    if around_it is None:
+        dx, new = around.update(rule, given, slots, values)
+        returned = {"dx": dx} | new
+    else:
+        x, new, dx = around.step(rule, around_it, given, slots, values)
+        returned = {"x": x} | new
+    outputs = {name: trace.operand(value) for name, value in returned.items()}
+    outputs = {name: value for name, value in outputs.items() if value is not given.get(name)}
+    names = {id(value): f"new_{name}" for name, value in outputs.items()} | {id(dx): "dx"}
+
+    ordered = Program(rule.name, (), outputs, (), names, declared).values()
+    used = {value.name for value in ordered if value.operation == "symbol"}
+    needed = [each for value in ordered for each in value.operands] + list(outputs.values())
+    scalars = {id(value): value for value in needed if not value.varies}
+    inputs = tuple(name for name in elements if name in used)
+    return Program(rule.name, inputs, outputs, tuple(scalars.values()), names, declared)

@@ -1,0 +1,49 @@
+"""A step of any rule with the arrays of any library: clarity before speed. In float64 it is the oracle of every test."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from . import around
+from .around import Around
+from .specification import Rule
+
+__all__ = ["init", "step"]
+
+
+def init(rule: Rule, x: Any) -> dict[str, Any]:
+    """Return the state that `rule` starts with for the parameter `x`: `step` 0, and each slot an array like `x`."""
+    return {"step": 0} | {slot: 0 * x + initial for slot, initial in rule.slots.items()}
+
+
+def step(
+    rule: Rule,
+    x: Any,
+    g: Any,
+    state: Mapping[str, Any],
+    *,
+    h: Any = None,
+    g2: Any = None,
+    decoupled_weight_decay: bool = False,
+    maximize: bool = False,
+    **hyperparameters: Any,
+) -> tuple[Any, dict[str, Any]]:
+    """Return the parameter and the state after one step; nothing is changed in place.
+
+    `x`, `g` (the gradient at `x`), each slot of `state`, and `h` and `g2` where the rule takes them, are arrays of one shape
+    and one library: NumPy, PyTorch, JAX, MXNet, TensorFlow, or any with the array API. `hyperparameters` are the rule's own,
+    `lr` and `weight_decay`.
+
+    Raises `TypeError` for a hyperparameter that is unknown or missing, or an input that is missing, and `ValueError` for a
+    value out of range.
+    """
+    values = around.validated(rule, hyperparameters)
+    t = state["step"] + 1
+    given = {"x": x, "g": g, "t": t} | ({} if h is None else {"h": h}) | ({} if g2 is None else {"g2": g2})
+    for name in rule.inputs:
+        if name not in given:
+            raise TypeError(f"rule {rule.name} takes {name}, and none was given")
+    form = Around.of(values, decoupled=decoupled_weight_decay, maximize=maximize)
+    new_x, slots, _ = around.step(rule, form, given, state, values)
+    return new_x, {"step": t} | slots

@@ -1,0 +1,54 @@
+"""What every figure has: a name, words, a chart, and the widths between which it reads well."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+try:
+    import altair as alt
+except ModuleNotFoundError as missing:
+    raise ModuleNotFoundError("the report's figures need Altair: pip install 'steprule[lab]'") from missing
+
+__all__ = ["Figure", "Key", "file_name", "rows"]
+
+
+@dataclass(frozen=True)
+class Key:
+    """One entry of a legend that the page draws itself: a colour of the theme by name, and what it stands for."""
+
+    colour: str
+    label: str
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A chart with its words. `least_width` and `most_width` are in CSS pixels; below the least, its box scrolls.
+
+    The chart has a fixed width, for files and notebooks; the page makes it as wide as its box.
+    """
+
+    name: str
+    part: Literal["curves", "tuning"]
+    title: str
+    caption: str
+    alt: str
+    chart: alt.LayerChart
+    least_width: int
+    most_width: int | None = None
+    keys_title: str = ""
+    keys: tuple[Key, ...] = ()
+    rules: tuple[str, ...] = ()
+    """Rules that the page's legend isolates by a click; empty where the chart has no such legend."""
+
+
+def rows(values: Iterable[Mapping[str, Any]]) -> alt.Data:
+    """Records as data inside the chart; Altair's data frames would add a dependency."""
+    return alt.Data(values=[dict(row) for row in values])
+
+
+def file_name(text: str) -> str:
+    """Letters, digits and hyphens alone, so that a rule of any name has a file."""
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-") or "figure"

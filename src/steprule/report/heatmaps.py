@@ -1,0 +1,254 @@
+"""How much the choice of hyperparameters matters: the paper's Tables 1 and 2 as heat maps with their numbers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+try:
+    import altair as alt
+except ModuleNotFoundError as missing:
+    raise ModuleNotFoundError("the report's figures need Altair: pip install 'steprule[lab]'") from missing
+
+from ..lab.results import Metric
+from ..lab.summary import RuleSummary, SettingSummary, Summary, reach, worse_by
+from . import words
+from .drawing import Figure, Key, file_name, rows
+from .theme import SHADES, STRONG
+
+__all__ = ["heat_maps"]
+
+REACHES = (1.0, 2.5, 5.0, 10.0, 30.0, 90.0)
+"""The darkest cells are near the best (10 %); each paler shade reaches this many times as far, the palest further."""
+
+CELL = 48
+"""The least width of a cell in pixels: the word "diverged" fits."""
+
+
+@dataclass(frozen=True)
+class _Cell:
+    """What stands at one place of a map; `over` names the values of the hyperparameters that the axes leave out."""
+
+    row: str
+    column: str
+    setting: SettingSummary
+    chosen: bool
+
+
+@dataclass(frozen=True)
+class _Map:
+    name: str
+    title: str
+    rows: tuple[str, ...]
+    columns: tuple[str, ...]
+    row_title: str | None
+    column_title: str
+    cells: tuple[_Cell, ...]
+    note: str = ""
+
+
+def heat_maps(summary: Summary) -> tuple[Figure, ...]:
+    """One map of rate by rule for the rules that vary only `lr`, and one for each other rule that varies anything.
+
+    A rule that varies one hyperparameter gets one row of cells, a rule that varies two gets them as rows and columns.
+    Of three and more, the two with the most values are drawn, `lr` before others, and each cell shows the best
+    setting over the rest. Empty where no rule has a finished setting.
+    """
+    if summary.winner is None:
+        return ()
+    by_rate = [rule for rule in summary.rules if set(_varied(rule)) <= {"lr"} and "lr" in _values(rule)]
+    maps = [_rate_map(by_rate)] if any(_varied(rule) for rule in by_rate) else []
+    maps += [_own_map(rule, summary) for rule in summary.rules if rule not in by_rate and _varied(rule)]
+    return tuple(_figure(found, summary) for found in maps)
+
+
+def _values(rule: RuleSummary) -> dict[str, tuple[float, ...]]:
+    """The values of each hyperparameter, in the grid's order."""
+    found: dict[str, dict[float, None]] = {}
+    for setting in rule.settings:
+        for name, value in setting.setting.hyperparameters.items():
+            found.setdefault(name, {})[value] = None
+    return {name: tuple(values) for name, values in found.items()}
+
+
+def _varied(rule: RuleSummary) -> dict[str, tuple[float, ...]]:
+    return {name: values for name, values in _values(rule).items() if len(values) > 1}
+
+
+def _rate_map(rules: Sequence[RuleSummary]) -> _Map:
+    rates = sorted({rate for rule in rules for rate in _values(rule)["lr"]}, reverse=True)
+    cells = [
+        _Cell(rule.rule, words.hyperparameter(s.setting.hyperparameters["lr"]), s, s is rule.best)
+        for rule in rules
+        for s in rule.settings
+    ]
+    return _Map(
+        name="heat-map-lr",
+        title="Sensitivity to the learning rate",
+        rows=tuple(rule.rule for rule in rules),
+        columns=tuple(words.hyperparameter(rate) for rate in rates),
+        row_title=None,
+        column_title="lr",
+        cells=tuple(cells),
+    )
+
+
+def _own_map(rule: RuleSummary, summary: Summary) -> _Map:
+    varied = _varied(rule)
+    axes = sorted(varied, key=lambda name: (name != "lr", -len(varied[name])))[:2]
+    # Fewer columns than rows, so that a telephone shows the whole map.
+    down, across = sorted(axes, key=lambda name: -len(varied[name])) if len(axes) == 2 else (None, axes[0])
+    places: dict[tuple[str, str], list[SettingSummary]] = {}
+    for setting in rule.settings:
+        values = setting.setting.hyperparameters
+        row = words.hyperparameter(values[down]) if down else rule.rule
+        places.setdefault((row, words.hyperparameter(values[across])), []).append(setting)
+    cells = [
+        _Cell(row, column, shown, shown is rule.best)
+        for (row, column), settings in places.items()
+        for shown in [_best_of(settings, summary)]
+    ]
+    rest = [f"{name} ({len(varied[name])} values)" for name in varied if name not in axes]
+    return _Map(
+        name=f"heat-map-{file_name(rule.rule)}",
+        title=f"Sensitivity of {rule.rule}",
+        rows=tuple(map(words.hyperparameter, varied[down])) if down else (rule.rule,),
+        columns=tuple(map(words.hyperparameter, varied[across])),
+        row_title=down,
+        column_title=across,
+        cells=tuple(cells),
+        note=f"Each cell is the best over {words.listed(rest)}." if rest else "",
+    )
+
+
+def _best_of(settings: Sequence[SettingSummary], summary: Summary) -> SettingSummary:
+    """The setting that a cell shows: the best finished one, by the data that chooses; else the first."""
+
+    def score(setting: SettingSummary) -> float:
+        spread = setting.validation if summary.chosen_on == "validation" else setting.test
+        if setting.state != "finished" or spread is None:
+            return math.inf
+        return worse_by(summary.metric, spread.mean, 0.0)
+
+    return min(settings, key=score)
+
+
+def _figure(found: _Map, summary: Summary) -> Figure:
+    metric, digits = summary.metric, words.decimals(summary)
+    title = ", ".join(filter(None, [metric.name, metric.unit]))
+    limits = _limits(summary)
+    data = [_row(cell, summary, limits) for cell in found.cells]
+    unit = f" in {metric.unit}" if metric.unit else ""
+    over = f", mean over {summary.seeds} seeds" if summary.seeds > 1 else ", one seed"
+    caption = (
+        f"Last epoch's {metric.name}{unit}{over}. Bold, in the strongest colour: near the best, {words.best_score(summary)}. "
+        f"Ringed: the rule's best setting, {words.choice(summary)}. {found.note}"
+    )
+    sign = "\N{LESS-THAN OR EQUAL TO}" if metric.lower_is_better else "\N{GREATER-THAN OR EQUAL TO}"
+    labels = [f"{sign}{words.NO_BREAK_SPACE}{words.number(limit, digits)}" for limit in limits] + ["worse"]
+    stub = round(max(len(row) for row in found.rows) * 6.2) + (40 if found.row_title else 16)
+    return Figure(
+        name=found.name,
+        part="tuning",
+        title=found.title,
+        caption=caption.strip(),
+        alt=f"{found.title}, {metric.name}: " + "; ".join(f"{row['setting']} {row['result']}" for row in data) + ".",
+        chart=_chart(found, data, labels, title),
+        least_width=max(300, stub + CELL * len(found.columns)),
+        most_width=stub + 130 * len(found.columns),
+        keys_title=title,
+        keys=tuple(Key(f"heat-{SHADES - 1 - i}", label) for i, label in enumerate(labels)),
+    )
+
+
+def _limits(summary: Summary) -> list[float]:
+    """The worst score of each shade but the palest, in the metric's unit, from the darkest shade on."""
+    assert summary.winner is not None and summary.winner.best is not None and summary.winner.best.test is not None
+    best = summary.winner.best.test.mean
+    step = reach(summary.metric, best, summary.scores)
+    return [best + (step if summary.metric.lower_is_better else -step) * times for times in REACHES]
+
+
+def _shade(score: float, limits: Sequence[float], metric: Metric) -> int:
+    slack = 1e-9 * abs(limits[0])
+    passed = sum(worse_by(metric, score, limit) > slack for limit in limits)
+    return SHADES - 1 - passed
+
+
+def _row(cell: _Cell, summary: Summary, limits: Sequence[float]) -> dict[str, Any]:
+    setting = cell.setting
+    row: dict[str, Any] = {
+        "row": cell.row,
+        "column": cell.column,
+        "setting": f"{setting.setting.rule}, {words.hyperparameters(setting.setting.hyperparameters)}",
+        "chosen": cell.chosen,
+    }
+    if setting.state != "finished" or setting.test is None:
+        return row | {"shade": -1, "text": _short_state(setting), "result": words.state(setting), "loss": words.NOTHING}
+    mean = setting.test.mean
+    return row | {
+        "shade": _shade(mean, limits, summary.metric),
+        "text": words.number(mean, words.decimals(summary)),
+        "result": words.quantity(setting.test, summary, setting.seeds),
+        "loss": f"{setting.loss.mean:.3g}" if setting.loss else words.NOTHING,
+    }
+
+
+def _short_state(setting: SettingSummary) -> str:
+    """`diverged` where all seeds did, with `2 of 3` on a second line where some did."""
+    ended = {"diverged": setting.diverged, "failed": setting.failed}.get(setting.state, setting.seeds)
+    word = "not run" if setting.state == "unfinished" else setting.state
+    return word if ended == setting.seeds else f"{word}\n{ended} of {setting.seeds}"
+
+
+def _chart(found: _Map, data: list[dict[str, Any]], labels: Sequence[str], title: str) -> alt.LayerChart:
+    plain: dict[str, Any] = {"domain": False, "ticks": False, "labelAngle": 0}
+    has_title = found.row_title is not None
+    above: dict[str, Any] = {"titleAngle": 0, "titleAlign": "right", "titleAnchor": "end", "titleX": -8, "titleY": -10}
+    down = alt.Axis(title=found.row_title, **plain, **(above if has_title else {}), labelLimit=200)
+    across = alt.Axis(title=found.column_title, orient="top", **plain, titlePadding=8)
+    base = alt.Chart(rows(data)).encode(
+        x=alt.X("column:O", sort=list(found.columns), scale=alt.Scale(domain=list(found.columns)), axis=across),
+        y=alt.Y("row:O", sort=list(found.rows), scale=alt.Scale(domain=list(found.rows)), axis=down),
+        tooltip=_tooltip(),
+    )
+    shades = list(range(SHADES))
+    legend = alt.Legend(title=title, values=shades[::-1], labelExpr=_label_expression(labels), symbolType="square")
+    color = alt.Color("shade:O", scale=alt.Scale(domain=shades), legend=legend)
+    cell: Mapping[str, Any] = {"cornerRadius": 2, "width": {"band": 0.93}, "height": {"band": 0.84}}
+    ring: Mapping[str, Any] = {"cornerRadius": 4, "width": {"band": 0.99}, "height": {"band": 0.985}}
+    layers = [
+        base.transform_filter("datum.shade >= 0").mark_rect(**cell).encode(color=color),
+        base.transform_filter("datum.shade < 0").mark_rect(style="cell-outline", fill="transparent", **cell),
+        base.transform_filter("datum.chosen").mark_rect(style="cell-chosen", fill="transparent", **ring),
+    ]
+    # Vega centres the first line of a text alone.
+    lift = alt.expr("indexof(datum.text, '\\n') < 0 ? 0  : -6")
+    layers += [
+        base.transform_filter(condition)
+        .mark_text(style=style, fontSize=size, lineBreak="\n", lineHeight=12, dy=lift)
+        .encode(text="text:N")
+        for style, size, condition in (
+            ("cell-near", 12.5, f"datum.shade == {SHADES - 1}"),
+            ("cell-strong", 12.5, f"datum.shade >= {STRONG} && datum.shade < {SHADES - 1}"),
+            ("cell-pale", 12.5, f"datum.shade >= 0 && datum.shade < {STRONG}"),
+            ("cell-without", 10, "datum.shade < 0"),
+        )
+    ]
+    return alt.layer(*layers).properties(height=40 * len(found.rows), width=max(92 * len(found.columns), 240))
+
+
+def _tooltip() -> list[alt.Tooltip]:
+    return [
+        alt.Tooltip("setting:N", title="setting"),
+        alt.Tooltip("result:N", title="score"),
+        alt.Tooltip("loss:N", title="training loss"),
+    ]
+
+
+def _label_expression(labels: Sequence[str]) -> str:
+    """Labels hold digits and signs alone, never text of the comparison, so they may stand in an expression."""
+    chosen = ", ".join(f"'{label}'" for label in reversed(labels))
+    return f"[{chosen}][datum.value]"

@@ -1,0 +1,75 @@
+"""The comparison as a table for a terminal of 80 columns."""
+
+from __future__ import annotations
+
+try:
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+except ModuleNotFoundError as missing:
+    raise ModuleNotFoundError("the report's table needs Rich: pip install 'steprule[lab]'") from missing
+
+from ..lab.results import Comparison
+from ..lab.summary import RuleSummary, Summary, summarise
+from . import words
+
+__all__ = ["terminal_table"]
+
+
+def terminal_table(comparison: Comparison) -> Table:
+    """One row per rule, best first; the best row is marked by an asterisk, not by colour alone.
+
+    Raises:
+        ValueError: the comparison contradicts itself, see `steprule.lab.summary.summarise`.
+    """
+    summary = summarise(comparison)
+    unit = f", {summary.metric.unit}" if summary.metric.unit else ""
+    table = Table(
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        show_edge=False,
+        title=f"{comparison.problem}, {words.plural(comparison.epochs, 'epoch')}",
+        title_justify="left",
+        title_style="bold",
+        caption="\n".join(["", *_notes(summary)]),
+        caption_justify="left",
+        caption_style="",
+    )
+    table.add_column("rule", overflow="fold", min_width=min(max(len(rule.rule) + 2 for rule in summary.rules), 24))
+    table.add_column("best setting", overflow="fold", min_width=12)
+    table.add_column(f"{summary.metric.name}{unit}", min_width=11)
+    table.add_column("near\nbest", justify="right")
+    table.add_column("per\nepoch", justify="right", no_wrap=True)
+    table.add_column("diverged", justify="right", no_wrap=True)
+    for rule in summary.rules:
+        table.add_row(*_row(rule, summary), style="bold" if rule is summary.winner else "")
+    return table
+
+
+def _row(rule: RuleSummary, summary: Summary) -> list[Text]:
+    best = rule.best
+    mark = "* " if rule is summary.winner else "  "
+    score = words.NOTHING
+    if best is not None and best.test is not None:
+        digits = words.decimals(summary)
+        score = f"{words.number(best.test.mean, digits)} {words.deviation(best.test, digits, best.seeds)}"
+    cells = (
+        mark + rule.rule,
+        words.hyperparameters(best.setting.hyperparameters) if best else words.without_best(rule),
+        score,
+        f"{rule.near_best} of {rule.ended}" if rule.ended else words.NOTHING,
+        words.seconds(rule.seconds),
+        f"{rule.diverged} of {rule.trials}" if rule.diverged else "0",
+    )
+    return [Text(cell) for cell in cells]
+
+
+def _notes(summary: Summary) -> list[str]:
+    notes = []
+    if summary.winner is not None:
+        notes.append(f"* best; each rule's setting was {words.choice(summary)}.")
+        notes.append(f"{words.spread_note(summary)} near best: settings within 10 % of the best score of any rule.")
+    failed = sum(rule.failed for rule in summary.rules)
+    if failed:
+        notes.append(f"{words.plural(failed, 'trial')} failed.")
+    return [*notes, *filter(None, [words.interruption(summary)])]

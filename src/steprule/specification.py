@@ -1,0 +1,196 @@
+"""A rule's signature is its specification; `@rule` reads it.
+
+- A positional parameter without a default is an **input** that the engine supplies: `g` (gradient), `x` (parameter), `t`
+  (step count, from 1), `h` (diagonal curvature), `g2` (mean of per-example squared gradients).
+- A positional parameter with a default is a **state slot**, and the default is the number that it starts with.
+- A keyword-only parameter is a **hyperparameter**; its annotation is the range of its values (`Decay`, `Positive`, ...),
+  its default the paper's, and it has none where the paper leaves the choice to the user.
+
+The function returns the update of `x`, then the new slots in their order.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Final, get_type_hints, overload
+
+from . import notation
+
+__all__ = ["Decay", "Hyperparameter", "NonNegative", "Positive", "Range", "Real", "Rule", "rule"]
+
+INPUTS: Final[Mapping[str, str]] = {
+    "g": "gradient",
+    "x": "parameter",
+    "t": "step count, from 1",
+    "h": "diagonal curvature",
+    "g2": "mean of per-example squared gradients",
+}
+
+
+@dataclass(frozen=True)
+class Range:
+    """The values that a hyperparameter may take: from `low` to `high`, each end included unless said otherwise."""
+
+    low: float = -math.inf
+    high: float = math.inf
+    without_low: bool = False
+    without_high: bool = False
+
+    def __contains__(self, value: float) -> bool:
+        above = self.low < value if self.without_low else self.low <= value
+        below = value < self.high if self.without_high else value <= self.high
+        return math.isfinite(value) and above and below
+
+    def __str__(self) -> str:
+        left = "(" if self.without_low or math.isinf(self.low) else "["
+        right = ")" if self.without_high or math.isinf(self.high) else "]"
+        return f"{left}{self.low:g}, {self.high:g}{right}"
+
+
+Real = Annotated[float, Range()]
+"""Any finite number."""
+NonNegative = Annotated[float, Range(low=0)]
+"""A finite number from 0."""
+Positive = Annotated[float, Range(low=0, without_low=True)]
+"""A finite number above 0."""
+Decay = Annotated[float, Range(low=0, high=1, without_high=True)]
+"""The decay of a moving average: from 0, below 1."""
+
+
+@dataclass(frozen=True)
+class Hyperparameter:
+    """A hyperparameter's name, its range, and its default (None: the user must choose)."""
+
+    name: str
+    range: Range
+    default: float | None
+
+    def validated(self, value: Any) -> float:
+        """Return `value` as a float.
+
+        Raises `TypeError` if it is no real number and `ValueError` if it is outside the range, NaN or infinite.
+        """
+        if isinstance(value, bool) or not hasattr(value, "__float__"):
+            raise TypeError(f"{self.name} is {value!r}, a {type(value).__name__}; allowed is a number in {self.range}")
+        number = float(value)
+        if number not in self.range:
+            raise ValueError(f"{self.name} is {number!r}; allowed is a number in {self.range}")
+        return number
+
+
+class Rule:
+    """An update rule: the function as its paper prints it, and what its signature says.
+
+    Calling it calls the function, on numbers or on the arrays of any library.
+    """
+
+    def __init__(self, function: Callable[..., Any], source: str, url: str) -> None:
+        functools.update_wrapper(self, function)
+        self.function: Final = function
+        self.name: Final[str] = function.__name__
+        self.source: Final = source
+        self.url: Final = url
+        parameters = inspect.signature(function).parameters.values()
+        _refuse_variadic(self.name, parameters)
+        positional = [p for p in parameters if p.kind is not p.KEYWORD_ONLY]
+        self.inputs: Final = tuple(p.name for p in positional if p.default is p.empty)
+        self.slots: Final[Mapping[str, float]] = {p.name: p.default for p in positional if p.default is not p.empty}
+        hints = get_type_hints(function, include_extras=True)
+        self.hyperparameters: Final[Mapping[str, Hyperparameter]] = {
+            p.name: _hyperparameter(self.name, p, hints.get(p.name)) for p in parameters if p.kind is p.KEYWORD_ONLY
+        }
+        _check(self)
+
+    def __call__(self, *operands: Any, **hyperparameters: Any) -> Any:
+        return self.function(*operands, **hyperparameters)
+
+    def __repr__(self) -> str:
+        return f"<rule {self.name}: {self.source}>" if self.source else f"<rule {self.name}>"
+
+    def __reduce__(self) -> str:
+        return self.__qualname__  # type: ignore[attr-defined, no-any-return]  # set by update_wrapper
+
+    def __deepcopy__(self, memo: object) -> Rule:
+        return self
+
+    def validated(self, values: Mapping[str, Any]) -> dict[str, float]:
+        """Return every hyperparameter's value, from `values` or its default, in the signature's order.
+
+        Raises `TypeError` for a name that the rule has not, a missing value without default, or what is no number, and
+        `ValueError` for a value out of range; the message names the hyperparameter, the value and what is allowed.
+        """
+        for name in values:
+            if name not in self.hyperparameters:
+                known = ", ".join(self.hyperparameters) or "none"
+                raise TypeError(f"{self.name} has no hyperparameter {name!r}; it has: {known}")
+        complete = {}
+        for name, hyperparameter in self.hyperparameters.items():
+            value = values.get(name, hyperparameter.default)
+            if value is None:
+                raise TypeError(f"{self.name} needs {name}, a number in {hyperparameter.range}; it has no default")
+            complete[name] = hyperparameter.validated(value)
+        return complete
+
+
+def _refuse_variadic(name: str, parameters: Any) -> None:
+    for parameter in parameters:
+        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+            raise TypeError(
+                f"rule {name} takes {parameter}; a rule names each of its inputs, slots and hyperparameters"
+            )
+
+
+def _hyperparameter(rule_name: str, parameter: inspect.Parameter, hint: Any) -> Hyperparameter:
+    allowed = next((entry for entry in getattr(hint, "__metadata__", ()) if isinstance(entry, Range)), Range())
+    bare = Hyperparameter(parameter.name, allowed, None)
+    if parameter.default is parameter.empty:
+        return bare
+    try:
+        return Hyperparameter(parameter.name, allowed, bare.validated(parameter.default))
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"rule {rule_name}: the default of {error}") from None
+
+
+def _check(made: Rule) -> None:
+    unknown = [name for name in made.inputs if name not in INPUTS]
+    if unknown:
+        allowed = ", ".join(f"{name} ({meaning})" for name, meaning in INPUTS.items())
+        raise TypeError(
+            f"rule {made.name} has the input {unknown[0]!r}; an input is one of {allowed}; a slot needs the number that it "
+            "starts with as its default, and a hyperparameter stands behind the `*`"
+        )
+    if "g" not in made.inputs:
+        raise TypeError(f"rule {made.name} does not take the gradient `g`")
+    for name, initial in made.slots.items():
+        if isinstance(initial, bool) or not isinstance(initial, (int, float)):
+            raise TypeError(f"rule {made.name}: slot {name} starts with {initial!r}; allowed is a number")
+    for name in (*made.slots, *made.hyperparameters):
+        if name in (*INPUTS, "step", *notation.__all__):
+            raise TypeError(
+                f"rule {made.name}: {name!r} has a meaning of its own; choose another name for the slot or hyperparameter"
+            )
+
+
+@overload
+def rule(function: Callable[..., Any], /) -> Rule: ...
+@overload
+def rule(*, source: str = "", url: str = "") -> Callable[[Callable[..., Any]], Rule]: ...
+def rule(
+    function: Callable[..., Any] | None = None, /, *, source: str = "", url: str = ""
+) -> Rule | Callable[[Callable[..., Any]], Rule]:
+    """Make an update rule of a function whose signature is its specification (see the module).
+
+    `source` names the paper and the equation, `url` where to read it. Raises `TypeError` for a signature that says no
+    rule.
+
+        @rule(source="Zeiler 2012, eq. 2")
+        def sgd(g, *, lr: NonNegative):
+            return -lr * g
+    """
+    if function is not None:
+        return Rule(function, source, url)
+    return lambda decorated: Rule(decorated, source, url)

@@ -1,0 +1,31 @@
+"""The rules as `torch.optim.Optimizer` classes: put one in the place of torch's.
+
+`optimizer(rule)` makes such a class of any rule; those below are the built-in ones.
+"""
+
+from .. import rules
+from .optimizer import RuleOptimizer, optimizer
+
+__all__ = [
+    "SGD",
+    "Adadelta",
+    "Adagrad",
+    "Adam",
+    "AdamW",
+    "Momentum",
+    "Nesterov",
+    "RMSProp",
+    "RMSPropNesterov",
+    "RuleOptimizer",
+    "optimizer",
+]
+
+SGD = optimizer(rules.sgd, name="SGD")
+Momentum = optimizer(rules.momentum)
+Nesterov = optimizer(rules.nesterov)
+Adagrad = optimizer(rules.adagrad)
+RMSProp = optimizer(rules.rmsprop, name="RMSProp")
+RMSPropNesterov = optimizer(rules.rmsprop_nesterov, name="RMSPropNesterov")
+Adadelta = optimizer(rules.adadelta)
+Adam = optimizer(rules.adam)
+AdamW = optimizer(rules.adam, name="AdamW", weight_decay=1e-2, decoupled_weight_decay=True)
