@@ -49,14 +49,22 @@ def hyperparameters(rule: Rule) -> dict[str, Hyperparameter]:
 
 
 def validated(rule: Rule, values: Mapping[str, Any]) -> dict[str, float]:
-    """Return every hyperparameter's value of a whole step; errors as in `Rule.validated`."""
-    outer = {"lr": _LR, "weight_decay": _WEIGHT_DECAY}
-    own = {name: value for name, value in values.items() if name in rule.hyperparameters or name not in outer}
-    complete = rule.validated(own)
-    for name, hyperparameter in hyperparameters(rule).items():
-        if name not in complete:
-            complete[name] = hyperparameter.validated(values.get(name, hyperparameter.default))
-    return {name: complete[name] for name in hyperparameters(rule)}
+    """Return the value of each of `hyperparameters(rule)`, from `values` or its default, as floats.
+
+    Raises `TypeError` for a name that is none of them, a missing value without default, or what is no number, and
+    `ValueError` for a value out of range; the message names the hyperparameter, the value and what is allowed.
+    """
+    declared = hyperparameters(rule)
+    for name in values:
+        if name not in declared:
+            raise TypeError(f"{rule.name} has no hyperparameter {name!r}; it has: {', '.join(declared)}")
+    complete = {}
+    for name, hyperparameter in declared.items():
+        value = values.get(name, hyperparameter.default)
+        if value is None:
+            raise TypeError(f"{rule.name} needs {name}, a number in {hyperparameter.range}; it has no default")
+        complete[name] = hyperparameter.validated(value)
+    return complete
 
 
 def _decays(rule: Rule) -> bool:

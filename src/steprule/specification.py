@@ -117,24 +117,6 @@ class Rule:
     def __deepcopy__(self, memo: object) -> Rule:
         return self
 
-    def validated(self, values: Mapping[str, Any]) -> dict[str, float]:
-        """Return every hyperparameter's value, from `values` or its default, in the signature's order.
-
-        Raises `TypeError` for a name that the rule has not, a missing value without default, or what is no number, and
-        `ValueError` for a value out of range; the message names the hyperparameter, the value and what is allowed.
-        """
-        for name in values:
-            if name not in self.hyperparameters:
-                known = ", ".join(self.hyperparameters) or "none"
-                raise TypeError(f"{self.name} has no hyperparameter {name!r}; it has: {known}")
-        complete = {}
-        for name, hyperparameter in self.hyperparameters.items():
-            value = values.get(name, hyperparameter.default)
-            if value is None:
-                raise TypeError(f"{self.name} needs {name}, a number in {hyperparameter.range}; it has no default")
-            complete[name] = hyperparameter.validated(value)
-        return complete
-
 
 def _refuse_variadic(name: str, parameters: Any) -> None:
     for parameter in parameters:

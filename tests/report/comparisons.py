@@ -93,7 +93,9 @@ def realistic(seeds: int = 3, epochs: int = 20) -> Comparison:
     """Eight rules on MNIST with the grids of the paper's tables; some settings diverge, one trial fails."""
     grids: dict[str, dict[str, tuple[float, ...]]] = {rule: {"lr": RATES} for rule in TABLE_1}
     grids["adadelta"] = {"rho": (0.9, 0.95, 0.99), "eps": tuple(TABLE_2)}
-    finals = {Setting(rule, {"lr": rate}): e for rule, own in TABLE_1.items() for rate, e in zip(RATES, own, strict=True)}
+    finals = {
+        Setting(rule, {"lr": rate}): e for rule, own in TABLE_1.items() for rate, e in zip(RATES, own, strict=True)
+    }
     for (eps, row), i in product(TABLE_2.items(), range(3)):
         finals[Setting("adadelta", {"rho": grids["adadelta"]["rho"][i], "eps": eps})] = row[i]
     outcomes = []
@@ -122,6 +124,8 @@ def _trial(setting: Setting, seed: int, final: float | None, epochs: int) -> Out
         left = (1 / number ** (speed + 0.35)) - 1 / epochs ** (speed + 0.35)
         error = final * (1 + draw.gauss(0, 0.025)) + (start * left if final < 30 else 0)
         tests.append(round(min(error, 90.2), 2))
-        losses.append(0.4 * (final / 2 if final > 2 else 1) * number ** -(0.9 * speed + 0.3) * (1 + draw.gauss(0, 0.04)))
+        losses.append(
+            0.4 * (final / 2 if final > 2 else 1) * number ** -(0.9 * speed + 0.3) * (1 + draw.gauss(0, 0.04))
+        )
     seconds = 0.62 + 0.05 * len(setting.rule) / 4 + draw.random() * 0.02
     return outcome(setting, seed, tests, losses=losses, seconds=seconds)

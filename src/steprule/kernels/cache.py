@@ -13,7 +13,6 @@ import os
 import sys
 import tempfile
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
@@ -23,11 +22,13 @@ from . import native
 
 __all__ = ["compiled"]
 
+_modules: Final[list[ModuleType]] = []  # machine code lives as long as the module that compiled it
+
 _FLAG: Final = "CACHE"
 
 
-def compiled(name: str, source: str) -> Callable[..., None]:
-    """Return the function `step` of the module `source`, which compiles it, from the cache where that is possible.
+def compiled(name: str, source: str) -> int:
+    """Return the address of the C function `step` that the module `source` compiles, from the cache where that can be.
 
     `name` begins the file's name. `source` reads the global `CACHE` to know whether it may keep what it compiles.
     """
@@ -48,14 +49,15 @@ def compiled(name: str, source: str) -> Callable[..., None]:
         module = ModuleType(path.stem)
         setattr(module, _FLAG, False)
         exec(compile(source, f"<steprule {name}>", "exec"), module.__dict__)
-        return module.step  # type: ignore[no-any-return]
+        _modules.append(module)
+        return module.step.address  # type: ignore[no-any-return]
 
 
 def _digest(source: str) -> str:
     return hashlib.sha256(source.encode() + Path(native.__file__).read_bytes()).hexdigest()[:16]
 
 
-def _from_disk(path: Path, source: str) -> Callable[..., None]:
+def _from_disk(path: Path, source: str) -> int:
     if not path.exists():
         _write(path, source)
     elif path.read_text(encoding="utf-8") != source:
@@ -70,7 +72,7 @@ def _from_disk(path: Path, source: str) -> Callable[..., None]:
     except BaseException:
         del sys.modules[module.__name__]
         raise
-    return module.step  # type: ignore[no-any-return]
+    return module.step.address  # type: ignore[no-any-return]
 
 
 def _remove(path: Path) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -17,40 +17,40 @@ from numpy.typing import NDArray
 from ..program import Program, Value, expression
 from . import team
 from .cache import compiled
-from .native import APART
+from .native import CHUNK_FIELDS, LAUNCH_FIELDS
 
 __all__ = ["CHUNK", "Table", "kernel", "launch", "source"]
 
 CHUNK: Final = 16_384
 """Elements per chunk: small enough to share out, large enough that claiming one costs nothing beside it."""
 
-_HEADER: Final = '''"""One {real} step of {title}: {bytes} bytes and {operations} operations per element. Made by steprule."""
+_HEADER: Final = '''"""One {real} step of {title}, made by steprule: {bytes} bytes, {operations} operations per element."""
 
 from math import sqrt
 
-from numba import carray, {real}, njit
+from numba import carray, cfunc, {real}, njit
 
-from steprule.kernels.native import fetch_add, load_counter, {real}_at
+from steprule.kernels.native import claim, int64_at, {real}_at
 
 ZERO, ONE = {real}(0), {real}(1)
 {helpers}
 
-@njit("void(int64[::1], int64[:, ::1], int64[:, ::1], int64[::1], {real}[:, ::1], int64)",
-      nogil=True, error_model="numpy", cache=CACHE)
-def step(counters, chunks, pointers, rows, scalars, watch):
+@cfunc("void(intp)", error_model="numpy", cache=CACHE)
+def step(launch):
+    fields = carray(int64_at(launch), {fields})
+    claimed = int64_at(fields[0])
+    chunks = carray(int64_at(fields[1]), (fields[2], {chunk_fields}))
+    pointers = int64_at(fields[3])
+    rows = int64_at(fields[4])
+    scalars = {real}_at(fields[5])
     while True:
-        chunk = fetch_add(counters, 0, 1)
+        chunk = claim(claimed)
         if chunk >= len(chunks):
             break
         tensor, first, size = chunks[chunk]
-        row = rows[tensor]
+        row = {scalars} * rows[tensor]
+        inputs = {inputs} * tensor
 '''
-
-_FOOTER: Final = """        fetch_add(counters, {apart}, 1)
-    for _ in range(watch):
-        if load_counter(counters, {apart}) >= len(chunks):
-            break
-"""
 
 # Written out so that NaN goes through as in NumPy and nothing is promoted to float64.
 _HELPERS: Final = {
@@ -61,23 +61,24 @@ _HELPERS: Final = {
 }
 
 # Every name that a generated module uses for itself.
-_TAKEN: Final = frozenset(re.findall(r"[A-Za-z_]\w*", _HEADER + _FOOTER + "".join(_HELPERS.values())))
+_TAKEN: Final = frozenset(re.findall(r"[A-Za-z_]\w*", _HEADER + "".join(_HELPERS.values())))
 
 
 def source(program: Program, real: str) -> str:
     """Return the kernel of `program` for elements of type `real` ("float32" or "float64"), as Python for Numba.
 
-    Its function `step` takes the counters that threads share, the chunks (each a tensor, a first element and a size), one
-    row of addresses per tensor (those of `program.inputs` in order), each tensor's row of scalars, and those rows.
+    Its function `step` takes the address of a launch (see `native.LAUNCH_FIELDS`): the counter that threads share, the
+    chunks, one row of addresses per tensor (those of `program.inputs` in order), each tensor's row of scalars, and those
+    rows. Every thread that calls it claims chunks until none is left.
     """
     itemsize = np.dtype(real).itemsize
     names = _names(program)
     lines = [
-        f"        {names[id(scalar)]} = scalars[row, {index}]{_remark(scalar)}"
+        f"        {names[id(scalar)]} = scalars[row + {index}]{_remark(scalar)}"
         for index, scalar in enumerate(program.scalars)
     ]
     lines += [
-        f"        {name}_at = carray({real}_at(pointers[tensor, {index}] + {itemsize} * first), size)"
+        f"        {name}_at = carray({real}_at(pointers[inputs + {index}] + {itemsize} * first), size)"
         for index, name in enumerate(program.inputs)
     ]
     lines += ["        for i in range(size):", *(f"            {line}" for line in _loop(program, names))]
@@ -88,8 +89,12 @@ def source(program: Program, real: str) -> str:
         bytes=program.bytes_per_element(itemsize),
         operations=program.operations,
         helpers="".join(helpers),
+        fields=len(LAUNCH_FIELDS),
+        chunk_fields=len(CHUNK_FIELDS),
+        scalars=len(program.scalars),
+        inputs=len(program.inputs),
     )
-    return header + "\n".join(lines) + "\n" + _FOOTER.format(apart=APART)
+    return header + "\n".join(lines) + "\n"
 
 
 def _remark(scalar: Value) -> str:
@@ -129,9 +134,9 @@ def _loop(program: Program, names: dict[int, str]) -> list[str]:
 
 
 @functools.cache
-def kernel(program: Program, real: str) -> Callable[..., None]:
-    """Return the compiled kernel of `source(program, real)`, from the cache on disk where it is there."""
-    return compiled(program.title, source(program, real))
+def kernel(program: Program, real: str) -> Any:
+    """Return the compiled kernel of `source(program, real)`, a `team.Work`, from the cache on disk where it is there."""
+    return team.Work(compiled(program.title, source(program, real)))
 
 
 class Table:
@@ -155,14 +160,13 @@ class Table:
         self.elements: Final = sum(sizes)
 
 
-def launch(run: Callable[..., None], table: Table, scalars: NDArray[Any], threads: int) -> None:
+def launch(run: Any, table: Table, scalars: NDArray[Any], threads: int) -> None:
     """Step every tensor of `table` by the compiled kernel `run`, in place, in at most `threads` threads.
 
-    `scalars`, of the kernel's type, has a row of `program.fold(...)` for each value in `table.rows`.
+    `scalars`, of the kernel's type and C-contiguous, has a row of `program.fold(...)` for each value in `table.rows`.
     """
-    chunks = len(table.chunks)
-    counters = np.zeros(2 * APART, dtype=np.int64)
-    # Waking a helper takes about as long as a chunk.
-    useful = min(threads, chunks, -(-table.elements // CHUNK))
-    arguments = (counters, table.chunks, table.pointers, table.rows, scalars)
-    team.run(run, arguments, lambda: bool(counters[APART] >= chunks), useful)
+    claimed = np.zeros(1, dtype=np.int64)
+    addresses = (claimed, table.chunks, len(table.chunks), table.pointers, table.rows, scalars)
+    fields = np.array([each if isinstance(each, int) else each.ctypes.data for each in addresses], dtype=np.int64)
+    # To wake a thread takes about as long as a chunk.
+    team.run(run, fields.ctypes.data, threads if table.elements > CHUNK else 1)

@@ -1,18 +1,18 @@
-"""What a generated kernel needs and Numba does not offer: a pointer from an address, and counters that threads share."""
+"""What a generated kernel needs and Numba does not offer: a pointer from an address, and a counter that threads share."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from llvmlite import ir
 from numba import types
 from numba.core.typing.templates import Signature
 from numba.extending import intrinsic
 
-__all__ = ["APART", "fetch_add", "float32_at", "float64_at", "load_counter"]
+__all__ = ["CHUNK_FIELDS", "LAUNCH_FIELDS", "claim", "float32_at", "float64_at", "int64_at"]
 
-# Counters that threads share lie this many int64 apart, so that each has a cache line (and its neighbour) to itself.
-APART = 16
+LAUNCH_FIELDS = ("claimed", "chunks", "number of chunks", "pointers", "rows", "scalars")
+"""What a kernel's only argument is the address of: these int64, all but the third of them addresses in their turn."""
+CHUNK_FIELDS = ("tensor", "first element", "elements")
 
 
 def _at(real: Any) -> Any:
@@ -25,32 +25,16 @@ def _at(real: Any) -> Any:
     return intrinsic(at)
 
 
+int64_at = _at(types.int64)
 float32_at = _at(types.float32)
 float64_at = _at(types.float64)
 
 
-def _counter(context: Any, builder: Any, signature: Signature, arguments: Any) -> Any:
-    array = context.make_array(signature.args[0])(context, builder, arguments[0])
-    return builder.gep(array.data, [arguments[1]])
-
-
 @intrinsic
-def fetch_add(typing_context: Any, counters: Any, index: Any, step: Any) -> tuple[Signature, Any]:
-    """Add `step` to `counters[index]` in one indivisible operation and return what stood there before."""
+def claim(typing_context: Any, counter: Any) -> tuple[Signature, Any]:
+    """Add 1 to the int64 at the pointer `counter` in one indivisible operation and return what stood there before."""
 
     def generate(context: Any, builder: Any, signature: Signature, arguments: Any) -> Any:
-        return builder.atomic_rmw("add", _counter(context, builder, signature, arguments), arguments[2], "acq_rel")
+        return builder.atomic_rmw("add", arguments[0], context.get_constant(types.int64, 1), "acq_rel")
 
-    return types.int64(counters, types.int64, types.int64), generate
-
-
-@intrinsic
-def load_counter(typing_context: Any, counters: Any, index: Any) -> tuple[Signature, Any]:
-    """Return `counters[index]` as other threads have left it, together with all that they wrote before."""
-
-    def generate(context: Any, builder: Any, signature: Signature, arguments: Any) -> Any:
-        return builder.load_atomic(
-            _counter(context, builder, signature, arguments), "acquire", ir.IntType(64).width // 8
-        )
-
-    return types.int64(counters, types.int64), generate
+    return types.int64(counter), generate

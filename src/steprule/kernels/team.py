@@ -1,25 +1,39 @@
-"""Helper threads for kernels that share out their own work.
+"""Threads for kernels that share out their own work.
 
-Numba's own threading layers cannot serve: its OpenMP layer aborts in a forked child of a parent that has used it, and its
-work-queue layer aborts when two Python threads enter it. These are plain Python threads which sleep on a queue and run a
-kernel that lets go of the interpreter lock. A kernel claims chunks of work from a shared counter, so that a helper that
-wakes late, or never, costs time and nothing else.
+A kernel claims chunks of work from a shared counter, so that a thread that comes late, or never, costs time and nothing
+else. Where an OpenMP runtime is in the process, which PyTorch brings, its threads are taken: they are awake, since
+PyTorch's own operations have just used them, and ours would only fight with them for the cores. Otherwise, and in a forked
+child, where that runtime hangs, they are plain Python threads which sleep on a queue.
+
+Numba's own threading layers cannot serve: its OpenMP layer aborts in a forked child of a parent that has used it, its
+work-queue layer aborts when two Python threads enter it.
 """
 
 from __future__ import annotations
 
+import ctypes
 import os
 import queue
 import threading
-from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Final
 
-__all__ = ["run"]
+__all__ = ["Work", "run"]
 
-_Job = tuple[Callable[..., None], tuple[Any, ...], "queue.SimpleQueue[BaseException | None]"]
+Work: Final = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
+"""A kernel: a C function of the address of its launch. A call lets go of the interpreter lock."""
 
 
-class _Team:
+@dataclass(frozen=True)
+class _Job:
+    work: Any
+    launch: int
+    tickets: queue.SimpleQueue[None]
+    """One for each helper that may take part; whoever asked for help takes back those that are left when no work is."""
+    done: queue.SimpleQueue[BaseException | None]
+
+
+class _Helpers:
     def __init__(self) -> None:
         self.jobs: queue.SimpleQueue[_Job] = queue.SimpleQueue()
         self.members = 0
@@ -32,51 +46,82 @@ class _Team:
                 self.members += 1
 
 
+def _taken(tickets: queue.SimpleQueue[None]) -> bool:
+    try:
+        tickets.get_nowait()
+    except queue.Empty:
+        return False
+    return True
+
+
 def _help(jobs: queue.SimpleQueue[_Job]) -> None:
     while True:
-        work, arguments, done = jobs.get()
+        job = jobs.get()
+        if not _taken(job.tickets):
+            continue
         try:
-            work(*arguments)
+            job.work(job.launch)
         except BaseException as error:
-            done.put(error)
+            job.done.put(error)
         else:
-            done.put(None)
-        # An idle helper must not keep the last job's arrays alive.
-        del work, arguments, done
+            job.done.put(None)
 
 
-_team: _Team
+_helpers = _Helpers()
+_openmp: Any = None
+_forked = False
 
 
-def _found() -> None:
-    # A forked child has none of its parent's threads, and may have inherited a queue in mid-use.
-    global _team
-    _team = _Team()
+def _after_fork() -> None:
+    # A child has none of its parent's threads, and may have inherited a queue in mid-use.
+    global _helpers, _openmp, _forked
+    _helpers, _openmp, _forked = _Helpers(), None, True
 
 
-_found()
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_found)
-
-# The caller watches the counter for about as long as one chunk takes before it sleeps on the queue.
-_WATCH: Final = 20_000
+    os.register_at_fork(after_in_child=_after_fork)
 
 
-def run(work: Callable[..., None], arguments: tuple[Any, ...], finished: Callable[[], bool], threads: int) -> None:
-    """Call `work(*arguments, watch)` in this thread and in up to `threads - 1` helpers; return when `finished()` holds.
+def _find_openmp() -> Any:
+    """Return the `GOMP_parallel` that the process has loaded for all to see, or None."""
+    global _openmp
+    if _openmp is None and not _forked:
+        try:
+            found = ctypes.CDLL(None).GOMP_parallel
+        except (AttributeError, OSError, TypeError):
+            return None
+        found.argtypes = (Work, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint)
+        found.restype = None
+        _openmp = found
+    return _openmp
 
-    `watch` is how many times `work` looks whether the others have finished before it returns; helpers get 0. Several
-    threads may call this at once. Raises what a helper raised.
+
+def run(work: Any, launch: int, threads: int) -> None:
+    """Call `work(launch)` in this and in up to `threads - 1` other threads; return when all calls have returned.
+
+    `work` is a `Work`. Several Python threads may call this at once. Raises what `work` raised in a helper.
     """
-    team = _team
-    helpers = threads - 1
-    if team.members < helpers:
-        team.grow(helpers)
-    done: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
-    for _ in range(helpers):
-        team.jobs.put((work, (*arguments, 0), done))
-    work(*arguments, _WATCH if helpers else 0)
-    while not finished():
-        error = done.get()
+    if threads <= 1:
+        work(launch)
+        return
+    openmp = _find_openmp()
+    if openmp is not None:
+        openmp(work, launch, threads, 0)
+        return
+    helpers = _helpers
+    if helpers.members < threads - 1:
+        helpers.grow(threads - 1)
+    job = _Job(work, launch, queue.SimpleQueue(), queue.SimpleQueue())
+    for _ in range(threads - 1):
+        job.tickets.put(None)
+        helpers.jobs.put(job)
+    try:
+        work(launch)
+    finally:
+        taken = threads - 1
+        while _taken(job.tickets):
+            taken -= 1
+        errors = [job.done.get() for _ in range(taken)]
+    for error in errors:
         if error is not None:
             raise error

@@ -8,16 +8,15 @@ The score of a trial is the metric of its last epoch. A setting's score is the m
 from __future__ import annotations
 
 import math
-from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import product
 from statistics import fmean, median, stdev
 from typing import Literal
 
-from .results import Comparison, Epoch, Metric, Outcome, Setting
+from .results import Comparison, Metric, Outcome, Setting
 
-__all__ = ["CurvePoint", "RuleSummary", "SettingSummary", "Spread", "Summary", "curve", "reach", "summarise", "worse_by"]
+__all__ = ["RuleSummary", "SettingSummary", "Spread", "Summary", "is_finished", "reach", "summarise", "worse_by"]
 
 NEAR = 0.10
 """A setting is near the best within this share of the best score: 10 %."""
@@ -32,6 +31,12 @@ class Spread:
     low: float
     high: float
     seeds: int
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Spread:
+        """Of one value for each seed, at least one."""
+        sd = stdev(values) if len(values) > 1 and all(map(math.isfinite, values)) else None
+        return cls(fmean(values), sd, min(values), max(values), len(values))
 
 
 @dataclass(frozen=True)
@@ -53,6 +58,13 @@ class SettingSummary:
     loss: Spread | None
     causes: tuple[str, ...] = ()
     diverged_at: tuple[int, ...] = ()
+
+    @property
+    def score(self) -> Spread:
+        """The test metric over the finished seeds; ValueError where there are none."""
+        if self.test is None:
+            raise ValueError(f"{self.setting} has no finished seed")
+        return self.test
 
     @property
     def unfinished(self) -> int:
@@ -131,23 +143,27 @@ class Summary:
         return self.rules[0] if self.rules and self.rules[0].best is not None else None
 
     @property
+    def best(self) -> SettingSummary:
+        """The best setting of any rule; ValueError where no rule has one."""
+        if self.winner is None or self.winner.best is None:
+            raise ValueError("no rule has a best setting")
+        return self.winner.best
+
+    @property
     def scores(self) -> tuple[float, ...]:
         """The mean test metric of every finished setting of every rule."""
         return _scores([setting for rule in self.rules for setting in rule.settings])
+
+    def limit(self, times: float = 1.0) -> float:
+        """The worst score that is near the best of any rule, or `times` as far from it (see `reach`)."""
+        best = self.best.score.mean
+        far = times * reach(self.metric, best, self.scores)
+        return best + far if self.metric.lower_is_better else best - far
 
     @property
     def unfinished(self) -> int:
         """Trials that were planned and have not ended."""
         return sum(rule.unfinished for rule in self.rules)
-
-
-@dataclass(frozen=True)
-class CurvePoint:
-    """One epoch of one setting over its finished seeds."""
-
-    epoch: int
-    test: Spread
-    loss: Spread
 
 
 def reach(metric: Metric, best: float, scores: Sequence[float]) -> float:
@@ -188,9 +204,9 @@ def summarise(comparison: Comparison) -> Summary:
     scores = [score for own in settings.values() for score in _scores(own)]
 
     def near(rule: str, target: SettingSummary | None) -> int:
-        if target is None or target.test is None:
+        if target is None:
             return 0
-        best, limit = target.test.mean, reach(comparison.metric, target.test.mean, scores)
+        best, limit = target.score.mean, reach(comparison.metric, target.score.mean, scores)
         gaps = [worse_by(comparison.metric, score, best) for score in _scores(settings[rule])]
         return sum(gap <= limit or math.isclose(gap, limit, rel_tol=1e-9) for gap in gaps)
 
@@ -209,21 +225,8 @@ def summarise(comparison: Comparison) -> Summary:
     return Summary(comparison.metric, comparison.epochs, comparison.seeds, chosen_on, rules)
 
 
-def curve(comparison: Comparison, setting: Setting) -> tuple[CurvePoint, ...]:
-    """Test metric and training loss of one setting, epoch by epoch, over its finished seeds."""
-    epochs: dict[int, list[Epoch]] = defaultdict(list)
-    for outcome in comparison.outcomes:
-        if outcome.trial.setting == setting and _finished(outcome):
-            for epoch in outcome.epochs:
-                epochs[epoch.number].append(epoch)
-    return tuple(
-        CurvePoint(number, _spread([epoch.test for epoch in own]), _spread([epoch.loss for epoch in own]))
-        for number, own in sorted(epochs.items())
-    )
-
-
-def _finished(outcome: Outcome) -> bool:
-    """A trial that ends on a NaN or an infinite metric has diverged, whatever its status says."""
+def is_finished(outcome: Outcome) -> bool:
+    """Whether a trial has a score; one that ends on a NaN or an infinite metric has diverged, whatever its status."""
     if outcome.status != "finished":
         return False
     last = outcome.epochs[-1]
@@ -252,31 +255,26 @@ def _settings(comparison: Comparison, rule: str, outcomes: Iterable[Outcome]) ->
 
 
 def _setting(setting: Setting, outcomes: Sequence[Outcome], seeds: int) -> SettingSummary:
-    last = [outcome.epochs[-1] for outcome in outcomes if _finished(outcome)]
+    last = [outcome.epochs[-1] for outcome in outcomes if is_finished(outcome)]
     held_out = [epoch.validation for epoch in last if epoch.validation is not None]
     failed = [outcome for outcome in outcomes if outcome.status == "failed"]
-    diverged = [o for o in outcomes if o.status == "diverged" or (o.status == "finished" and not _finished(o))]
+    diverged = [o for o in outcomes if o.status == "diverged" or (o.status == "finished" and not is_finished(o))]
     return SettingSummary(
         setting=setting,
         seeds=max(seeds, len(outcomes)),
         finished=len(last),
         diverged=len(diverged),
         failed=len(failed),
-        test=_spread([epoch.test for epoch in last]) if last else None,
-        validation=_spread(held_out) if held_out else None,
-        loss=_spread([epoch.loss for epoch in last]) if last else None,
+        test=Spread.of([epoch.test for epoch in last]) if last else None,
+        validation=Spread.of(held_out) if held_out else None,
+        loss=Spread.of([epoch.loss for epoch in last]) if last else None,
         causes=tuple(dict.fromkeys(outcome.cause or "no cause was recorded" for outcome in failed)),
         diverged_at=tuple(outcome.epochs[-1].number for outcome in diverged if outcome.epochs),
     )
 
 
-def _spread(values: Sequence[float]) -> Spread:
-    sd = stdev(values) if len(values) > 1 and all(map(math.isfinite, values)) else None
-    return Spread(fmean(values), sd, min(values), max(values), len(values))
-
-
 def _scores(settings: Iterable[SettingSummary]) -> tuple[float, ...]:
-    return tuple(setting.test.mean for setting in settings if setting.state == "finished" and setting.test)
+    return tuple(setting.score.mean for setting in settings if setting.state == "finished")
 
 
 def _order(setting: SettingSummary | None, data: Literal["validation", "test"], metric: Metric) -> float:
@@ -293,5 +291,5 @@ def _best(
 
 
 def _seconds(outcomes: Iterable[Outcome]) -> float | None:
-    seconds = [epoch.seconds for outcome in outcomes if _finished(outcome) for epoch in outcome.epochs]
+    seconds = [epoch.seconds for outcome in outcomes if is_finished(outcome) for epoch in outcome.epochs]
     return median(seconds) if seconds else None

@@ -1,1 +1,1 @@
-"""A comparison as a reader sees it: `table` for the terminal, `page` for the browser, `figures` for both and for print."""
+"""A comparison as a reader sees it: `table` for the terminal, `page` for the browser, `figures` for both."""

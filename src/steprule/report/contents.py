@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..lab.results import Comparison
 from ..lab.summary import RuleSummary, SettingSummary, Summary
 from . import words
+from .drawing import Figure
 
-__all__ = ["PARTS", "facts", "failures", "rule_rows", "scope", "table_notes"]
+__all__ = ["PARTS", "facts", "failures", "lead", "rule_rows", "scope", "table_notes"]
 
 PARTS = (
-    ("curves", "The course of training", "Choose a rule in a legend to see it alone, with Shift several; point at a curve to read its numbers."),
-    ("tuning", "How much tuning does it need", "The more of its grid a rule fills with strong colour, the less tuning it needs."),
+    ("curves", "The course of training"),
+    ("tuning", "How much tuning does it need"),
 )
-"""The page's sections of figures: `Figure.part`, the heading, and a sentence on how to read them."""
+"""The page's sections of figures: `Figure.part` and the heading."""
+
+
+def lead(part: str, drawn: Sequence[Figure]) -> str:
+    """One sentence on how to read a section's figures."""
+    if part == "tuning":
+        return "The more of its grid a rule fills with strong colour, the less tuning it needs."
+    if any(figure.rules for figure in drawn):
+        return "Choose a rule in a legend to see it alone, with Shift several; point at a curve to read its numbers."
+    return "Point at a mark to read its numbers."
 
 
 def rule_rows(summary: Summary) -> list[dict[str, Any]]:
@@ -27,7 +37,7 @@ def _rule_row(rule: RuleSummary, summary: Summary) -> dict[str, Any]:
     row = {
         "rule": rule.rule,
         "is_best": rule is summary.winner and len(summary.rules) > 1,
-        "setting": words.without_best(rule),
+        "setting": words.best_setting(rule),
         "mean": "",
         "deviation": "",
         "loss": words.NOTHING,
@@ -36,12 +46,11 @@ def _rule_row(rule: RuleSummary, summary: Summary) -> dict[str, Any]:
         "seconds": words.seconds(rule.seconds),
         "diverged": f"{rule.diverged} of {rule.trials}" if rule.diverged else "0",
     }
-    if rule.best is not None and rule.best.test is not None:
+    if rule.best is not None:
         digits = words.decimals(summary)
-        row["setting"] = words.hyperparameters(rule.best.setting.hyperparameters)
-        row["mean"] = words.number(rule.best.test.mean, digits)
-        row["deviation"] = words.deviation(rule.best.test, digits, rule.best.seeds)
-        row["loss"] = f"{rule.best.loss.mean:.3g}" if rule.best.loss else words.NOTHING
+        row["mean"] = words.number(rule.best.score.mean, digits)
+        row["deviation"] = words.deviation(rule.best.score, digits, rule.best.seeds)
+        row["loss"] = words.significant(rule.best.loss.mean) if rule.best.loss else words.NOTHING
     return row
 
 
@@ -53,7 +62,7 @@ def table_notes(summary: Summary) -> list[str]:
     return [
         f"The metric is that of the last epoch. {spread}".strip(),
         f"Each rule's setting was {words.choice(summary)}.",
-        f"Near the best: within 10{words.NO_BREAK_SPACE}% of {words.best_score(summary)}, the best score of any rule.",
+        f"Near the best: {words.nearness(summary)}.",
         "Time per epoch: median over the epochs of finished trials. Diverged: trials, out of all settings and seeds.",
     ]
 

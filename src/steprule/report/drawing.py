@@ -12,7 +12,7 @@ try:
 except ModuleNotFoundError as missing:
     raise ModuleNotFoundError("the report's figures need Altair: pip install 'steprule[lab]'") from missing
 
-__all__ = ["Figure", "Key", "file_name", "rows"]
+__all__ = ["Figure", "Key", "file_name", "layered", "rows"]
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Figure:
     part: Literal["curves", "tuning"]
     title: str
     caption: str
-    alt: str
+    description: str
     chart: alt.LayerChart
     least_width: int
     most_width: int | None = None
@@ -44,9 +44,16 @@ class Figure:
     """Rules that the page's legend isolates by a click; empty where the chart has no such legend."""
 
 
-def rows(values: Iterable[Mapping[str, Any]]) -> alt.Data:
-    """Records as data inside the chart; Altair's data frames would add a dependency."""
-    return alt.Data(values=[dict(row) for row in values])
+def layered(*charts: alt.Chart, width: int, height: int) -> alt.LayerChart:
+    """The charts over each other; sizes in CSS pixels."""
+    chart = alt.LayerChart(layer=list(charts)).properties(width=width, height=height)
+    assert isinstance(chart, alt.LayerChart)
+    return chart
+
+
+def rows(values: Iterable[Mapping[str, Any]]) -> alt.InlineData:
+    """Records as data inside the chart; a data frame would add a dependency."""
+    return alt.InlineData(values=[dict(row) for row in values])
 
 
 def file_name(text: str) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 try:
     import altair as alt
 except ModuleNotFoundError as missing:
@@ -11,10 +13,10 @@ from ..lab.results import Comparison
 from ..lab.summary import Summary, summarise
 from . import words
 from .curves import loss_curves, metric_curves
-from .drawing import Figure, Key, rows
+from .drawing import Figure, Key, layered, rows
 from .heatmaps import heat_maps
 
-__all__ = ["Figure", "Key", "figures", "heat_maps", "loss_curves", "near_best_bars", "metric_curves"]
+__all__ = ["Figure", "Key", "figures", "heat_maps", "loss_curves", "metric_curves", "near_best_bars"]
 
 
 def figures(comparison: Comparison) -> tuple[Figure, ...]:
@@ -37,7 +39,7 @@ def near_best_bars(summary: Summary) -> Figure | None:
     if summary.winner is None or all(rule.ended < 2 for rule in tried):
         return None
     tried.sort(key=lambda rule: (-rule.near_best / rule.ended, -rule.near_own_best / rule.ended))
-    data = [
+    data: list[dict[str, Any]] = [
         {
             "rule": rule.rule,
             "any": rule.near_best / rule.ended,
@@ -48,14 +50,13 @@ def near_best_bars(summary: Summary) -> Figure | None:
         }
         for rule in tried
     ]
-    best = words.best_score(summary)
     return Figure(
         name="near-best",
         part="tuning",
         title="How much of the grid is near the best",
-        caption=f"Share of each rule's settings within 10\u00a0% of the best score of any rule, {best}, and of its own "
-        f"best. Each rule's setting was {words.choice(summary)}.",
-        alt="Share of settings near the best of any rule: "
+        caption=f"Strong bar: share of the rule's settings that are {words.nearness(summary)}. Pale bar: share as near "
+        f"to the rule's own best. Each rule's setting was {words.choice(summary)}.",
+        description="Share of settings near the best of any rule: "
         + "; ".join(f"{row['rule']} {row['any_text']}" for row in data)
         + ".",
         chart=_bars(data),
@@ -64,10 +65,12 @@ def near_best_bars(summary: Summary) -> Figure | None:
     )
 
 
-def _bars(data: list[dict[str, str | float]]) -> alt.LayerChart:
+def _bars(data: list[dict[str, Any]]) -> alt.LayerChart:
     order = [row["rule"] for row in data]
     scale = alt.Scale(domain=[0, 1], nice=False)
-    axis = alt.Axis(labelExpr="round(100 * datum.value) + '\u00a0%'", values=[0, 0.5, 1], title=None, domain=False, ticks=False)
+    axis = alt.Axis(
+        labelExpr="round(100 * datum.value) + '\u00a0%'", values=[0, 0.5, 1], title=None, domain=False, ticks=False
+    )
     base = alt.Chart(rows(data)).encode(
         y=alt.Y("rule:N", sort=order, axis=alt.Axis(title=None, domain=False, ticks=False, labelLimit=180)),
         tooltip=[
@@ -79,4 +82,4 @@ def _bars(data: list[dict[str, str | float]]) -> alt.LayerChart:
     own = base.mark_bar(style="bar-own", height=18, cornerRadiusEnd=2).encode(x=alt.X("own:Q", scale=scale, axis=axis))
     best = base.mark_bar(style="bar-any", height=8, cornerRadiusEnd=2).encode(x="any:Q")
     text = base.mark_text(style="bar-text", align="left", dx=10, fontSize=12).encode(x=alt.datum(1), text="text:N")
-    return alt.layer(own, best, text).properties(height=28 * len(data), width=560)
+    return layered(own, best, text, height=28 * len(data), width=560)

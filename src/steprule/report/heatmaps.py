@@ -13,9 +13,9 @@ except ModuleNotFoundError as missing:
     raise ModuleNotFoundError("the report's figures need Altair: pip install 'steprule[lab]'") from missing
 
 from ..lab.results import Metric
-from ..lab.summary import RuleSummary, SettingSummary, Summary, reach, worse_by
+from ..lab.summary import RuleSummary, SettingSummary, Summary, worse_by
 from . import words
-from .drawing import Figure, Key, file_name, rows
+from .drawing import Figure, Key, file_name, layered, rows
 from .theme import SHADES, STRONG
 
 __all__ = ["heat_maps"]
@@ -79,16 +79,17 @@ def _varied(rule: RuleSummary) -> dict[str, tuple[float, ...]]:
 
 def _rate_map(rules: Sequence[RuleSummary]) -> _Map:
     rates = sorted({rate for rule in rules for rate in _values(rule)["lr"]}, reverse=True)
+    label = words.labels(rates)
     cells = [
-        _Cell(rule.rule, words.hyperparameter(s.setting.hyperparameters["lr"]), s, s is rule.best)
+        _Cell(rule.rule, label[setting.setting.hyperparameters["lr"]], setting, setting is rule.best)
         for rule in rules
-        for s in rule.settings
+        for setting in rule.settings
     ]
     return _Map(
         name="heat-map-lr",
         title="Sensitivity to the learning rate",
         rows=tuple(rule.rule for rule in rules),
-        columns=tuple(words.hyperparameter(rate) for rate in rates),
+        columns=tuple(label.values()),
         row_title=None,
         column_title="lr",
         cells=tuple(cells),
@@ -100,11 +101,13 @@ def _own_map(rule: RuleSummary, summary: Summary) -> _Map:
     axes = sorted(varied, key=lambda name: (name != "lr", -len(varied[name])))[:2]
     # Fewer columns than rows, so that a telephone shows the whole map.
     down, across = sorted(axes, key=lambda name: -len(varied[name])) if len(axes) == 2 else (None, axes[0])
+    row_labels = words.labels(varied[down]) if down else {0.0: rule.rule}
+    column_labels = words.labels(varied[across])
     places: dict[tuple[str, str], list[SettingSummary]] = {}
     for setting in rule.settings:
         values = setting.setting.hyperparameters
-        row = words.hyperparameter(values[down]) if down else rule.rule
-        places.setdefault((row, words.hyperparameter(values[across])), []).append(setting)
+        place = row_labels[values[down] if down else 0.0], column_labels[values[across]]
+        places.setdefault(place, []).append(setting)
     cells = [
         _Cell(row, column, shown, shown is rule.best)
         for (row, column), settings in places.items()
@@ -114,8 +117,8 @@ def _own_map(rule: RuleSummary, summary: Summary) -> _Map:
     return _Map(
         name=f"heat-map-{file_name(rule.rule)}",
         title=f"Sensitivity of {rule.rule}",
-        rows=tuple(map(words.hyperparameter, varied[down])) if down else (rule.rule,),
-        columns=tuple(map(words.hyperparameter, varied[across])),
+        rows=tuple(row_labels.values()),
+        columns=tuple(column_labels.values()),
         row_title=down,
         column_title=across,
         cells=tuple(cells),
@@ -138,37 +141,32 @@ def _best_of(settings: Sequence[SettingSummary], summary: Summary) -> SettingSum
 def _figure(found: _Map, summary: Summary) -> Figure:
     metric, digits = summary.metric, words.decimals(summary)
     title = ", ".join(filter(None, [metric.name, metric.unit]))
-    limits = _limits(summary)
+    limits = [summary.limit(times) for times in REACHES]
     data = [_row(cell, summary, limits) for cell in found.cells]
     unit = f" in {metric.unit}" if metric.unit else ""
     over = f", mean over {summary.seeds} seeds" if summary.seeds > 1 else ", one seed"
     caption = (
-        f"Last epoch's {metric.name}{unit}{over}. Bold, in the strongest colour: near the best, {words.best_score(summary)}. "
-        f"Ringed: the rule's best setting, {words.choice(summary)}. {found.note}"
+        f"Last epoch's {metric.name}{unit}{over}. Bold, in the strongest colour: near the best, "
+        f"{words.best_score(summary)}. Ringed: the rule's best setting, {words.choice(summary)}. {found.note}"
     )
     sign = "\N{LESS-THAN OR EQUAL TO}" if metric.lower_is_better else "\N{GREATER-THAN OR EQUAL TO}"
     labels = [f"{sign}{words.NO_BREAK_SPACE}{words.number(limit, digits)}" for limit in limits] + ["worse"]
+    cell = max(CELL, 7 * max(map(len, found.columns)))
     stub = round(max(len(row) for row in found.rows) * 6.2) + (40 if found.row_title else 16)
     return Figure(
         name=found.name,
         part="tuning",
         title=found.title,
         caption=caption.strip(),
-        alt=f"{found.title}, {metric.name}: " + "; ".join(f"{row['setting']} {row['result']}" for row in data) + ".",
+        description=f"{found.title}, {metric.name}: "
+        + "; ".join(f"{row['setting']} {row['result']}" for row in data)
+        + ".",
         chart=_chart(found, data, labels, title),
-        least_width=max(300, stub + CELL * len(found.columns)),
+        least_width=max(300, stub + cell * len(found.columns)),
         most_width=stub + 130 * len(found.columns),
         keys_title=title,
         keys=tuple(Key(f"heat-{SHADES - 1 - i}", label) for i, label in enumerate(labels)),
     )
-
-
-def _limits(summary: Summary) -> list[float]:
-    """The worst score of each shade but the palest, in the metric's unit, from the darkest shade on."""
-    assert summary.winner is not None and summary.winner.best is not None and summary.winner.best.test is not None
-    best = summary.winner.best.test.mean
-    step = reach(summary.metric, best, summary.scores)
-    return [best + (step if summary.metric.lower_is_better else -step) * times for times in REACHES]
 
 
 def _shade(score: float, limits: Sequence[float], metric: Metric) -> int:
@@ -185,14 +183,14 @@ def _row(cell: _Cell, summary: Summary, limits: Sequence[float]) -> dict[str, An
         "setting": f"{setting.setting.rule}, {words.hyperparameters(setting.setting.hyperparameters)}",
         "chosen": cell.chosen,
     }
-    if setting.state != "finished" or setting.test is None:
+    if setting.state != "finished":
         return row | {"shade": -1, "text": _short_state(setting), "result": words.state(setting), "loss": words.NOTHING}
-    mean = setting.test.mean
+    mean = setting.score.mean
     return row | {
         "shade": _shade(mean, limits, summary.metric),
         "text": words.number(mean, words.decimals(summary)),
-        "result": words.quantity(setting.test, summary, setting.seeds),
-        "loss": f"{setting.loss.mean:.3g}" if setting.loss else words.NOTHING,
+        "result": words.quantity(setting.score, summary, setting.seeds),
+        "loss": words.significant(setting.loss.mean) if setting.loss else words.NOTHING,
     }
 
 
@@ -237,7 +235,7 @@ def _chart(found: _Map, data: list[dict[str, Any]], labels: Sequence[str], title
             ("cell-without", 10, "datum.shade < 0"),
         )
     ]
-    return alt.layer(*layers).properties(height=40 * len(found.rows), width=max(92 * len(found.columns), 240))
+    return layered(*layers, height=40 * len(found.rows), width=max(92 * len(found.columns), 240))
 
 
 def _tooltip() -> list[alt.Tooltip]:

@@ -76,7 +76,8 @@ def _page(comparison: Comparison, drawn: tuple[Figure, ...]) -> str:
         notes=contents.table_notes(summary),
         looks=theme.looks(comparison.grids, [rule.rule for rule in summary.rules]),
         parts=contents.PARTS,
-        figures={part: [figure for figure in drawn if figure.part == part] for part, _, _ in contents.PARTS},
+        figures={part: [figure for figure in drawn if figure.part == part] for part, _ in contents.PARTS},
+        lead=contents.lead,
         failures=contents.failures(summary),
         facts=contents.facts(comparison, summary),
         plural=words.plural,
@@ -94,7 +95,7 @@ def _page(comparison: Comparison, drawn: tuple[Figure, ...]) -> str:
 def _for_page(figure: Figure) -> dict[str, Any]:
     """As wide as its box, without title and legend, which the page prints itself."""
     usermeta = {"isolates": bool(figure.rules)}
-    chart = figure.chart.properties(width="container", description=figure.alt, usermeta=usermeta)
+    chart = figure.chart.properties(width="container", description=figure.description, usermeta=usermeta)
     specification: dict[str, Any] = chart.to_dict()
     del specification["config"]
     for parameter in specification.get("params", []):
@@ -108,7 +109,9 @@ def _for_page(figure: Figure) -> dict[str, Any]:
 
 def _for_file(figure: Figure) -> dict[str, Any]:
     title = alt.TitleParams(figure.title, subtitle=wrap(figure.caption, 88))
-    chart = figure.chart.properties(title=title, description=figure.alt, background=theme.LIGHT["paper"], padding=16)
+    chart = figure.chart.properties(
+        title=title, description=figure.description, background=theme.LIGHT["paper"], padding=16
+    )
     specification: dict[str, Any] = chart.to_dict()
     del specification["config"]
     return specification
@@ -117,7 +120,11 @@ def _for_file(figure: Figure) -> dict[str, Any]:
 @cache
 def _bundle() -> Markup:
     """Vega, Vega-Lite and Vega-Embed as one script, made safe to stand inside a script element."""
-    return Markup(vl_convert.javascript_bundle(vl_version=VEGA_LITE).replace("</script", "<\\/script"))
+    return Markup(
+        vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;", vl_version=VEGA_LITE).replace(
+            "</script", "<\\/script"
+        )
+    )
 
 
 def _ours(name: str) -> Markup:

@@ -28,16 +28,16 @@ def terminal_table(comparison: Comparison) -> Table:
         box=box.SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
         show_edge=False,
-        title=f"{comparison.problem}, {words.plural(comparison.epochs, 'epoch')}",
+        title=Text(f"{comparison.problem}, {words.plural(comparison.epochs, 'epoch')}"),
         title_justify="left",
         title_style="bold",
-        caption="\n".join(["", *_notes(summary)]),
+        caption=Text("\n".join(["", *_notes(summary)])),
         caption_justify="left",
         caption_style="",
     )
     table.add_column("rule", overflow="fold", min_width=min(max(len(rule.rule) + 2 for rule in summary.rules), 24))
     table.add_column("best setting", overflow="fold", min_width=12)
-    table.add_column(f"{summary.metric.name}{unit}", min_width=11)
+    table.add_column(Text(f"{summary.metric.name}{unit}"), min_width=11)
     table.add_column("near\nbest", justify="right")
     table.add_column("per\nepoch", justify="right", no_wrap=True)
     table.add_column("diverged", justify="right", no_wrap=True)
@@ -50,12 +50,12 @@ def _row(rule: RuleSummary, summary: Summary) -> list[Text]:
     best = rule.best
     mark = "* " if rule is summary.winner else "  "
     score = words.NOTHING
-    if best is not None and best.test is not None:
+    if best is not None:
         digits = words.decimals(summary)
-        score = f"{words.number(best.test.mean, digits)} {words.deviation(best.test, digits, best.seeds)}"
+        score = f"{words.number(best.score.mean, digits)} {words.deviation(best.score, digits, best.seeds)}"
     cells = (
         mark + rule.rule,
-        words.hyperparameters(best.setting.hyperparameters) if best else words.without_best(rule),
+        words.best_setting(rule),
         score,
         f"{rule.near_best} of {rule.ended}" if rule.ended else words.NOTHING,
         words.seconds(rule.seconds),
@@ -68,7 +68,7 @@ def _notes(summary: Summary) -> list[str]:
     notes = []
     if summary.winner is not None:
         notes.append(f"* best; each rule's setting was {words.choice(summary)}.")
-        notes.append(f"{words.spread_note(summary)} near best: settings within 10 % of the best score of any rule.")
+        notes.append(f"{words.spread_note(summary)} near best: {words.nearness(summary)}.")
     failed = sum(rule.failed for rule in summary.rules)
     if failed:
         notes.append(f"{words.plural(failed, 'trial')} failed.")

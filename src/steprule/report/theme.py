@@ -126,7 +126,12 @@ def config(colours: Mapping[str, str], font: str = STATIC_FONT) -> dict[str, Any
             "tickSize": 4,
         },
         "legend": text
-        | {"labelColor": colours["ink"], "titleColor": colours["muted"], "labelFontSize": 12, "titleFontWeight": "normal"},
+        | {
+            "labelColor": colours["ink"],
+            "titleColor": colours["muted"],
+            "labelFontSize": 12,
+            "titleFontWeight": "normal",
+        },
         "title": {"color": colours["ink"], "subtitleColor": colours["muted"], "font": font, "subtitleFont": font}
         | {"anchor": "start", "frame": "group", "fontSize": 16, "subtitleFontSize": 12, "offset": 14}
         | {"subtitlePadding": 6, "subtitleLineHeight": 16},

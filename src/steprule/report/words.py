@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from ..lab.results import Setting
-from ..lab.summary import RuleSummary, SettingSummary, Spread, Summary
+from ..lab.summary import NEAR, RuleSummary, SettingSummary, Spread, Summary
 
 __all__ = [
     "choice",
@@ -37,7 +37,7 @@ def decimals(summary: Summary) -> int:
 
     One number for a whole report, taken from its best score, so that columns align.
     """
-    best = abs(summary.winner.best.test.mean) if summary.winner and summary.winner.best and summary.winner.best.test else 0
+    best = abs(summary.best.score.mean) if summary.winner else 0.0
     if best == 0 or (summary.metric.unit == "%" and best >= 0.1):
         return 2
     return min(max(0, 2 - math.floor(math.log10(best))), 6)
@@ -50,9 +50,24 @@ def number(value: float, digits: int) -> str:
     return f"{value:.{digits}f}".replace("-", MINUS)
 
 
+def significant(value: float) -> str:
+    """Three significant digits, zeros at the end too: `0.100`, `12.3`, `1.23e-7`."""
+    return number(value, max(0, 2 - math.floor(math.log10(abs(value)))) if 1e-4 <= abs(value) < 1e5 else 2)
+
+
 def hyperparameter(value: float) -> str:
-    """A hyperparameter as the papers print it: `0.95`, `1e-6`."""
-    return _short_exponent(f"{value:g}")
+    """A hyperparameter as the papers print it: `0.95`, `1e-6`; three digits of one that has more than six."""
+    text = f"{value:g}"
+    if float(text) != value:
+        text = min(f"{value:.3g}", f"{value:.2e}", key=lambda shown: len(_short_exponent(shown)))
+    return _short_exponent(text)
+
+
+def labels(values: Iterable[float]) -> dict[float, str]:
+    """Each value and a text for it that no other of the values has."""
+    values = tuple(values)
+    short = {value: hyperparameter(value) for value in values}
+    return short if len(set(short.values())) == len(short) else {value: repr(value) for value in values}
 
 
 def hyperparameters(values: Mapping[str, float]) -> str:
@@ -108,6 +123,11 @@ def share(near: int, ended: int) -> str:
     return f"{100 * near / ended:.0f}{NO_BREAK_SPACE}% ({near} of {ended})" if ended else "none has ended"
 
 
+def best_setting(rule: RuleSummary) -> str:
+    """The hyperparameters of the rule's best setting, or why it has none."""
+    return hyperparameters(rule.best.setting.hyperparameters) if rule.best else without_best(rule)
+
+
 def without_best(rule: RuleSummary) -> str:
     """Why a rule has no best setting."""
     if rule.unfinished:
@@ -125,10 +145,23 @@ def spread_note(summary: Summary) -> str:
 
 
 def best_score(summary: Summary) -> str:
-    """The score that all others are compared with, with its unit; nothing where there is none."""
-    if summary.winner is None or summary.winner.best is None or summary.winner.best.test is None:
-        return ""
-    return with_unit(number(summary.winner.best.test.mean, decimals(summary)), summary.metric.unit)
+    """The score that all others are compared with, with its unit."""
+    return with_unit(number(summary.best.score.mean, decimals(summary)), summary.metric.unit)
+
+
+def nearness(summary: Summary) -> str:
+    """What near the best means, as a number of this comparison and as the rule behind it (see `summary.reach`)."""
+    best = summary.best.score.mean
+    limit = summary.limit()
+    shown, top = with_unit(number(limit, decimals(summary)), summary.metric.unit), best_score(summary)
+    percent = f"{100 * NEAR:.0f}{NO_BREAK_SPACE}%"
+    if math.isclose(abs(limit - best), NEAR * abs(best)):
+        reason = f"within {percent} of the best score of any rule, {top}"
+    elif math.isclose(abs(limit - best), NEAR * (100 - best)):
+        reason = f"within {percent} of what the best score of any rule, {top}, lacks to 100{NO_BREAK_SPACE}%"
+    else:
+        reason = f"within a thousandth of the median distance to the best score of any rule, {top}"
+    return f"no worse than {shown}, which is {reason}"
 
 
 def listed(items: Sequence[str]) -> str:
@@ -183,45 +216,45 @@ def interruption(summary: Summary) -> str:
 
 def verdict(summary: Summary) -> str:
     """The comparison in one sentence, computed from its numbers."""
-    scored = [rule for rule in summary.rules if rule.best is not None]
+    scored = [(rule, rule.best) for rule in summary.rules if rule.best is not None]
     if not scored:
         return "No trial has ended yet." if summary.unfinished else "Every setting of every rule diverged or failed."
-    first = _reached(scored[0], summary)
-    if len(scored) == 1 and len(summary.rules) == 1:
-        return f"{scored[0].rule} reached a {summary.metric.name} of {first}."
-    parts = [f"{scored[0].rule} reached the {_extreme(summary)} {summary.metric.name}, {first}"]
-    parts += [_second(scored[0], scored[1], summary)] if len(scored) > 1 else ["no other rule has a result"]
-    parts += [_least_tuning(scored)] if any(rule.ended > 1 for rule in scored) else []
-    return "; ".join(filter(None, parts)) + "."
+    rule, best = scored[0]
+    name = summary.metric.name
+    settled = f"({hyperparameters(best.setting.hyperparameters)}; {seeds(best.score, best.seeds)})"
+    first = f"{_plain(best, summary)} {settled}"
+    if len(summary.rules) == 1:
+        return f"{rule.rule} reached {_article(name)} {name} of {first}."
+    parts = [f"{rule.rule} reached the {'lowest' if summary.metric.lower_is_better else 'highest'} {name}, {first}"]
+    parts += [_second(best, *scored[1], summary)] if len(scored) > 1 else ["no other rule has a result"]
+    parts += [] if summary.unfinished else _least_tuning([rule for rule, _ in scored])
+    return "; ".join(parts) + "."
 
 
-def _reached(rule: RuleSummary, summary: Summary) -> str:
-    assert rule.best is not None and rule.best.test is not None
-    spread, planned = rule.best.test, rule.best.seeds
-    mean = quantity(spread, summary, spread.seeds).removesuffix(" (1 seed)")
-    return f"{mean} ({hyperparameters(rule.best.setting.hyperparameters)}; {seeds(spread, planned)})"
+def _plain(setting: SettingSummary, summary: Summary) -> str:
+    """The score without its seeds, which the sentence names once."""
+    return quantity(setting.score, summary, setting.score.seeds).removesuffix(" (1 seed)")
 
 
-def _second(first: RuleSummary, second: RuleSummary, summary: Summary) -> str:
-    assert first.best and first.best.test and second.best and second.best.test
-    one, two = first.best.test, second.best.test
-    text = f"{second.rule} came next with {quantity(two, summary, two.seeds).removesuffix(' (1 seed)')}"
-    if abs(one.mean - two.mean) < max(one.sd or 0.0, two.sd or 0.0):
-        return f"{text}, less than a standard deviation away"
-    return text
+def _second(first: SettingSummary, rule: RuleSummary, second: SettingSummary, summary: Summary) -> str:
+    text = f"{rule.rule} came next with {_plain(second, summary)}"
+    one, two = first.score, second.score
+    is_close = abs(one.mean - two.mean) < max(one.sd or 0.0, two.sd or 0.0)
+    return f"{text}, less than a standard deviation away" if is_close else text
 
 
-def _least_tuning(scored: list[RuleSummary]) -> str:
-    tried = [rule for rule in scored if rule.ended]
-    most = max(rule.near_best / rule.ended for rule in tried)
-    easiest = [rule for rule in tried if rule.near_best / rule.ended == most]
-    if len(easiest) > 1:
-        return ""
-    return f"{easiest[0].rule} needed the least tuning, with {easiest[0].near_best} of {easiest[0].ended} settings near the best"
+def _least_tuning(scored: Sequence[RuleSummary]) -> list[str]:
+    """Nothing where no single rule comes first, or where it does by its best setting alone."""
+    most = max(rule.near_best / rule.ended for rule in scored)
+    easiest = [rule for rule in scored if rule.near_best / rule.ended == most]
+    if len(easiest) > 1 or easiest[0].near_best < 2:
+        return []
+    settings = f"{easiest[0].near_best} of {easiest[0].ended} settings"
+    return [f"{easiest[0].rule} needed the least tuning, with {settings} near the best"]
 
 
-def _extreme(summary: Summary) -> str:
-    return "lowest" if summary.metric.lower_is_better else "highest"
+def _article(noun: str) -> str:
+    return "an" if noun[:1].lower() in "aeiou" else "a"
 
 
 def _short_exponent(text: str) -> str:
