@@ -9,9 +9,22 @@ from itertools import product
 
 from steprule.lab.results import Comparison, Epoch, Metric, Outcome, Run, Setting, Trial
 
-__all__ = ["TEST_ERROR", "comparison", "outcome", "realistic"]
+__all__ = [
+    "LOSS",
+    "TEST_ERROR",
+    "all_diverged",
+    "comparison",
+    "hostile",
+    "interrupted",
+    "large",
+    "mean_scores",
+    "outcome",
+    "realistic",
+    "three_hyperparameters",
+]
 
 TEST_ERROR = Metric("test error", "%")
+LOSS = Metric("loss")
 RUN = Run(
     command="steprule compare mnist --epochs 20 --seeds 3",
     started="2025-11-24 05:36",
@@ -54,7 +67,7 @@ def comparison(
     return Comparison(problem, description, metric, epochs, seeds, grids, tuple(outcomes), RUN)
 
 
-def scores(
+def mean_scores(
     table: Mapping[str, Mapping[float, Sequence[float] | str]], *, metric: Metric = TEST_ERROR, name: str = "lr"
 ) -> Comparison:
     """One epoch: rule -> rate -> the scores of its seeds, or "diverged", "failed", "unfinished" for all of them."""
@@ -129,3 +142,65 @@ def _trial(setting: Setting, seed: int, final: float | None, epochs: int) -> Out
         )
     seconds = 0.62 + 0.05 * len(setting.rule) / 4 + draw.random() * 0.02
     return outcome(setting, seed, tests, losses=losses, seconds=seconds)
+
+
+def three_hyperparameters() -> Comparison:
+    """A loss without a unit; one rule varies three hyperparameters, one varies one that is not the rate."""
+    grids: dict[str, dict[str, tuple[float, ...]]] = {
+        "adam": {"lr": (0.1, 0.01, 0.001), "beta1": (0.9, 0.99), "eps": (1e-8, 1e-4)},
+        "rmsprop": {"rho": (0.9, 0.95, 0.99)},
+    }
+    settings = [
+        Setting(rule, dict(zip(grid, values, strict=True)))
+        for rule, grid in grids.items()
+        for values in product(*grid.values())
+    ]
+    outcomes = [
+        outcome(settings[i], seed, [0.5 + 1 / n + 0.01 * i + 0.001 * seed for n in range(1, 4)])
+        for i in range(len(settings))
+        for seed in range(2)
+    ]
+    return comparison(outcomes, grids, metric=LOSS, epochs=3, seeds=2, problem="airfoil")
+
+
+def large() -> Comparison:
+    """Twelve rules by fifteen rates by ten seeds by fifty epochs."""
+    rates = tuple(10.0 ** (-i / 2) for i in range(15))
+    outcomes = [
+        outcome(Setting(f"rule_{i}", {"lr": rate}), seed, [1 + i / 10 + seed / 100 + 10 / n for n in range(1, 51)])
+        for i in range(12)
+        for rate in rates
+        for seed in range(10)
+    ]
+    return comparison(outcomes, {f"rule_{i}": {"lr": rates} for i in range(12)}, epochs=50, seeds=10)
+
+
+def hostile() -> Comparison:
+    """Every text that a comparison holds, as someone would write it who wants to break the page."""
+    rule, other = "</script><b>x", "a'b\"c & d"
+    trials = [
+        outcome(Setting(rule, {"lr<i>": 1.0}), 0, [2.0, 1.0]),
+        outcome(
+            Setting(other, {"lr<i>": 1.0}), 0, [], status="failed", cause="<img src=x onerror=alert(1)> {{ 7 * 7 }}"
+        ),
+    ]
+    return comparison(
+        trials,
+        {rule: {"lr<i>": (1.0,)}, other: {"lr<i>": (1.0,)}},
+        metric=Metric("er]ro.r'\"<b>", "%"),
+        epochs=2,
+        problem="<script>alert(1)</script>",
+        description="</style><h1>no",
+    )
+
+
+def all_diverged() -> Comparison:
+    """Nothing to rank and nothing to draw."""
+    trials = [outcome(Setting("sgd", {"lr": 1.0}), 0, [9.0], losses=[math.nan], status="diverged")]
+    return comparison(trials, {"sgd": {"lr": (1.0,)}})
+
+
+def interrupted() -> Comparison:
+    """The first half of the trials of `realistic`."""
+    whole = realistic()
+    return comparison(whole.outcomes[:70], whole.grids, epochs=20, seeds=3)

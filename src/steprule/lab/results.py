@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-__all__ = ["Comparison", "Epoch", "Metric", "Outcome", "Run", "Setting", "Trial"]
+Status = Literal["finished", "diverged", "failed", "unfinished"]
+
+__all__ = ["Comparison", "Epoch", "Metric", "Outcome", "Run", "Setting", "Status", "Trial"]
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,7 @@ class Outcome:
     """How a trial ended. A diverged trial's last epoch has a loss that is NaN or infinite; `cause` says why one failed."""
 
     trial: Trial
-    status: Literal["finished", "diverged", "failed", "unfinished"]
+    status: Status
     epochs: tuple[Epoch, ...]
     cause: str = ""
 

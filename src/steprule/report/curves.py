@@ -113,7 +113,7 @@ def _lines(data: list[dict[str, Any]], names: list[str], order: list[str], quant
         opacity=alt.when(isolate, empty=False)
         .then(alt.value(0.2))
         .when(isolate)
-        .then(alt.value(min(0.13, 0.5 / len(names))))
+        .then(alt.value(min(0.15, 0.8 / len(names))))
         .otherwise(alt.value(0)),
     )
     faded = alt.when(isolate).then(alt.value(1.0)).otherwise(alt.value(0.12))

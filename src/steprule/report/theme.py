@@ -82,7 +82,7 @@ SHAPES = (
 def looks(order: Iterable[str], others: Iterable[str]) -> dict[str, dict[str, Any]]:
     """Each rule's colour name, dash pattern (pixels) and symbol, by its place in `order`, then in `others`.
 
-    The first 40 rules differ from each other in two of the three.
+    The first 24 rules differ from each other in at least two of the three.
     """
     rules = dict.fromkeys([*order, *others])
     return {

@@ -1,0 +1,197 @@
+"""The comparison of rules on one problem: every setting of every rule, with several seeds."""
+
+from __future__ import annotations
+
+import platform
+import shutil
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime, timezone
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from .. import __version__
+from ..specification import Rule
+from . import named, workers
+from .grids import RATES, find_rule, grids, settings
+from .problem import BUILT_IN, Problem, find_problem
+from .results import Comparison, Epoch, Outcome, Run, Trial
+from .store import Key, Store
+
+__all__ = ["RULES", "Progress", "compare"]
+
+RULES = ("sgd", "momentum", "nesterov", "adagrad", "rmsprop", "rmsprop_nesterov", "adadelta", "adam")
+"""The rules that are compared unless others are asked for."""
+
+_PACKAGES = ("numpy", "numba", "torch", "scikit-learn")
+
+
+class Progress(Protocol):
+    """What is told of a comparison while it runs; each method is called in the caller's thread."""
+
+    def begin(self, problem: Problem, trials: int, epochs: int, kept: int, jobs: int) -> None:
+        """`trials` of `epochs` each will be run in `jobs` processes; `kept` more were found finished."""
+
+    def started(self, trial: Trial) -> None: ...
+
+    def measured(self, trial: Trial, epoch: Epoch) -> None: ...
+
+    def ended(self, outcome: Outcome) -> None: ...
+
+
+def compare(
+    problem: str | Callable[[], Problem] = "digits",
+    *,
+    rules: Sequence[str | Rule] = RULES,
+    epochs: int | None = None,
+    seeds: int = 5,
+    rates: Sequence[float] = RATES,
+    grid: Mapping[str, Mapping[str, Sequence[float]]] | None = None,
+    jobs: int | None = None,
+    out: str | Path = "compare",
+    fresh: bool = False,
+    progress: Progress | None = None,
+) -> Comparison:
+    """Train the model of `problem` by each of `rules` with every setting and seed, and return what was measured.
+
+    `problem` is a built-in one (`steprule.lab.problem.BUILT_IN`) or a function that returns a `Problem`, itself or its
+    name; `rules` likewise. `rates` are tried with each rule that has a rate of its own, and `grid[rule][hyperparameter]`
+    replaces a rule's grid. `epochs` is the problem's own number unless given; seeds are 0 to `seeds - 1`. Trials run in
+    `jobs` processes, which share the cores; as many as there are cores unless given.
+
+    Each finished epoch is kept in `out/results.sqlite`. What is there from an earlier call is not run again, unless
+    `fresh`; an interrupted trial starts anew; the numbers are those of an uninterrupted call. Trials that failed are
+    tried again.
+
+    Raises `ValueError` or `TypeError` for arguments that cannot be, `steprule.lab.data.DataError` for missing data, and
+    `RuntimeError` where the problem cannot be made in a worker.
+    """
+    started, clock = datetime.now(timezone.utc), time.monotonic()
+    make = find_problem(problem) if isinstance(problem, str) else problem
+    made = make()
+    if not isinstance(made, Problem):
+        raise TypeError(f"{problem} returned a {type(made).__name__}; allowed is a steprule.lab.Problem")
+    chosen = [find_rule(rule) if isinstance(rule, str) else rule for rule in rules]
+    epochs = made.epochs if epochs is None else epochs
+    jobs = workers.available_cores() if jobs is None else jobs
+    for name, value in {"rules": len(chosen), "epochs": epochs, "seeds": seeds, "jobs": jobs}.items():
+        if value < 1:
+            raise ValueError(f"{name} is {value}; allowed is a whole number from 1")
+    tried = grids(chosen, rates, grid)
+    keys = _keys(_name(problem, make), make, chosen, tried, seeds, epochs)
+    store = _store(Path(out), fresh=fresh)
+    try:
+        _run(keys, store, made, epochs, jobs, progress)
+        outcomes = tuple(store.outcome(key) for key in keys)
+    finally:
+        store.close()
+    run = Run(_command(), started.isoformat(timespec="seconds"), time.monotonic() - clock, _machine(jobs), _versions())
+    return Comparison(made.name, made.description, made.metric, epochs, seeds, tried, outcomes, run)
+
+
+def _name(problem: str | Callable[[], Problem], make: Callable[[], Problem]) -> str:
+    return problem if isinstance(problem, str) else named.name_of(make)
+
+
+def _keys(
+    problem: str,
+    make: Callable[[], Problem],
+    chosen: Sequence[Rule],
+    tried: Mapping[str, Mapping[str, tuple[float, ...]]],
+    seeds: int,
+    epochs: int,
+) -> list[Key]:
+    """Return the trials, the first seed of every setting before the second of any."""
+    rule_names, codes = {}, {}
+    for rule in chosen:
+        built_in = rule.function.__module__.startswith("steprule.rules.")
+        rule_names[rule.name] = rule.name if built_in else named.name_of(rule)
+        codes[rule.name] = __version__ if built_in else named.digest(rule.function)
+    own = __version__ if problem in BUILT_IN else named.digest(make)
+    return [
+        Key(
+            problem,
+            rule_names[setting.rule],
+            Trial(setting, seed),
+            epochs,
+            f"{__version__} {own} {codes[setting.rule]}",
+        )
+        for seed in range(seeds)
+        for setting in settings(tried)
+    ]
+
+
+def _store(out: Path, *, fresh: bool) -> Store:
+    path = out / "results.sqlite"
+    if fresh:
+        for suffix in ("", "-wal", "-shm"):
+            Path(f"{path}{suffix}").unlink(missing_ok=True)
+        shutil.rmtree(out / "figures", ignore_errors=True)
+    return Store(path)
+
+
+def _run(
+    keys: Sequence[Key], store: Store, problem: Problem, epochs: int, jobs: int, progress: Progress | None
+) -> None:
+    left = [key for key in keys if store.outcome(key).status not in ("finished", "diverged")]
+    if progress:
+        progress.begin(problem, len(left), epochs, len(keys) - len(left), jobs)
+    tasks = [
+        workers.Task(number, key.rule, dict(key.trial.setting.hyperparameters), key.trial.seed, key.epochs)
+        for number, key in enumerate(left)
+    ]
+    if not tasks:
+        return
+    for event in workers.run(keys[0].problem, tasks, jobs):
+        key = left[event.number]
+        if isinstance(event, workers.Started):
+            store.begin(key)
+            if progress:
+                progress.started(key.trial)
+        elif isinstance(event, workers.Measured):
+            store.add(key, event.epoch)
+            if progress:
+                progress.measured(key.trial, event.epoch)
+        else:
+            store.end(key, event.status, event.cause)
+            if progress:
+                progress.ended(store.outcome(key))
+
+
+def _command() -> str:
+    program = Path(sys.argv[0]).name
+    return " ".join(["steprule" if program in ("steprule", "cli.py", "__main__.py") else program, *sys.argv[1:]])
+
+
+def _machine(jobs: int) -> dict[str, str]:
+    return {
+        "processor": _processor(),
+        "cores": str(workers.available_cores()),
+        "processes": f"{jobs}, each with {workers.share_threads(jobs)} threads"
+        if workers.share_threads(jobs) > 1
+        else f"{jobs}",
+        "system": f"{platform.system()} {platform.release()}",
+    }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    named_models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return named_models[0] if named_models else platform.processor() or platform.machine()
+
+
+def _versions() -> dict[str, str]:
+    versions: dict[str, Any] = {"steprule": __version__, "Python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return versions | {"torch": str(torch.__version__)}

@@ -1,0 +1,126 @@
+"""A comparison's progress in the terminal: how far, how long still, what runs, the best so far."""
+
+from __future__ import annotations
+
+import math
+import time
+from types import TracebackType
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
+from rich.text import Text
+
+from .problem import Problem
+from .results import Epoch, Metric, Outcome, Trial
+
+__all__ = ["Display"]
+
+# Where nobody watches, a line now and then.
+_SECONDS_BETWEEN_LINES = 10.0
+
+
+class Display:
+    """Shows a comparison that runs, as a `steprule.lab.comparison.Progress`; use it in a `with` statement.
+
+    In a terminal it redraws itself; elsewhere it prints a line every 10 seconds.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._bar = Bar(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=None),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=console,
+        )
+        self._task = TaskID(0)
+        self._live: Live | None = None
+        self._metric = Metric("")
+        self._epochs = self._total = self._done = self._failed = 0
+        self._running: dict[Trial, Epoch | None] = {}
+        self._best: tuple[float, Trial] | None = None
+        self._began = self._printed = 0.0
+
+    def __enter__(self) -> Display:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._live is not None:
+            self._live.update(self._drawn())
+            self._live.stop()
+
+    def begin(self, problem: Problem, trials: int, epochs: int, kept: int, jobs: int) -> None:
+        self._metric, self._epochs, self._total = problem.metric, epochs, trials * epochs
+        self._began = self._printed = time.monotonic()
+        word = "process" if jobs == 1 else "processes"
+        self._console.print(f"{problem.name}: {trials} trials of {epochs} epochs in {jobs} {word}", end="")
+        self._console.print(f"; {kept} are finished already" if kept else "", highlight=False)
+        if trials == 0:
+            return
+        self._task = self._bar.add_task("epochs", total=self._total)
+        if self._console.is_terminal:
+            self._live = Live(self._drawn(), console=self._console, refresh_per_second=8)
+            self._live.start()
+
+    def started(self, trial: Trial) -> None:
+        self._running[trial] = None
+        self._show()
+
+    def measured(self, trial: Trial, epoch: Epoch) -> None:
+        self._running[trial] = epoch
+        self._done += 1
+        self._bar.advance(self._task)
+        self._show()
+
+    def ended(self, outcome: Outcome) -> None:
+        self._running.pop(outcome.trial, None)
+        # The epochs that a diverged or failed trial leaves out are not to come any more.
+        missing = self._epochs - len(outcome.epochs)
+        self._done += missing
+        self._bar.advance(self._task, missing)
+        if outcome.status == "failed":
+            self._failed += 1
+            self._console.print(
+                f"failed: {outcome.trial.setting}, seed {outcome.trial.seed}: {outcome.cause}", markup=False
+            )
+        if outcome.status == "finished":
+            self._note(outcome)
+        self._show()
+
+    def _note(self, outcome: Outcome) -> None:
+        last = outcome.epochs[-1]
+        score = last.test if last.validation is None else last.validation
+        if math.isnan(score):
+            return
+        if self._best is None or (score < self._best[0] if self._metric.lower_is_better else score > self._best[0]):
+            self._best = (score, outcome.trial)
+
+    def _drawn(self) -> Group:
+        lines = [
+            Text(
+                f"  {trial.setting}, seed {trial.seed}: {f'epoch {epoch.number}' if epoch else 'starting'}",
+                no_wrap=True,
+            )
+            for trial, epoch in self._running.items()
+        ]
+        if self._best is not None:
+            score, trial = self._best
+            lines.append(Text(f"  best so far: {score:.4g}{self._metric.unit} by {trial.setting}", no_wrap=True))
+        return Group(self._bar, *lines)
+
+    def _show(self) -> None:
+        if self._live is not None:
+            self._live.update(self._drawn())
+            return
+        now = time.monotonic()
+        if now - self._printed >= _SECONDS_BETWEEN_LINES and self._done:
+            self._printed = now
+            left = (now - self._began) / self._done * (self._total - self._done)
+            self._console.print(f"{self._done} of {self._total} epochs, about {left:.0f} s left", highlight=False)

@@ -1,0 +1,80 @@
+"""What a rule is tried on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import torch
+from torch import Tensor, nn
+
+from . import named
+from .results import Metric
+
+__all__ = ["BUILT_IN", "Data", "Problem", "find_problem"]
+
+Data = tuple[Tensor, Tensor]
+"""Inputs and targets, with the examples along the first dimension of both."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A model, its data, and what is minimised and measured.
+
+    `model(seed)` makes a module with the initial weights of that seed. `loss(outputs, targets)` is a scalar, the mean over
+    the examples of a batch. `measure(outputs, targets)` is the metric over a whole data set. Where there are `validation`
+    data, a rule's best setting is chosen on them; else it is chosen on the test data, and every page says so.
+    """
+
+    name: str
+    description: str
+    model: Callable[[int], nn.Module]
+    train: Data
+    test: Data
+    loss: Callable[[Tensor, Tensor], Tensor]
+    metric: Metric
+    measure: Callable[[Tensor, Tensor], float]
+    validation: Data | None = None
+    batch_size: int = 100
+    epochs: int = 10
+
+    def __post_init__(self) -> None:
+        parts: Mapping[str, Data | None] = {"train": self.train, "test": self.test, "validation": self.validation}
+        for name, data in parts.items():
+            if data is not None and (len(data[0]) != len(data[1]) or len(data[0]) == 0):
+                raise ValueError(
+                    f"problem {self.name}: {name} has {len(data[0])} inputs and {len(data[1])} targets; allowed is the same "
+                    "number of both, at least 1"
+                )
+        for name, value in {"batch_size": self.batch_size, "epochs": self.epochs}.items():
+            if value < 1:
+                raise ValueError(f"problem {self.name}: {name} is {value}; allowed is a whole number from 1")
+
+
+BUILT_IN: Final[Mapping[str, str]] = {
+    "digits": "steprule.lab.problems.digits:digits",
+    "mnist": "steprule.lab.problems.mnist:mnist",
+    "airfoil": "steprule.lab.problems.airfoil:airfoil",
+}
+
+
+def find_problem(name: str) -> Callable[[], Problem]:
+    """Return the function that makes the problem `name`: a built-in one, or the user's (see `named.load`).
+
+    Raises `ValueError` where there is none, and `TypeError` where it is no function.
+    """
+    if ":" not in name and name not in BUILT_IN:
+        raise ValueError(
+            f"there is no problem {name!r}; allowed are {', '.join(BUILT_IN)}, and your own as package.module:function or "
+            "path/to/file.py:function"
+        )
+    found: Any = named.load(BUILT_IN.get(name, name))
+    if not callable(found):
+        raise TypeError(f"{name} is of type {type(found).__name__}; allowed is a function that returns a Problem")
+    return found  # type: ignore[no-any-return]
+
+
+def error_rate(outputs: Tensor, targets: Tensor) -> float:
+    """Return the share of examples, in %, whose largest output is not that of the target class."""
+    return 100.0 * (outputs.argmax(dim=1) != targets).to(torch.float64).mean().item()

@@ -1,0 +1,97 @@
+"""Where finished epochs are kept: one SQLite file, which survives the death of the process at any moment."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from .results import Epoch, Outcome, Status, Trial
+
+__all__ = ["Key", "Store"]
+
+_VERSION: Final = 1
+
+_SCHEMA: Final = """
+CREATE TABLE IF NOT EXISTS trials (key TEXT PRIMARY KEY, status TEXT NOT NULL, cause TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS epochs (
+    key TEXT NOT NULL, number INTEGER NOT NULL, loss TEXT NOT NULL, test TEXT NOT NULL, validation TEXT, seconds REAL NOT NULL,
+    PRIMARY KEY (key, number)
+);
+"""
+
+
+@dataclass(frozen=True)
+class Key:
+    """All that decides a trial's numbers: what is trained on what, by which text of the code, for how long."""
+
+    problem: str
+    rule: str
+    trial: Trial
+    epochs: int
+    code: str
+
+    def __str__(self) -> str:
+        values = sorted(self.trial.setting.hyperparameters.items())
+        return json.dumps([self.problem, self.rule, values, self.trial.seed, self.epochs, self.code])
+
+
+class Store:
+    """The outcomes of trials, in a file. One process writes; each epoch is kept from the moment that it is added.
+
+    Raises `ValueError` where the file is no store of this version.
+    """
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            self._database = sqlite3.connect(path, isolation_level=None)
+            # The journal survives a killed process; only a power cut may take the last epochs, and never harms the rest.
+            self._database.execute("PRAGMA journal_mode = WAL")
+            self._database.execute("PRAGMA synchronous = NORMAL")
+            version = self._database.execute("PRAGMA user_version").fetchone()[0]
+            if version not in (0, _VERSION):
+                raise ValueError(f"{path} is of version {version}; allowed is {_VERSION}: use --fresh or another --out")
+            self._database.executescript(_SCHEMA + f"PRAGMA user_version = {_VERSION};")
+        except sqlite3.DatabaseError as error:
+            raise ValueError(f"{path} is no file of results ({error}): use --fresh or another --out") from error
+
+    def close(self) -> None:
+        self._database.close()
+
+    def begin(self, key: Key) -> None:
+        """Note that a trial starts from its first epoch; what an interrupted one has left is dropped."""
+        with self._database:
+            self._database.execute("BEGIN")
+            self._database.execute("DELETE FROM epochs WHERE key = ?", (str(key),))
+            self._database.execute("INSERT OR REPLACE INTO trials VALUES (?, 'unfinished', '')", (str(key),))
+
+    def add(self, key: Key, epoch: Epoch) -> None:
+        """Keep one finished epoch."""
+        # As text, since SQLite has no NaN and a diverged trial has little else.
+        validation = None if epoch.validation is None else repr(epoch.validation)
+        self._database.execute(
+            "INSERT OR REPLACE INTO epochs VALUES (?, ?, ?, ?, ?, ?)",
+            (str(key), epoch.number, repr(epoch.loss), repr(epoch.test), validation, epoch.seconds),
+        )
+
+    def end(self, key: Key, status: Status, cause: str = "") -> None:
+        """Keep how a trial ended."""
+        self._database.execute("UPDATE trials SET status = ?, cause = ? WHERE key = ?", (status, cause, str(key)))
+
+    def outcome(self, key: Key) -> Outcome:
+        """Return what is known of a trial; "unfinished" and no epochs where nothing is."""
+        found = self._database.execute("SELECT status, cause FROM trials WHERE key = ?", (str(key),)).fetchone()
+        rows: Iterable[tuple[int, str, str, str | None, float]] = self._database.execute(
+            "SELECT number, loss, test, validation, seconds FROM epochs WHERE key = ? ORDER BY number", (str(key),)
+        )
+        epochs = tuple(
+            Epoch(number, float(loss), float(test), None if validation is None else float(validation), seconds)
+            for number, loss, test, validation, seconds in rows
+        )
+        status: Status
+        status, cause = found or ("unfinished", "")
+        return Outcome(key.trial, status, epochs, cause)

@@ -1,0 +1,63 @@
+"""A worker process: reads trials from its standard input, one JSON line each, and writes their epochs as JSON lines.
+
+It is started as `python -m steprule.lab.worker PROBLEM THREADS` by `steprule.lab.workers`, and ends when its input does, so
+that it never outlives whoever started it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+import queue
+import sys
+import threading
+import traceback
+from typing import Any, TextIO
+
+
+def main(problem_name: str, threads: int) -> None:
+    """Run trials until the input ends."""
+    # What the user's code prints must not run into the protocol.
+    protocol, sys.stdout = sys.stdout, sys.stderr
+    trials: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
+    threading.Thread(target=_read, args=(sys.stdin, trials), daemon=True).start()
+
+    import torch
+
+    from .grids import find_rule
+    from .problem import find_problem
+    from .training import train
+
+    torch.set_num_threads(threads)
+    problem = find_problem(problem_name)()
+    _write(protocol, {"ready": True})
+    while True:
+        trial = trials.get()
+        try:
+            last = math.nan
+            rule = find_rule(trial["rule"])
+            for epoch in train(problem, rule, trial["hyperparameters"], trial["seed"], trial["epochs"]):
+                _write(protocol, {"epoch": dataclasses.asdict(epoch)})
+                last = epoch.loss
+            _write(protocol, {"end": "finished" if math.isfinite(last) else "diverged", "cause": ""})
+        except Exception as error:
+            traceback.print_exc()
+            _write(protocol, {"end": "failed", "cause": "".join(traceback.format_exception_only(error)).strip()})
+
+
+def _read(lines: TextIO, trials: queue.SimpleQueue[dict[str, Any]]) -> None:
+    for line in lines:
+        trials.put(json.loads(line))
+    # Whoever wanted the results is gone.
+    os._exit(0)
+
+
+def _write(protocol: TextIO, message: dict[str, Any]) -> None:
+    protocol.write(json.dumps(message) + "\n")
+    protocol.flush()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], int(sys.argv[2]))

@@ -1,0 +1,188 @@
+"""Processes that run trials side by side. One that dies is told of, with its trial and the cause; the others go on."""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import IO, Any, Final
+
+from .results import Epoch, Status
+
+__all__ = ["WORKER_VARIABLE", "Ended", "Measured", "Started", "Task", "run", "share_threads"]
+
+WORKER_VARIABLE: Final = "STEPRULE_WORKER"
+"""Set in a worker's environment, where nothing may start workers of its own."""
+
+# A training step frees large arrays and asks for them again at once. By default glibc gives them back to the system in
+# between, and the page faults take a third of an epoch on a small net.
+_KEEP_MEMORY: Final = {"MALLOC_MMAP_THRESHOLD_": str(2**30), "MALLOC_TRIM_THRESHOLD_": str(2**30)}
+
+
+@dataclass(frozen=True)
+class Task:
+    """One trial, in words that another process understands; `number` is the caller's."""
+
+    number: int
+    rule: str
+    hyperparameters: dict[str, float]
+    seed: int
+    epochs: int
+
+
+@dataclass(frozen=True)
+class Started:
+    """A worker has taken the trial."""
+
+    number: int
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The trial has finished an epoch."""
+
+    number: int
+    epoch: Epoch
+
+
+@dataclass(frozen=True)
+class Ended:
+    """The trial is over: `status` is "finished", "diverged" or "failed", and `cause` says why it failed."""
+
+    number: int
+    status: Status
+    cause: str
+
+
+Event = Started | Measured | Ended
+
+
+def share_threads(jobs: int) -> int:
+    """Return how many threads each of `jobs` workers has, when they share this process's cores."""
+    return max(1, available_cores() // jobs)
+
+
+def available_cores() -> int:
+    """Return how many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class _Worker:
+    def __init__(
+        self, problem: str, threads: int, messages: queue.SimpleQueue[tuple[_Worker, dict[str, Any] | None]]
+    ) -> None:
+        self.task: Task | None = None
+        self.ready = False
+        self._errors: IO[str] = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115  # closed in `end`
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "steprule.lab.worker", problem, str(threads)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            text=True,
+            encoding="utf-8",
+            env={**_KEEP_MEMORY, **os.environ, WORKER_VARIABLE: "1", "OMP_NUM_THREADS": str(threads)},
+            start_new_session=True,  # Ctrl-C is for the process that keeps the results
+        )
+        self._reader = threading.Thread(target=self._read, args=(messages,), daemon=True)
+        self._reader.start()
+
+    def _read(self, messages: queue.SimpleQueue[tuple[_Worker, dict[str, Any] | None]]) -> None:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            messages.put((self, json.loads(line)))
+        messages.put((self, None))
+
+    def give(self, task: Task) -> None:
+        assert self._process.stdin is not None
+        self.task = task
+        message = {"rule": task.rule, "hyperparameters": task.hyperparameters, "seed": task.seed, "epochs": task.epochs}
+        try:
+            self._process.stdin.write(json.dumps(message) + "\n")
+            self._process.stdin.flush()
+        except BrokenPipeError:
+            pass  # it has died; its end is on its way through the reader
+
+    def end(self) -> str:
+        """Stop the process, if it still runs; return what its end looked like."""
+        code = self._process.poll()
+        if code is None:
+            try:
+                # Its output is closed, or nobody wants it any more.
+                code = self._process.wait(timeout=0.5 if self._reader.is_alive() else 5)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                code = self._process.wait()
+        self._reader.join()
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe is not None:
+                try:
+                    pipe.close()
+                except BrokenPipeError:
+                    pass
+        self._errors.seek(0)
+        said = self._errors.read().strip().splitlines()
+        self._errors.close()
+        ending = f"ended with {signal.Signals(-code).name}" if code < 0 else f"ended with exit status {code}"
+        return f"its process {ending}" + (f", saying last: {said[-1].strip()}" if said else "")
+
+    def stop(self) -> None:
+        self._process.kill()
+        self.end()
+
+
+def run(problem: str, tasks: Sequence[Task], jobs: int) -> Iterator[Event]:
+    """Run `tasks` in `jobs` processes, in order, and yield what happens as it does.
+
+    When the caller closes the iterator, the processes end. Raises `RuntimeError` where a process dies before it has
+    taken a trial, since none would get further.
+    """
+    if os.environ.get(WORKER_VARIABLE):
+        raise RuntimeError(
+            "a comparison was started while a worker loaded the problem: put it under `if __name__ == '__main__':`"
+        )
+    waiting = deque(tasks)
+    messages: queue.SimpleQueue[tuple[_Worker, dict[str, Any] | None]] = queue.SimpleQueue()
+    threads = share_threads(jobs)
+    workers = {_Worker(problem, threads, messages) for _ in range(min(jobs, len(tasks)))}
+    try:
+        while workers:
+            worker, message = messages.get()
+            if worker not in workers:
+                continue  # the end of the output of one that was stopped
+            task = worker.task
+            if message is None:
+                workers.discard(worker)
+                cause = worker.end()
+                if not worker.ready:
+                    raise RuntimeError(f"the problem {problem} could not be made: {cause}")
+                if task is not None:
+                    yield Ended(task.number, "failed", cause)
+                if waiting:
+                    workers.add(_Worker(problem, threads, messages))
+                continue
+            if "epoch" in message and task is not None:
+                yield Measured(task.number, Epoch(**message["epoch"]))
+                continue
+            worker.ready = True
+            if "end" in message and task is not None:
+                worker.task = None
+                yield Ended(task.number, message["end"], message["cause"])
+            if waiting:
+                worker.give(waiting.popleft())
+                assert worker.task is not None
+                yield Started(worker.task.number)
+            else:
+                workers.discard(worker)
+                worker.stop()
+    finally:
+        for worker in workers:
+            worker.stop()

@@ -1,0 +1,95 @@
+"""The one list: each rule with the hyperparameters that it is tested with, shapes, forms of step, and gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from steprule import Rule, rules
+from steprule.kernels.cpu import CHUNK
+
+from . import users_rules
+from .tolerances import rounded
+
+__all__ = ["FORMS", "RULES", "SHAPES", "Form", "gradients", "hyper", "parameters"]
+
+Arrays = list[NDArray[np.float64]]
+
+RULES: Final[Mapping[str, Rule]] = {**rules.ALL, "yogi": users_rules.yogi, "lion": users_rules.lion}
+
+# Away from the defaults, so that a default in the place of a given value shows.
+_HYPER: Final[Mapping[str, Mapping[str, float]]] = {
+    "sgd": {"lr": 0.03},
+    "momentum": {"lr": 0.03, "rho": 0.8},
+    "nesterov": {"lr": 0.03, "rho": 0.8},
+    "adagrad": {"lr": 0.05, "eps": 1e-6},
+    "rmsprop": {"lr": 2e-3, "rho": 0.85, "eps": 1e-5},
+    "rmsprop_nesterov": {"lr": 2e-3, "rho": 0.85, "alpha": 0.7, "eps": 1e-5},
+    "adadelta": {"lr": 0.7, "rho": 0.9, "eps": 1e-5},
+    "adam": {"lr": 2e-3, "beta1": 0.8, "beta2": 0.95, "eps": 1e-7},
+    "yogi": {"lr": 2e-2, "beta1": 0.8, "beta2": 0.95, "eps": 1e-2},
+    "lion": {"lr": 2e-3, "beta1": 0.8, "beta2": 0.95},
+}
+
+
+def hyper(name: str) -> dict[str, float]:
+    """Return the hyperparameters that the rule `name` is tested with; a rule that is not in the table has its defaults."""
+    return dict(_HYPER.get(name, {}))
+
+
+SHAPES: Final[Mapping[str, list[tuple[int, ...]]]] = {
+    "0-dim": [()],
+    "empty": [(0,)],
+    "one": [(1,)],
+    "17": [(17,)],
+    "3x5": [(3, 5)],
+    "a chunk": [(CHUNK,)],
+    "a chunk and one": [(CHUNK + 1,)],
+    "40000": [(40_000,)],
+    "several": [(17,), (), (3, 5), (0, 4), (CHUNK + 1,), (1,), (2, 3, 4, 5), (40_000,), (1, 7)],
+}
+
+
+@dataclass(frozen=True)
+class Form:
+    """What is around the rule: keywords of `reference.step` and of the classes of `steprule.torch` beside `hyper`."""
+
+    values: Mapping[str, float] = field(default_factory=dict)
+    decoupled: bool = False
+    maximize: bool = False
+
+
+FORMS: Final[Mapping[str, Form]] = {
+    "plain": Form(),
+    "coupled": Form({"weight_decay": 0.03}),
+    "decoupled": Form({"weight_decay": 0.03}, decoupled=True),
+    "maximize": Form(maximize=True),
+    "coupled, maximize": Form({"weight_decay": 0.03}, maximize=True),
+    "decoupled, maximize": Form({"weight_decay": 0.03}, decoupled=True, maximize=True),
+}
+
+
+def parameters(shapes: list[tuple[int, ...]], dtype: str) -> Arrays:
+    """Return a start for each shape, in float64 but made of numbers that `dtype` has."""
+    rng = np.random.default_rng(0)
+    return [rounded(rng.standard_normal(shape), dtype) for shape in shapes]
+
+
+def gradients(shapes: list[tuple[int, ...]], dtype: str, steps: int, *, non_finite: bool = False) -> Iterator[Arrays]:
+    """Yield the gradients of each step: zeros, tiny and large ones of both signs among ordinary ones.
+
+    `non_finite` adds infinities, NaN and numbers whose square is beyond float32.
+    """
+    rng = np.random.default_rng(1)
+    scales = [0.0, 1e-30, 1e-6, 1e3] + ([np.inf, np.nan, 1e25] if non_finite else [])
+    for _ in range(steps):
+        arrays = []
+        for shape in shapes:
+            scale = rng.choice([*scales, *[1.0] * 8], size=shape)
+            with np.errstate(invalid="ignore"):  # inf times 0
+                arrays.append(rounded(rng.standard_normal(shape) * scale, dtype))
+        yield arrays

@@ -1,0 +1,185 @@
+"""Each engine behind one interface: it begins with parameters, takes gradients, and tells what parameters and slots are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+import jax
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from steprule import Rule, around, reference
+from steprule.around import Around
+from steprule.kernels import cpu
+from steprule.program import lower
+from steprule.torch import optimizer
+
+from .cases import Arrays, Form
+
+__all__ = ["ENGINES", "Engine", "oracle", "state_of_plan"]
+
+State = list[dict[str, NDArray[np.float64]]]
+"""For each tensor, the parameter `x` and each slot by name."""
+
+
+def oracle(rule: Rule, state: State, grads: Arrays, t: int, values: Mapping[str, float], form: Form) -> State:
+    """Return what the float64 reference makes of `state` in step `t`."""
+    made = []
+    for before, g in zip(state, grads, strict=True):
+        slots = {name: before[name] for name in rule.slots}
+        with np.errstate(all="ignore"):
+            x, after = reference.step(
+                rule,
+                before["x"],
+                g,
+                {"step": t - 1, **slots},
+                decoupled_weight_decay=form.decoupled,
+                maximize=form.maximize,
+                **values,
+                **form.values,
+            )
+        assert after["step"] == t
+        made.append({"x": x, **{name: after[name] for name in rule.slots}})
+    return made
+
+
+class _Reference:
+    """`steprule.reference` on the arrays of one library."""
+
+    def __init__(self, rule: Rule, values: Mapping[str, float], form: Form, dtype: str, start: Arrays) -> None:
+        self._rule, self._form, self._values = rule, form, {**values, **form.values}
+        self._dtype = dtype
+        self._xs = [self.array(x) for x in start]
+        self._states = [reference.init(rule, x) for x in self._xs]
+
+    def array(self, values: NDArray[np.float64]) -> Any:
+        return values.astype(self._dtype)
+
+    def step(self, grads: Arrays) -> None:
+        with np.errstate(all="ignore"):
+            made = [
+                reference.step(
+                    self._rule,
+                    x,
+                    self.array(g),
+                    state,
+                    decoupled_weight_decay=self._form.decoupled,
+                    maximize=self._form.maximize,
+                    **self._values,
+                )
+                for x, g, state in zip(self._xs, grads, self._states, strict=True)
+            ]
+        self._xs, self._states = [x for x, _ in made], [state for _, state in made]
+
+    def state(self) -> State:
+        states = []
+        for x, state in zip(self._xs, self._states, strict=True):
+            arrays = {"x": x, **{name: state[name] for name in self._rule.slots}}
+            for name, array in arrays.items():
+                assert str(array.dtype).removeprefix("torch.") == self._dtype, f"{name} is {array.dtype}"
+                assert tuple(array.shape) == tuple(x.shape), f"{name} is {array.shape}"
+            states.append({name: np.asarray(array, np.float64) for name, array in arrays.items()})
+        return states
+
+
+class _TorchReference(_Reference):
+    def array(self, values: NDArray[np.float64]) -> torch.Tensor:
+        return torch.tensor(values, dtype=getattr(torch, self._dtype))
+
+
+class _JaxReference(_Reference):
+    def array(self, values: NDArray[np.float64]) -> Any:
+        return jax.numpy.asarray(values, self._dtype)
+
+
+class _Kernel:
+    """`steprule.kernels.cpu` by itself, with one table for all tensors."""
+
+    def __init__(self, rule: Rule, values: Mapping[str, float], form: Form, dtype: str, start: Arrays) -> None:
+        complete = around.validated(rule, {**values, **form.values})
+        self._values = complete
+        self._program = lower(rule, Around.of(complete, decoupled=form.decoupled, maximize=form.maximize))
+        self._run = cpu.kernel(self._program, dtype)
+        self._dtype, self._t = dtype, 0
+        self._arrays = [
+            {"x": x.astype(dtype), "g": np.zeros(x.shape, dtype)}
+            | {name: np.full(x.shape, initial, dtype) for name, initial in rule.slots.items()}
+            for x in start
+        ]
+        addresses = [[arrays[name].ctypes.data for name in self._program.inputs] for arrays in self._arrays]
+        self._table = cpu.Table(np.array(addresses), [x.size for x in start])
+
+    def step(self, grads: Arrays) -> None:
+        self._t += 1
+        for arrays, g in zip(self._arrays, grads, strict=True):
+            arrays["g"][...] = g
+        scalars = np.array([self._program.fold(t=self._t, **self._values)], self._dtype)
+        cpu.launch(self._run, self._table, scalars, threads=2)
+
+    def state(self) -> State:
+        return [
+            {name: array.astype(np.float64) for name, array in arrays.items() if name != "g"} for arrays in self._arrays
+        ]
+
+
+def state_of_plan(made: torch.optim.Optimizer) -> tuple[int, int]:
+    """Return how many parameters the last step took through the fused loop, and how many through torch's operations."""
+    plan: Any = made._plan
+    return sum(len(launch.parameters) for launch in plan._launches), len(plan._plain)
+
+
+class _Torch:
+    """A class of `steprule.torch`; every parameter must take the path `fused` or the plain one."""
+
+    fused = True
+
+    def __init__(self, rule: Rule, values: Mapping[str, float], form: Form, dtype: str, start: Arrays) -> None:
+        self._rule, self._dtype = rule, getattr(torch, dtype)
+        self._parameters = [torch.nn.Parameter(self.tensor(x)) for x in start]
+        self._optimizer = optimizer(rule)(
+            self._parameters,
+            decoupled_weight_decay=form.decoupled,
+            maximize=form.maximize,
+            **values,
+            **form.values,
+        )
+
+    def tensor(self, values: NDArray[np.float64]) -> torch.Tensor:
+        return torch.tensor(values, dtype=self._dtype)
+
+    def step(self, grads: Arrays) -> None:
+        for parameter, g in zip(self._parameters, grads, strict=True):
+            parameter.grad = torch.tensor(g, dtype=self._dtype)
+        self._optimizer.step()
+        assert state_of_plan(self._optimizer)[0 if self.fused else 1] == len(self._parameters)
+
+    def state(self) -> State:
+        states = []
+        for parameter in self._parameters:
+            state = self._optimizer.state[parameter] if self._rule.slots else {}
+            tensors = {"x": parameter.detach(), **{name: state[name] for name in self._rule.slots}}
+            assert {tensor.dtype for tensor in tensors.values()} == {self._dtype}
+            # A copy: the step changes them in place.
+            states.append({name: tensor.to(torch.float64, copy=True).numpy() for name, tensor in tensors.items()})
+        return states
+
+
+class _TorchPlain(_Torch):
+    fused = False
+
+    def tensor(self, values: NDArray[np.float64]) -> torch.Tensor:
+        return torch.tensor(values, dtype=self._dtype).repeat_interleave(2, -1)[..., ::2] if values.ndim else super().tensor(values)
+
+
+Engine = Callable[[Rule, Mapping[str, float], Form, str, Arrays], Any]
+
+ENGINES: Final[Mapping[str, Engine]] = {
+    "reference on NumPy": _Reference,
+    "reference on torch": _TorchReference,
+    "reference on JAX": _JaxReference,
+    "CPU kernel": _Kernel,
+    "steprule.torch, fused": _Torch,
+    "steprule.torch, plain": _TorchPlain,
+}

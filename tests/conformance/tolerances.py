@@ -1,0 +1,73 @@
+"""How far results may be from what they are compared with: the only tolerances of the tests, with the reason of each.
+
+The unit is the ulp, the unit in the last place, as `ulps` defines it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["ULPS", "rounded", "ulps"]
+
+
+@dataclass(frozen=True)
+class _Format:
+    digits: int
+    """Binary digits of the significand."""
+    least: int
+    """Exponent of the smallest normal number."""
+    most: int
+    """Exponent of the largest number."""
+
+
+_FORMATS: Final = {
+    "float64": _Format(53, -1022, 1023),
+    "float32": _Format(24, -126, 127),
+    "float16": _Format(11, -14, 15),
+    "bfloat16": _Format(8, -126, 127),
+}
+
+
+def _unit(magnitude: NDArray[np.float64], form: _Format) -> NDArray[np.float64]:
+    """Return the distance from one number of the format to the next at `magnitude`."""
+    exponent = np.frexp(magnitude)[1] - 1
+    return np.ldexp(1.0, np.clip(exponent, form.least, form.most) - (form.digits - 1))
+
+
+def rounded(values: Any, dtype: str) -> NDArray[np.float64]:
+    """Return float64 `values` rounded to the nearest numbers of `dtype`, to infinity beyond its largest."""
+    exact, form = np.asarray(values, np.float64), _FORMATS[dtype]
+    if dtype == "float64":
+        return exact.copy()
+    with np.errstate(invalid="ignore"):
+        unit = _unit(np.where(np.isfinite(exact), np.abs(exact), 0.0), form)
+        near = np.round(exact / unit) * unit
+        return np.where(np.abs(near) > np.ldexp(2.0 - 2.0 ** (1 - form.digits), form.most), np.sign(exact) * np.inf, near)
+
+
+def ulps(found: Any, expected: Any, dtype: str, beside: Any = 0.0) -> NDArray[np.float64]:
+    """Return, element by element, how many units in the last place of `dtype` `found` is from `expected`.
+
+    The unit is the distance from one number of `dtype` to the next at the larger of |expected| and |beside|; below the
+    smallest normal number it is the subnormals' distance. `beside` is what a sum was made from (a parameter before its
+    step), since a sum that cancels can be no better than its terms are. `expected` is exact (float64) and not rounded: to
+    round it once costs half an ulp. Two NaN, and two infinities of one sign, are 0 apart; an `expected` beyond the largest
+    number of `dtype` is an infinity; a number and what is none are infinitely far apart.
+    """
+    form = _FORMATS[dtype]
+    exact = np.asarray(expected, np.float64)
+    target = np.where(np.isinf(rounded(exact, dtype)), rounded(exact, dtype), exact)
+    given, near = np.broadcast_arrays(np.asarray(found, np.float64), target)
+    same = (given == near) | (np.isnan(given) & np.isnan(near))
+    with np.errstate(invalid="ignore", over="ignore"):
+        magnitude = np.maximum(np.abs(near), np.abs(beside))
+        unit = _unit(np.where(np.isfinite(magnitude), magnitude, 0.0), form)
+        apart = np.abs(given - near) / unit
+    return np.where(same, 0.0, np.where(np.isfinite(given) & np.isfinite(near), apart, np.inf))
+
+
+ULPS: Final[dict[Any, float]] = {}

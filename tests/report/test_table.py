@@ -1,0 +1,105 @@
+"""The table in the terminal, and the words and numbers that it shares with the page."""
+
+from __future__ import annotations
+
+from io import StringIO
+
+import pytest
+from rich.console import Console
+from tests.report.comparisons import all_diverged, comparison, interrupted, mean_scores, realistic
+
+from steprule.lab.results import Comparison, Metric
+from steprule.lab.summary import summarise
+from steprule.report import words
+from steprule.report.table import terminal_table
+
+FLATTERS = "chosen on the test data, as in the paper's tables, so it flatters"
+
+
+class TestTheWords:
+    @pytest.mark.parametrize(
+        ("made", "sentence"),
+        [
+            (
+                mean_scores(
+                    {"adadelta": {1.0: [1.8, 1.9], 0.1: [1.9, 1.9]}, "sgd": {1.0: [2.0, 2.4], 0.1: [9.0, 9.0]}}
+                ),
+                """adadelta reached the lowest test error, 1.85 ± 0.07 % (lr=1; 2 seeds); sgd came next with 2.20 ± 0.28 %;
+                adadelta needed the least tuning, with 2 of 2 settings near the best.""",
+            ),
+            (
+                mean_scores({"adam": {1.0: [1.8, 2.0]}, "sgd": {1.0: [1.9, 2.0]}}),
+                """adam reached the lowest test error, 1.90 ± 0.14 % (lr=1; 2 seeds); sgd came next with 1.95 ± 0.07 %,
+                less than a standard deviation away.""",
+            ),
+            (
+                mean_scores({"adam": {1.0: [0.2431]}}, metric=Metric("loss")),
+                "adam reached a loss of 0.243 (lr=1; 1 seed).",
+            ),
+            (
+                mean_scores({"adam": {1.0: [98.0]}, "sgd": {1.0: "diverged"}}, metric=Metric("accuracy", "%", False)),
+                "adam reached the highest accuracy, 98.00 % (lr=1; 1 seed); no other rule has a result.",
+            ),
+            (all_diverged(), "Every setting of every rule diverged or failed."),
+            (comparison([], {"sgd": {"lr": (1.0,)}}), "No trial has ended yet."),
+        ],
+    )
+    def test_opens_with_one_sentence_computed_from_the_numbers(self, made: Comparison, sentence: str) -> None:
+        assert words.verdict(summarise(made)).split() == sentence.split()
+
+    @pytest.mark.parametrize(
+        ("value", "digits", "text"),
+        [(1.834, 2, "1.83"), (-0.5, 2, "−0.50"), (0.0, 2, "0.00"), (0.0004, 2, "4.00e-4"), (123456.0, 1, "1.23e5")],
+    )
+    def test_numbers_never_round_to_nothing(self, value: float, digits: int, text: str) -> None:
+        assert words.number(value, digits) == text
+
+    @pytest.mark.parametrize(
+        ("value", "text"), [(1e-6, "1e-6"), (0.95, "0.95"), (0.99999, "0.99999"), (10**-2.5, "0.00316"), (1.0, "1")]
+    )
+    def test_hyperparameters_read_as_in_the_papers(self, value: float, text: str) -> None:
+        assert words.hyperparameter(value) == text
+
+    def test_labels_of_different_values_differ(self) -> None:
+        assert len(set(words.labels([1 / 3, 1 / 3 + 1e-9]).values())) == 2
+
+    def test_nearness_is_said_as_it_is_measured(self) -> None:
+        accuracy = mean_scores({"sgd": {1.0: [98.0], 0.1: [90.0]}}, metric=Metric("accuracy", "%", False))
+        assert "97.80 %, which is within 10 % of what the best score" in plain(words.nearness(summarise(accuracy)))
+        zero = mean_scores({"sgd": {1.0: [0.0], 0.1: [4.0]}}, metric=Metric("loss"))
+        assert "within a thousandth of the median distance" in plain(words.nearness(summarise(zero)))
+
+    def test_the_choice_is_named(self) -> None:
+        assert words.choice(summarise(mean_scores({"sgd": {1.0: [2.0], 0.1: [3.0]}}))) == FLATTERS
+        assert words.choice(summarise(mean_scores({"sgd": {1.0: [2.0]}}))) == "the only one tried"
+
+
+class TestInTheTerminal:
+    def shown(self, made: Comparison, width: int = 80) -> str:
+        console = Console(width=width, record=True, file=StringIO(), color_system=None)
+        console.print(terminal_table(made))
+        return console.export_text()
+
+    def test_it_fits_eighty_columns_and_marks_the_best_row_without_colour(self) -> None:
+        text = self.shown(realistic())
+        lines = text.splitlines()
+        assert max(map(len, lines)) <= 80
+        assert [line for line in lines if line.startswith("* ") and "best" not in line] == [
+            next(line for line in lines if line.startswith("* adam"))
+        ]
+        assert "rmsprop_nesterov" in text
+        assert FLATTERS in " ".join(text.split())
+
+    def test_names_are_not_markup(self) -> None:
+        made = mean_scores({"[red]x[/red]": {1.0: [2.0]}}, metric=Metric("[bold]error", "%"))
+        assert "[red]x[/red]" in self.shown(made)
+        assert "[bold]error" in " ".join(self.shown(made, 120).split())
+
+    def test_an_interrupted_run_says_so(self) -> None:
+        assert "The run is not complete: 71 of 141 trials have not ended." in " ".join(
+            self.shown(interrupted()).split()
+        )
+
+
+def plain(text: str) -> str:
+    return text.replace(words.NO_BREAK_SPACE, " ")
