@@ -18,10 +18,15 @@ from steprule.torch import optimizer
 
 from .cases import Arrays, Form
 
-__all__ = ["ENGINES", "Engine", "oracle", "state_of_plan"]
+__all__ = ["ENGINES", "Engine", "initial", "oracle", "paths"]
 
 State = list[dict[str, NDArray[np.float64]]]
 """For each tensor, the parameter `x` and each slot by name."""
+
+
+def initial(rule: Rule, start: Arrays) -> State:
+    """Return the state before the first step."""
+    return [{"x": x, **{name: np.full(x.shape, value) for name, value in rule.slots.items()}} for x in start]
 
 
 def oracle(rule: Rule, state: State, grads: Arrays, t: int, values: Mapping[str, float], form: Form) -> State:
@@ -124,7 +129,7 @@ class _Kernel:
         ]
 
 
-def state_of_plan(made: torch.optim.Optimizer) -> tuple[int, int]:
+def paths(made: torch.optim.Optimizer) -> tuple[int, int]:
     """Return how many parameters the last step took through the fused loop, and how many through torch's operations."""
     plan: Any = made._plan
     return sum(len(launch.parameters) for launch in plan._launches), len(plan._plain)
@@ -153,7 +158,7 @@ class _Torch:
         for parameter, g in zip(self._parameters, grads, strict=True):
             parameter.grad = torch.tensor(g, dtype=self._dtype)
         self._optimizer.step()
-        assert state_of_plan(self._optimizer)[0 if self.fused else 1] == len(self._parameters)
+        assert paths(self._optimizer)[0 if self.fused else 1] == len(self._parameters)
 
     def state(self) -> State:
         states = []

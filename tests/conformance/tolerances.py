@@ -5,34 +5,48 @@ The unit is the ulp, the unit in the last place, as `ulps` defines it.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["ULPS", "rounded", "ulps"]
+__all__ = ["FORMATS", "ULPS", "Format", "rounded", "ulps"]
 
 
 @dataclass(frozen=True)
-class _Format:
+class Format:
+    """A binary floating-point type: the digits of its significand, and the exponents of its normal numbers."""
+
     digits: int
-    """Binary digits of the significand."""
     least: int
-    """Exponent of the smallest normal number."""
     most: int
-    """Exponent of the largest number."""
+
+    @property
+    def half(self) -> float:
+        """Half a unit in the last place, as a part of the number: what rounding to nearest may cost."""
+        return 2.0**-self.digits
+
+    @property
+    def smallest(self) -> float:
+        """The distance of subnormal numbers."""
+        return math.ldexp(1.0, self.least - self.digits + 1)
+
+    @property
+    def largest(self) -> float:
+        return math.ldexp(2.0 - 2.0 ** (1 - self.digits), self.most)
 
 
-_FORMATS: Final = {
-    "float64": _Format(53, -1022, 1023),
-    "float32": _Format(24, -126, 127),
-    "float16": _Format(11, -14, 15),
-    "bfloat16": _Format(8, -126, 127),
+FORMATS: Final = {
+    "float64": Format(53, -1022, 1023),
+    "float32": Format(24, -126, 127),
+    "float16": Format(11, -14, 15),
+    "bfloat16": Format(8, -126, 127),
 }
 
 
-def _unit(magnitude: NDArray[np.float64], form: _Format) -> NDArray[np.float64]:
+def _unit(magnitude: NDArray[np.float64], form: Format) -> NDArray[np.float64]:
     """Return the distance from one number of the format to the next at `magnitude`."""
     exponent = np.frexp(magnitude)[1] - 1
     return np.ldexp(1.0, np.clip(exponent, form.least, form.most) - (form.digits - 1))
@@ -40,13 +54,13 @@ def _unit(magnitude: NDArray[np.float64], form: _Format) -> NDArray[np.float64]:
 
 def rounded(values: Any, dtype: str) -> NDArray[np.float64]:
     """Return float64 `values` rounded to the nearest numbers of `dtype`, to infinity beyond its largest."""
-    exact, form = np.asarray(values, np.float64), _FORMATS[dtype]
+    exact, form = np.asarray(values, np.float64), FORMATS[dtype]
     if dtype == "float64":
         return exact.copy()
     with np.errstate(invalid="ignore"):
         unit = _unit(np.where(np.isfinite(exact), np.abs(exact), 0.0), form)
         near = np.round(exact / unit) * unit
-        return np.where(np.abs(near) > np.ldexp(2.0 - 2.0 ** (1 - form.digits), form.most), np.sign(exact) * np.inf, near)
+        return np.where(np.abs(near) > form.largest, np.sign(exact) * np.inf, near)
 
 
 def ulps(found: Any, expected: Any, dtype: str, beside: Any = 0.0) -> NDArray[np.float64]:
@@ -58,7 +72,7 @@ def ulps(found: Any, expected: Any, dtype: str, beside: Any = 0.0) -> NDArray[np
     round it once costs half an ulp. Two NaN, and two infinities of one sign, are 0 apart; an `expected` beyond the largest
     number of `dtype` is an infinity; a number and what is none are infinitely far apart.
     """
-    form = _FORMATS[dtype]
+    form = FORMATS[dtype]
     exact = np.asarray(expected, np.float64)
     target = np.where(np.isinf(rounded(exact, dtype)), rounded(exact, dtype), exact)
     given, near = np.broadcast_arrays(np.asarray(found, np.float64), target)

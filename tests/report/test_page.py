@@ -135,6 +135,14 @@ class TestInTheBrowser:
         )
         assert hidden == ["table", "chart-heat-map-lr"]
 
+    def test_charts_follow_the_width_of_the_window(self, browser: Browser, written: dict[str, Path]) -> None:
+        page = browser.open(written["realistic"]).page
+        page.set_viewport_size({"width": 390, "height": 844})
+        page.wait_for_function(
+            "[...document.querySelectorAll('.chart svg')].every(svg => svg.getBoundingClientRect().width <= 360)"
+        )
+        assert page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
+
     def test_a_click_in_the_legend_isolates_a_rule_in_both_curves(
         self, browser: Browser, written: dict[str, Path]
     ) -> None:

@@ -18,7 +18,8 @@ _VERSION: Final = 1
 _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS trials (key TEXT PRIMARY KEY, status TEXT NOT NULL, cause TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS epochs (
-    key TEXT NOT NULL, number INTEGER NOT NULL, loss TEXT NOT NULL, test TEXT NOT NULL, validation TEXT, seconds REAL NOT NULL,
+    key TEXT NOT NULL, number INTEGER NOT NULL,
+    loss TEXT NOT NULL, test TEXT NOT NULL, validation TEXT, seconds REAL NOT NULL,
     PRIMARY KEY (key, number)
 );
 """

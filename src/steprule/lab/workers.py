@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import queue
@@ -17,7 +18,17 @@ from typing import IO, Any, Final
 
 from .results import Epoch, Status
 
-__all__ = ["WORKER_VARIABLE", "Ended", "Measured", "Started", "Task", "run", "share_threads"]
+__all__ = [
+    "WORKER_VARIABLE",
+    "Ended",
+    "Measured",
+    "Started",
+    "Task",
+    "available_cores",
+    "environment",
+    "run",
+    "share_threads",
+]
 
 WORKER_VARIABLE: Final = "STEPRULE_WORKER"
 """Set in a worker's environment, where nothing may start workers of its own."""
@@ -75,6 +86,11 @@ def available_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def environment(threads: int) -> dict[str, str]:
+    """Return the environment variables of a process that trains in `threads` threads."""
+    return {**_KEEP_MEMORY, **os.environ, "OMP_NUM_THREADS": str(threads)}
+
+
 class _Worker:
     def __init__(
         self, problem: str, threads: int, messages: queue.SimpleQueue[tuple[_Worker, dict[str, Any] | None]]
@@ -89,7 +105,7 @@ class _Worker:
             stderr=self._errors,
             text=True,
             encoding="utf-8",
-            env={**_KEEP_MEMORY, **os.environ, WORKER_VARIABLE: "1", "OMP_NUM_THREADS": str(threads)},
+            env=environment(threads) | {WORKER_VARIABLE: "1"},
             start_new_session=True,  # Ctrl-C is for the process that keeps the results
         )
         self._reader = threading.Thread(target=self._read, args=(messages,), daemon=True)
@@ -124,10 +140,8 @@ class _Worker:
         self._reader.join()
         for pipe in (self._process.stdin, self._process.stdout):
             if pipe is not None:
-                try:
+                with contextlib.suppress(BrokenPipeError):
                     pipe.close()
-                except BrokenPipeError:
-                    pass
         self._errors.seek(0)
         said = self._errors.read().strip().splitlines()
         self._errors.close()

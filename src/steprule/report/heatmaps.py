@@ -180,7 +180,7 @@ def _row(cell: _Cell, summary: Summary, limits: Sequence[float]) -> dict[str, An
     row: dict[str, Any] = {
         "row": cell.row,
         "column": cell.column,
-        "setting": f"{setting.setting.rule}, {words.hyperparameters(setting.setting.hyperparameters)}",
+        "setting": words.setting_name(setting.setting),
         "chosen": cell.chosen,
     }
     if setting.state != "finished":

@@ -10,20 +10,34 @@ from ..lab.results import Setting
 from ..lab.summary import NEAR, RuleSummary, SettingSummary, Spread, Summary
 
 __all__ = [
+    "NOTHING",
+    "NO_BREAK_SPACE",
+    "best_score",
+    "best_setting",
+    "capital",
     "choice",
     "decimals",
+    "deviation",
     "duration",
     "hyperparameter",
     "hyperparameters",
     "interruption",
+    "labels",
+    "listed",
+    "nearness",
     "number",
+    "plural",
     "quantity",
     "seconds",
     "seeds",
+    "setting_name",
     "share",
+    "significant",
+    "spread_note",
     "state",
     "verdict",
     "with_unit",
+    "without_best",
 ]
 
 NO_BREAK_SPACE = "\N{NO-BREAK SPACE}"

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from torch.nn.functional import cross_entropy
+
 import torch
 from torch import nn
-from torch.nn.functional import cross_entropy
 
 from .. import data
 from ..problem import Problem, error_rate

@@ -1,0 +1,158 @@
+"""One optimizer step: ours, every form of PyTorch's, and the loop that only moves the same memory."""
+
+from __future__ import annotations
+
+import gc
+import shutil
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+
+import torch
+from torch import Tensor
+
+from .. import torch as ours
+from ..kernels import cpu
+from ..program import lower
+from ..specification import Rule, rule
+from .timing import Times, interleaved
+
+__all__ = ["SIZES", "StepBench", "measure_steps"]
+
+_LAYER: Final = [(2304, 768), (2304,), (768, 768), (768,), (3072, 768), (3072,), (768, 3072), (768,), *[(768,)] * 4]
+
+SIZES: Final[Mapping[str, Sequence[tuple[int, ...]]]] = {
+    "mnist": [(500, 784), (500,), (300, 500), (300,), (10, 300), (10,)],
+    "small": [(40, 52)] * 400,
+    "large": [(33_554_432,)],
+    "transformer": [*_LAYER * 12, (768,), (768,)],
+}
+"""Shapes of parameters: the paper's MNIST net, 400 small tensors, one large, the 12 layers of a transformer."""
+
+# Turns, and steps in each turn, by how many elements there are.
+_REPEATS: Final = ((2_000_000, 12, 40), (100_000_000, 6, 4))
+
+
+@dataclass(frozen=True)
+class Twin:
+    """Our class, PyTorch's, and the arguments of both."""
+
+    mine: Callable[..., torch.optim.Optimizer]
+    theirs: Callable[..., torch.optim.Optimizer]
+    arguments: Mapping[str, float]
+    fused: bool
+
+
+TWINS: Final = {
+    "sgd": Twin(ours.SGD, torch.optim.SGD, {"lr": 0.01}, fused=True),
+    "adagrad": Twin(ours.Adagrad, torch.optim.Adagrad, {"lr": 0.01}, fused=True),
+    "adadelta": Twin(ours.Adadelta, torch.optim.Adadelta, {"rho": 0.95}, fused=False),
+    "adam": Twin(ours.Adam, torch.optim.Adam, {"lr": 1e-3}, fused=True),
+}
+
+
+@dataclass(frozen=True)
+class StepBench:
+    """The times of one rule at one size. `moved` is what a step must read and write, in bytes per element."""
+
+    size: str
+    rule: str
+    tensors: int
+    elements: int
+    moved: int
+    times: Mapping[str, Times]
+    compile_seconds: float | None
+
+    @property
+    def best_of_eager(self) -> str:
+        """The fastest of PyTorch's own forms that needs no compiler."""
+        eager = [name for name in self.times if name.startswith("torch") and name != "torch compiled"]
+        return min(eager, key=lambda name: self.times[name].median)
+
+    def bandwidth(self, name: str) -> float:
+        """Bytes per second at the median."""
+        return self.moved * self.elements / self.times[name].median
+
+    @property
+    def share_of_limit(self) -> float:
+        """The bandwidth of our step over that of the loop that only moves the same memory."""
+        return self.times["limit"].median / self.times["steprule"].median
+
+
+def measure_steps(size: str, name: str, *, compiled: bool = True) -> StepBench:
+    """Time one step of the rule `name` for the parameters of `SIZES[size]`, float32, in `torch.get_num_threads()` threads.
+
+    `compiled` asks for `torch.compile` of PyTorch's step as well, which takes its compiler's time and needs a C++ one.
+    """
+    shapes, twin = SIZES[size], TWINS[name]
+    mine = twin.mine(_parameters(shapes), **twin.arguments)
+    calls: dict[str, Callable[[], object]] = {"steprule": mine.step}
+    forms: dict[str, dict[str, bool]] = {"torch for-loop": {"foreach": False}, "torch foreach": {"foreach": True}}
+    if twin.fused:
+        forms["torch fused"] = {"fused": True}
+    for form, flags in forms.items():
+        calls[form] = twin.theirs(_parameters(shapes), **twin.arguments, **flags).step
+    compile_seconds = None
+    if compiled and shutil.which("c++") is not None:
+        calls["torch compiled"], compile_seconds = _compiled(twin, shapes)
+    spec: Rule = mine.rule  # type: ignore[attr-defined]  # ours have one
+    program = lower(spec)
+    calls["limit"] = _limit(len(program.inputs) - 2, shapes)
+    elements = sum(int(np.prod(shape)) for shape in shapes)
+    rounds, steps = next((rounds, steps) for most, rounds, steps in _REPEATS if elements <= most)
+    times = interleaved(calls, rounds, steps)
+    gc.collect()
+    return StepBench(size, name, len(shapes), elements, program.bytes_per_element(4), times, compile_seconds)
+
+
+def _parameters(shapes: Sequence[tuple[int, ...]]) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    parameters = [torch.randn(shape, generator=generator).requires_grad_() for shape in shapes]
+    for parameter in parameters:
+        parameter.grad = torch.randn(parameter.shape, generator=generator)
+    return parameters
+
+
+def _compiled(twin: Twin, shapes: Sequence[tuple[int, ...]]) -> tuple[Callable[[], object], float]:
+    optimizer = twin.theirs(_parameters(shapes), **twin.arguments)
+    step = torch.compile(optimizer.step)
+    started = time.perf_counter()
+    for _ in range(3):  # the second call may compile again, for a step count that is no constant
+        step()
+    return step, time.perf_counter() - started
+
+
+def _limit(slots: int, shapes: Sequence[tuple[int, ...]]) -> Callable[[], object]:
+    """Return a loop over the same memory as a rule of `slots` slots, with one addition for each number that it writes."""
+    moved = _MOVERS[slots]
+    run, columns = cpu.kernel(lower(moved), "float32"), 2 + slots
+    sizes = [int(np.prod(shape)) for shape in shapes]
+    arrays = [[np.ones(size, np.float32) for _ in range(columns)] for size in sizes]
+    table = cpu.Table(np.array([[array.ctypes.data for array in row] for row in arrays]), sizes)
+    scalars = np.zeros((1, 1), np.float32)
+
+    def call(_keep: Any = arrays) -> None:
+        cpu.launch(run, table, scalars, torch.get_num_threads())
+
+    return call
+
+
+@rule
+def _move_0(g: Any, *, lr: float = 1.0) -> Any:  # noqa: ARG001  # so that nothing multiplies the update
+    return g
+
+
+@rule
+def _move_1(g: Any, a: Any = 0.0, *, lr: float = 1.0) -> Any:  # noqa: ARG001  # as above
+    return g, a + g
+
+
+@rule
+def _move_2(g: Any, a: Any = 0.0, b: Any = 0.0, *, lr: float = 1.0) -> Any:  # noqa: ARG001  # as above
+    return g, a + g, b + g
+
+
+_MOVERS: Final = (_move_0, _move_1, _move_2)

@@ -1,0 +1,117 @@
+"""The measurements as tables for a terminal and as JSON."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timezone
+from typing import Any
+
+from rich.table import Table
+
+import torch
+
+from .. import __version__
+from .steps import StepBench
+from .timing import Times
+
+__all__ = ["as_json", "tables"]
+
+_ORDER = ("steprule", "torch for-loop", "torch foreach", "torch fused", "torch compiled", "limit")
+
+
+def _shown(times: Times | None, unit: float = 1e3) -> str:
+    if times is None:
+        return "-"
+    low, high = times.quartiles
+    return f"{times.median * unit:.3g} ({low * unit:.3g}-{high * unit:.3g})"
+
+
+def tables(steps: Sequence[StepBench], first: Mapping[str, Times], epoch: Mapping[str, Times]) -> list[Table]:
+    """Return the tables of what was measured; times are medians with quartiles."""
+    found = []
+    if steps:
+        found += [_step_table(steps), _ratio_table(steps)]
+    if first:
+        table = Table("", "seconds", title="First step of a process, Numba's import included", title_justify="left")
+        for kind, times in first.items():
+            table.add_row(kind, _shown(times, 1))
+        found.append(table)
+    if epoch:
+        title = "One epoch of the paper's MNIST net, 60,000 images, batches of 100, ADADELTA"
+        table = Table("", "seconds", "over the products", "usual loop over it", title=title, title_justify="left")
+        for kind, times in epoch.items():
+            over = times.median / epoch["products"].median
+            under = epoch["usual loop"].median / times.median
+            table.add_row(kind, _shown(times, 1), f"{over:.2f}", f"{under:.2f}")
+        found.append(table)
+    return found
+
+
+def _step_table(steps: Sequence[StepBench]) -> Table:
+    names = [name for name in _ORDER if any(name in bench.times for bench in steps)]
+    table = Table("rule", "size", title="One step, ms: median (quartiles)", title_justify="left")
+    for name in names:
+        table.add_column(name, justify="right")
+    for bench in steps:
+        size = f"{bench.size}: {bench.tensors} tensors, {bench.elements:,}"
+        table.add_row(bench.rule, size, *(_shown(bench.times.get(name)) for name in names))
+    return table
+
+
+def _ratio_table(steps: Sequence[StepBench]) -> Table:
+    table = Table("rule", "size", title="Ratios of the medians", title_justify="left")
+    for heading in (
+        "best of eager torch / ours",
+        "torch fused / ours",
+        "compiled / ours",
+        "bytes per element",
+        "GB/s",
+        "of limit",
+    ):
+        table.add_column(heading, justify="right")
+    for bench in steps:
+        mine = bench.times["steprule"].median
+
+        def ratio(name: str, bench: StepBench = bench, mine: float = mine) -> str:
+            return f"{bench.times[name].median / mine:.2f}" if name in bench.times else "-"
+
+        table.add_row(
+            bench.rule,
+            bench.size,
+            ratio(bench.best_of_eager),
+            ratio("torch fused"),
+            ratio("torch compiled"),
+            str(bench.moved),
+            f"{bench.bandwidth('steprule') / 1e9:.1f}",
+            f"{bench.share_of_limit:.2f}",
+        )
+    return table
+
+
+def as_json(steps: Sequence[StepBench], first: Mapping[str, Times], epoch: Mapping[str, Times]) -> dict[str, Any]:
+    """Return all measurements, every repetition included, in seconds, and what they were made with."""
+    return {
+        "made": {
+            "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            "steprule": __version__,
+            "torch": str(torch.__version__),
+            "python": platform.python_version(),
+            "threads": torch.get_num_threads(),
+            "vectors": torch.backends.cpu.get_cpu_capability(),
+        },
+        "steps": [
+            {
+                "rule": bench.rule,
+                "size": bench.size,
+                "tensors": bench.tensors,
+                "elements": bench.elements,
+                "bytes_per_element": bench.moved,
+                "compile_seconds": bench.compile_seconds,
+                "seconds": {name: times.seconds for name, times in bench.times.items()},
+            }
+            for bench in steps
+        ],
+        "first_step": {kind: times.seconds for kind, times in first.items()},
+        "epoch": {kind: times.seconds for kind, times in epoch.items()},
+    }

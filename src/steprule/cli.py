@@ -1,0 +1,191 @@
+"""The command line: `steprule compare | show | data | bench`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+try:
+    import typer
+    from rich.console import Console
+except ModuleNotFoundError as missing:
+    raise ModuleNotFoundError(f"the command line needs {missing.name}: pip install 'steprule[lab]'") from missing
+
+from . import around, equations
+from .program import lower
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    help="Adaptive, per-dimension learning rates: update rules, their engines, and experiments on them.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+
+@app.command()
+def compare(
+    problem: Annotated[
+        str,
+        typer.Argument(help="digits, mnist, airfoil, or your own: package.module:function or path/to/file.py:function"),
+    ] = "digits",
+    rule_names: Annotated[
+        str,
+        typer.Option(
+            "--rules", help="Rules, with commas between; your own as package.module:name or path/to/file.py:name."
+        ),
+    ] = "",
+    epochs: Annotated[
+        int | None, typer.Option(help="Passes over the training data; the problem's own number unless given.")
+    ] = None,
+    seeds: Annotated[int, typer.Option(help="Runs of each setting.")] = 5,
+    rates: Annotated[str, typer.Option(help="Rates to try with each rule that has one: 1,0.1,0.01,...")] = "",
+    grid: Annotated[
+        list[str] | None, typer.Option(help="Values of a hyperparameter, rule.name=a,b,c; may be repeated.")
+    ] = None,
+    jobs: Annotated[
+        int | None, typer.Option(help="Processes that train side by side; as many as cores unless given.")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder for the results and the page.")] = Path("compare"),
+    resume: Annotated[
+        bool, typer.Option("--resume/--fresh", help="Keep or drop what an earlier run has finished.")
+    ] = True,
+) -> None:
+    """Train one model by several rules over grids of settings; write a page that shows which suits the problem."""
+    from .lab.comparison import RULES
+    from .lab.comparison import compare as run
+    from .lab.display import Display
+    from .lab.grids import RATES, parse_grid, parse_numbers
+    from .report import terminal_table, write_report
+
+    console = Console()
+    with Display(console) as display:
+        comparison = run(
+            problem,
+            rules=[name.strip() for name in rule_names.split(",")] if rule_names else RULES,
+            epochs=epochs,
+            seeds=seeds,
+            rates=parse_numbers(rates, "--rates") if rates else RATES,
+            grid=parse_grid(grid or []),
+            jobs=jobs,
+            out=out,
+            fresh=not resume,
+            progress=display,
+        )
+    page = write_report(comparison, out)
+    console.print(terminal_table(comparison))
+    console.print(f"\nThe page: {page}", highlight=False, soft_wrap=True)
+
+
+@app.command()
+def show(
+    name: Annotated[
+        str, typer.Argument(metavar="RULE", help="A built-in rule, or package.module:name, or path/to/file.py:name.")
+    ],
+    engine: Annotated[
+        str, typer.Option(help="cpu: the kernel that is made of the rule, in place of its equations.")
+    ] = "",
+    dtype: Annotated[str, typer.Option(help="float32 or float64.")] = "float32",
+    weight_decay: Annotated[
+        str, typer.Option(help="none, coupled or decoupled: the form of the kernel's step.")
+    ] = "none",
+    maximize: Annotated[bool, typer.Option("--maximize", help="The kernel of a step that climbs.")] = False,
+) -> None:
+    """Print a rule's equations as LaTeX, or the kernel that an engine makes of it, and what a step costs."""
+    from .lab.grids import find_rule
+
+    _one_of("--engine", engine, ("", "cpu"))
+    _one_of("--dtype", dtype, ("float32", "float64"))
+    _one_of("--weight-decay", weight_decay, ("none", "coupled", "decoupled"))
+    rule = find_rule(name)
+    program = lower(rule, around.Around(weight_decay, maximize))  # type: ignore[arg-type]  # checked above
+    if engine:
+        from .kernels import cpu
+
+        print(cpu.source(program, dtype))
+    else:
+        print(equations.latex(rule))
+        print()
+    itemsize = 4 if dtype == "float32" else 8
+    print(f"# {rule.name}: {rule.source} {rule.url}".rstrip())
+    moved = program.bytes_per_element(itemsize)
+    print(f"# a step in {dtype} moves {moved} bytes and does {program.operations} operations per element")
+
+
+def _one_of(option: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise ValueError(f"{option} is {value!r}; allowed are {', '.join(each for each in allowed if each)}")
+
+
+@app.command()
+def data() -> None:
+    """List the data sets, where each is, and its licence."""
+    from rich import box
+    from rich.table import Table
+
+    from .lab.data import overview
+
+    table = Table("name", "what", "licence", box=box.SIMPLE)
+    table.add_column("where", overflow="fold")
+    for each in overview():
+        table.add_row(each.name, each.title, each.licence, each.place)
+        table.add_section()
+    Console().print(table)
+
+
+@app.command()
+def bench(
+    sizes: Annotated[str, typer.Option(help="Sizes, with commas between: mnist, small, large, transformer.")] = "",
+    rule_names: Annotated[str, typer.Option("--rules", help="Rules: sgd, adagrad, adadelta, adam.")] = "adadelta,adam",
+    compiled: Annotated[
+        bool, typer.Option("--compile/--no-compile", help="Measure torch.compile of torch's step too.")
+    ] = True,
+    first_step: Annotated[bool, typer.Option(help="Measure the first step of a process.")] = True,
+    epoch: Annotated[bool, typer.Option(help="Measure a whole epoch.")] = True,
+    file: Annotated[Path | None, typer.Option("--json", help="Write every repetition to this file.")] = None,
+) -> None:
+    """Measure our steps against PyTorch's and the memory's limit, the first step, and a whole epoch, in one run."""
+    from . import bench as measure
+    from .bench.steps import TWINS
+
+    chosen_sizes = sizes.split(",") if sizes else list(measure.SIZES)
+    chosen_rules = rule_names.split(",")
+    for each in chosen_sizes:
+        _one_of("--sizes", each, tuple(measure.SIZES))
+    for each in chosen_rules:
+        _one_of("--rules", each, tuple(TWINS))
+    console, progress = Console(), Console(stderr=True)
+    steps = []
+    for size in chosen_sizes:
+        for rule_name in chosen_rules:
+            with progress.status(f"{rule_name}, {size}"):
+                steps.append(measure.measure_steps(size, rule_name, compiled=compiled))
+    with progress.status("first step"):
+        first = measure.measure_first_step() if first_step else {}
+    with progress.status("one epoch"):
+        whole = measure.measure_epoch() if epoch else {}
+    for table in measure.tables(steps, first, whole):
+        console.print(table)
+    if file is not None:
+        aside = file.with_name(f".{file.name}.tmp")
+        aside.write_text(json.dumps(measure.as_json(steps, first, whole)), encoding="utf-8")
+        aside.replace(file)
+
+
+def main() -> None:
+    """Run the command line. What is wrong with the user's words or data ends it with one sentence and status 2."""
+    try:
+        app()
+    except (ValueError, TypeError, ModuleNotFoundError, RuntimeError, OSError) as error:
+        if "--traceback" in sys.argv:
+            raise
+        print(f"steprule: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,156 @@
+"""A rule's equations as LaTeX, from its program."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Final
+
+from .program import Value, lower
+from .specification import Rule
+
+__all__ = ["latex"]
+
+_GREEK: Final = (
+    "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi pi rho sigma tau phi chi psi omega".split()  # noqa: SIM905
+)
+_LETTERS: Final[Mapping[str, str]] = {"lr": r"\eta", "eps": r"\epsilon"} | {name: rf"\{name}" for name in _GREEK}
+_SIGNS: Final = {
+    "add": "+",
+    "subtract": "-",
+    "less": "<",
+    "less_equal": r"\le",
+    "greater": ">",
+    "greater_equal": r"\ge",
+    "equal": "=",
+    "not_equal": r"\ne",
+}
+_COMPARISON, _SUM, _PRODUCT, _POWER, _ATOM = range(5)
+
+
+def latex(rule: Rule) -> str:
+    r"""Return the equations of `rule` as a LaTeX `aligned` block, one line for each slot and for the update.
+
+    A subscript t marks what the step makes, t-1 what the step before has left. The update is \Delta x_t.
+    """
+    program = lower(rule, None)
+    symbols = {name: _symbol(name, slots=rule.slots) for name in (*program.inputs, *program.hyperparameters, "t")}
+    names: dict[int, str] = {}
+    lines, helpers = [], 0
+    outputs = {id(value): name for name, value in reversed(list(program.outputs.items()))}
+    for value in program.line_values():
+        if id(value) not in outputs and all(operand.operation == "symbol" for operand in value.operands):
+            continue  # so short that it reads better in its place, though the loop computes it once
+        text = _Writer(names, symbols).write(value)[0]
+        if id(value) in outputs:
+            name = outputs[id(value)]
+            names[id(value)] = r"\Delta x_t" if name == "dx" else rf"{_word(name)}_t"
+        else:
+            helpers += 1
+            names[id(value)] = f"u_{{{helpers},t}}"
+        lines.append(f"{names[id(value)]} &= {text}")
+    for name, value in program.outputs.items():
+        left = r"\Delta x_t" if name == "dx" else rf"{_word(name)}_t"
+        if left not in [line.partition(" &= ")[0] for line in lines]:
+            lines.append(f"{left} &= {_Writer(names, symbols).write(value)[0]}")
+    return "\\begin{aligned}\n" + " \\\\\n".join(lines) + "\n\\end{aligned}"
+
+
+def _word(name: str) -> str:
+    return _LETTERS.get(name) or (name if len(name) == 1 else rf"\mathrm{{{name}}}".replace("_", r"\_"))
+
+
+def _symbol(name: str, slots: Mapping[str, float]) -> str:
+    if name in slots:
+        return f"{_word(name)}_{{t-1}}"
+    if name in ("g", "h"):
+        return f"{name}_t"
+    if name == "g2":
+        return r"\overline{g^2_t}"
+    if name == "x":
+        return "x_{t-1}"
+    numbered = re.fullmatch(r"([a-z]+)(\d+)", name)
+    if numbered and numbered[1] in _LETTERS:
+        return f"{_LETTERS[numbered[1]]}_{{{numbered[2]}}}"
+    return _word(name)
+
+
+class _Writer:
+    """Writes values; those in `names`, by their `id`, as the name that they have."""
+
+    def __init__(self, names: Mapping[int, str], symbols: Mapping[str, str]) -> None:
+        self._names = names
+        self._symbols = symbols
+
+    def write(self, value: Value) -> tuple[str, int]:
+        """Return the LaTeX of `value` and how tightly it holds together."""
+        if id(value) in self._names:
+            return self._names[id(value)], _ATOM
+        if value.operation == "symbol":
+            return self._symbols[value.name], _ATOM
+        if value.operation == "number":
+            return _number(value.number), _ATOM if value.number >= 0 else _SUM
+        return self._operation(value)
+
+    def _operation(self, value: Value) -> tuple[str, int]:
+        operation, operands = value.operation, value.operands
+        if operation in _SIGNS:
+            rank = _SUM if operation in ("add", "subtract") else _COMPARISON
+            right = rank + 1 if operation == "subtract" else rank
+            return f"{self._held(operands[0], rank)} {_SIGNS[operation]} {self._held(operands[1], right)}", rank
+        if operation == "negative":
+            return f"-{self._held(operands[0], _PRODUCT)}", _SUM
+        if operation == "multiply":
+            return self._product(*operands)
+        if operation == "divide":
+            return self._fraction(*operands)
+        if operation == "power":
+            return f"{self._held(operands[0], _ATOM)}^{{{self.write(operands[1])[0]}}}", _POWER
+        parts = [self.write(operand)[0] for operand in operands]
+        if operation == "where":
+            cases = rf"{parts[1]} & \text{{if }} {parts[0]} \\ {parts[2]} & \text{{otherwise}}"
+            return rf"\begin{{cases}} {cases} \end{{cases}}", _PRODUCT
+        forms = {
+            "sqrt": r"\sqrt{{{}}}",
+            "abs": r"\left|{}\right|",
+            "sign": r"\operatorname{{sgn}}\left({}\right)",
+            "maximum": r"\max\left({}, {}\right)",
+            "minimum": r"\min\left({}, {}\right)",
+        }
+        return forms[operation].format(*parts), _ATOM
+
+    def _product(self, left: Value, right: Value) -> tuple[str, int]:
+        if left is right:
+            held = self._held(left, _ATOM)
+            # A second index above a letter that has none yet: g_t^2.
+            return f"{held}^2", _POWER
+        right_text = self._held(right, _PRODUCT)
+        if self._negated(left):
+            return rf"{self.write(left)[0]} \, {right_text}", _SUM
+        return rf"{self._held(left, _PRODUCT)} \, {right_text}", _PRODUCT
+
+    def _fraction(self, above: Value, below: Value) -> tuple[str, int]:
+        text, sign, rank = self.write(above)[0], "", _PRODUCT
+        if self._negated(above):
+            text, sign, rank = text.removeprefix("-"), "-", _SUM
+        return rf"{sign}\frac{{{text}}}{{{self.write(below)[0]}}}", rank
+
+    def _negated(self, value: Value) -> bool:
+        """Whether `value` is written as a minus and then a product."""
+        if id(value) in self._names:
+            return False
+        if value.operation in ("multiply", "divide"):
+            return self._negated(value.operands[0])
+        return value.operation == "negative"
+
+    def _held(self, value: Value, least: int) -> str:
+        text, rank = self.write(value)
+        return text if rank >= least else rf"\left({text}\right)"
+
+
+def _number(number: float) -> str:
+    text = f"{number:.12g}"
+    mantissa, _, exponent = text.partition("e")
+    if not exponent:
+        return text.replace("inf", r"\infty")
+    return rf"10^{{{int(exponent)}}}" if mantissa == "1" else rf"{mantissa} \cdot 10^{{{int(exponent)}}}"
