@@ -87,7 +87,8 @@ def _divergence(setting: SettingSummary) -> str:
     if not setting.diverged_at:
         return "Diverged"
     first, last = min(setting.diverged_at), max(setting.diverged_at)
-    return f"Diverged in epoch {first}" if first == last else f"Diverged in epochs {first} to {last}"
+    when = f"epoch{words.NO_BREAK_SPACE}{first}" if first == last else f"epochs {first} to {last}"
+    return f"Diverged in {when}"
 
 
 def scope(summary: Summary) -> str:

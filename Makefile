@@ -1,0 +1,65 @@
+# What there is to do here; each target sets up what it needs. `make` lists them.
+
+PYTHON ?= python3
+BIN := .venv/bin
+
+# The data sets lie here on some machines; elsewhere they are downloaded on first use.
+ifneq ($(wildcard ../shared/data),)
+export STEPRULE_DATA ?= $(abspath ../shared/data)
+endif
+
+.PHONY: help compare test lint format bench docs wheel browser clean
+
+help:
+	@echo "make compare   compare the update rules on real data; writes compare/index.html"
+	@echo "make test      all tests"
+	@echo "make lint      style, types, floors"
+	@echo "make format    put the style right where a tool can"
+	@echo "make bench     measure against PyTorch; writes benchmarks/latest.json"
+	@echo "make docs      the documentation, in docs/_build/index.html"
+	@echo "make wheel     the package, in dist/"
+	@echo "make browser   install Chromium, which the page's tests need (Debian, as root)"
+	@echo "make clean     remove what the above made"
+
+# Versions are pinned for development; users get the ranges of pyproject.toml.
+.venv/lab: pyproject.toml constraints.txt
+	@echo "setting up .venv (once, some minutes)"
+	@$(PYTHON) -m venv .venv
+	@$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[lab]'
+	@touch $@
+
+.venv/dev: .venv/lab
+	@$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[lab,dev]'
+	@touch $@
+
+compare: .venv/lab
+	$(BIN)/steprule compare
+
+test: .venv/dev
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not serial"
+	$(BIN)/python -m pytest -m serial
+
+lint: .venv/dev
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: .venv/dev
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+bench: .venv/lab
+	$(BIN)/steprule bench --json benchmarks/latest.json
+
+docs: .venv/dev
+	$(BIN)/sphinx-build --quiet --fail-on-warning --builder html docs docs/_build
+
+wheel: .venv/dev
+	$(BIN)/python -m build --outdir dist
+
+browser:
+	command -v chromium || (apt-get update -qq && apt-get install -y -qq chromium fonts-dejavu-core)
+
+clean:
+	rm -rf .venv dist docs/_build compare .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
