@@ -60,7 +60,8 @@ def compare(
     from .lab.comparison import compare as run
     from .lab.display import Display
     from .lab.grids import RATES, parse_grid, parse_numbers
-    from .report import terminal_table, write_report
+    from .report.page import write_report
+    from .report.table import terminal_table
 
     console = Console()
     with Display(console) as display:

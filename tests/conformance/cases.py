@@ -15,7 +15,7 @@ from steprule.kernels.cpu import CHUNK
 from . import users_rules
 from .tolerances import rounded
 
-__all__ = ["FORMS", "RULES", "SHAPES", "Form", "gradients", "hyper", "parameters"]
+__all__ = ["FORMS", "KNOWN_FAILURES", "RULES", "SHAPES", "Form", "gradients", "hyper", "parameters"]
 
 Arrays = list[NDArray[np.float64]]
 
@@ -50,7 +50,7 @@ SHAPES: Final[Mapping[str, list[tuple[int, ...]]]] = {
     "a chunk": [(CHUNK,)],
     "a chunk and one": [(CHUNK + 1,)],
     "40000": [(40_000,)],
-    "several": [(17,), (), (3, 5), (0, 4), (CHUNK + 1,), (1,), (2, 3, 4, 5), (40_000,), (1, 7)],
+    "several": [(17,), (), (3, 5), (0, 4), (CHUNK + 1,), (1,), (2, 3, 4, 5), (1, 7)],
 }
 
 
@@ -93,3 +93,22 @@ def gradients(shapes: list[tuple[int, ...]], dtype: str, steps: int, *, non_fini
             with np.errstate(invalid="ignore"):  # inf times 0
                 arrays.append(rounded(rng.standard_normal(shape) * scale, dtype))
         yield arrays
+
+
+_SIGN_OF_NAN: Final = "torch.sign(NaN) is 0, and steprule.notation.sign promises NaN"
+
+KNOWN_FAILURES: Final[Mapping[tuple[str, str, str, str], str]] = {
+    **{
+        ("reference on NumPy", "float64", rule, "0-dim"): "steprule.notation.sign refuses NumPy's float64 scalars"
+        for rule in ("yogi", "lion")
+    },
+    **{
+        (engine, dtype, "lion", "non-finite"): _SIGN_OF_NAN
+        for engine in ("reference on torch", "steprule.torch, plain")
+        for dtype in ("float32", "float64")
+    },
+    **{
+        ("steprule.torch, lower types", dtype, "lion", "non-finite"): _SIGN_OF_NAN for dtype in ("bfloat16", "float16")
+    },
+}
+"""By engine, dtype, rule, and shape or kind of gradient: what is wrong and not mended yet."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, Final
 
 import jax
@@ -16,38 +17,20 @@ from steprule.kernels import cpu
 from steprule.program import lower
 from steprule.torch import optimizer
 
-from .cases import Arrays, Form
+from .cases import SHAPES, Arrays, Form
+from .tolerances import rounded
 
-__all__ = ["ENGINES", "Engine", "initial", "oracle", "paths"]
+__all__ = ["ENGINES", "Engine", "State", "initial", "paths"]
 
 State = list[dict[str, NDArray[np.float64]]]
 """For each tensor, the parameter `x` and each slot by name."""
 
 
-def initial(rule: Rule, start: Arrays) -> State:
-    """Return the state before the first step."""
-    return [{"x": x, **{name: np.full(x.shape, value) for name, value in rule.slots.items()}} for x in start]
-
-
-def oracle(rule: Rule, state: State, grads: Arrays, t: int, values: Mapping[str, float], form: Form) -> State:
-    """Return what the float64 reference makes of `state` in step `t`."""
-    made = []
-    for before, g in zip(state, grads, strict=True):
-        slots = {name: before[name] for name in rule.slots}
-        with np.errstate(all="ignore"):
-            x, after = reference.step(
-                rule,
-                before["x"],
-                g,
-                {"step": t - 1, **slots},
-                decoupled_weight_decay=form.decoupled,
-                maximize=form.maximize,
-                **values,
-                **form.values,
-            )
-        assert after["step"] == t
-        made.append({"x": x, **{name: after[name] for name in rule.slots}})
-    return made
+def initial(rule: Rule, start: Arrays, dtype: str) -> State:
+    """Return the state before the first step; an initial value is rounded to `dtype`, as the engine keeps it."""
+    return [
+        {"x": x, **{name: np.full(x.shape, rounded(value, dtype)) for name, value in rule.slots.items()}} for x in start
+    ]
 
 
 class _Reference:
@@ -172,19 +155,38 @@ class _Torch:
 
 
 class _TorchPlain(_Torch):
+    """Parameters with gaps between their elements, so that no kernel can walk them."""
+
     fused = False
 
     def tensor(self, values: NDArray[np.float64]) -> torch.Tensor:
-        return torch.tensor(values, dtype=self._dtype).repeat_interleave(2, -1)[..., ::2] if values.ndim else super().tensor(values)
+        tensor = super().tensor(values)
+        return tensor.repeat_interleave(2, -1)[..., ::2]
 
 
-Engine = Callable[[Rule, Mapping[str, float], Form, str, Arrays], Any]
+class _TorchLower(_Torch):
+    fused = False
+
+
+@dataclass(frozen=True)
+class Engine:
+    """An engine, and the element types and shapes (of `cases.SHAPES`) that it is tested with."""
+
+    begin: Callable[[Rule, Mapping[str, float], Form, str, Arrays], Any]
+    dtypes: tuple[str, ...] = ("float32", "float64")
+    shapes: tuple[str, ...] = tuple(SHAPES)
+
+
+# The loops of an array library are not ours to test at every length, and its chunks are not those of the kernel.
+_FEW: Final = ("0-dim", "empty", "17", "3x5")
 
 ENGINES: Final[Mapping[str, Engine]] = {
-    "reference on NumPy": _Reference,
-    "reference on torch": _TorchReference,
-    "reference on JAX": _JaxReference,
-    "CPU kernel": _Kernel,
-    "steprule.torch, fused": _Torch,
-    "steprule.torch, plain": _TorchPlain,
+    "reference on NumPy": Engine(_Reference, shapes=(*_FEW, "a chunk and one")),
+    "reference on torch": Engine(_TorchReference, shapes=_FEW),
+    "reference on JAX": Engine(_JaxReference, shapes=_FEW),
+    "CPU kernel": Engine(_Kernel),
+    "steprule.torch, fused": Engine(_Torch),
+    # Without dimensions, and with no or one element, a tensor is dense whatever its strides are.
+    "steprule.torch, plain": Engine(_TorchPlain, shapes=("17", "3x5", "a chunk and one")),
+    "steprule.torch, lower types": Engine(_TorchLower, ("bfloat16", "float16"), shapes=(*_FEW, "one", "several")),
 }

@@ -6,13 +6,14 @@ The unit is the ulp, the unit in the last place, as `ulps` defines it.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["FORMATS", "ULPS", "Format", "rounded", "ulps"]
+__all__ = ["FORMATS", "ROUNDINGS", "ROUNDINGS_OF_RULE", "Allowed", "Format", "rounded", "ulps"]
 
 
 @dataclass(frozen=True)
@@ -84,4 +85,40 @@ def ulps(found: Any, expected: Any, dtype: str, beside: Any = 0.0) -> NDArray[np
     return np.where(same, 0.0, np.where(np.isfinite(given) & np.isfinite(near), apart, np.inf))
 
 
-ULPS: Final[dict[Any, float]] = {}
+@dataclass(frozen=True)
+class Allowed:
+    """A tolerance and its reason."""
+
+    amount: float
+    reason: str
+
+
+_EXACT: Final = Allowed(0, "the same operations in the same order, each rounded to nearest as IEEE 754 says")
+_ROUNDED: Final = Allowed(1, "each operation rounds to nearest once; then the bound is a theorem")
+_TORCH: Final = Allowed(2, "torch's square root is a whole unit off for a part of its inputs, twice what rounding costs")
+_RECIPROCAL: Final = Allowed(2, "a division by a scalar is a product with its reciprocal, and the oracle rounds as well")
+
+ROUNDINGS: Final[Mapping[tuple[str, str], Allowed]] = {
+    ("reference on NumPy", "float64"): _EXACT,
+    ("reference on NumPy", "float32"): _ROUNDED,
+    ("reference on torch", "float64"): _TORCH,
+    ("reference on torch", "float32"): _TORCH,
+    ("reference on JAX", "float64"): _EXACT,
+    ("reference on JAX", "float32"): _ROUNDED,
+    ("CPU kernel", "float64"): _EXACT,
+    ("CPU kernel", "float32"): _ROUNDED,
+    ("steprule.torch, fused", "float64"): _EXACT,
+    ("steprule.torch, fused", "float32"): _ROUNDED,
+    ("steprule.torch, plain", "float64"): _TORCH,
+    ("steprule.torch, plain", "float32"): _TORCH,
+    ("steprule.torch, lower types", "bfloat16"): _ROUNDED,
+    ("steprule.torch, lower types", "float16"): _ROUNDED,
+}
+"""For each engine and dtype, the error of a step as a multiple of what rounding each operation once may do (`rounding`)."""
+
+ROUNDINGS_OF_RULE: Final[Mapping[tuple[str, str, str], Allowed]] = {
+    ("reference on JAX", "float64", "adam"): _RECIPROCAL,
+    ("CPU kernel", "float64", "adam"): _RECIPROCAL,
+    ("steprule.torch, fused", "float64", "adam"): _RECIPROCAL,
+}
+"""The rules for which an engine may be farther off: those that divide by a scalar."""

@@ -73,12 +73,13 @@ def source(program: Program, real: str) -> str:
     """
     itemsize = np.dtype(real).itemsize
     names = _names(program)
+    symbols = {value.name: value for value in program.values() if value.operation == "symbol"}
     lines = [
         f"        {names[id(scalar)]} = scalars[row + {index}]{_remark(scalar)}"
         for index, scalar in enumerate(program.scalars)
     ]
     lines += [
-        f"        {name}_at = carray({real}_at(pointers[inputs + {index}] + {itemsize} * first), size)"
+        f"        {names[id(symbols[name])]}_at = carray({real}_at(pointers[inputs + {index}] + {itemsize} * first), size)"
         for index, name in enumerate(program.inputs)
     ]
     lines += ["        for i in range(size):", *(f"            {line}" for line in _loop(program, names))]

@@ -1,0 +1,88 @@
+"""Every rule on every engine against the float64 reference, step by step.
+
+Each step of the reference starts from what the engine had before it, so that the comparison sees one step's rounding and
+no history; by induction the whole trajectory is right.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import jax
+import pytest
+import torch
+
+from steprule.around import Around, validated
+from tests.conformance import rounding
+from tests.conformance.cases import FORMS, KNOWN_FAILURES, RULES, SHAPES, Form, gradients, hyper, parameters
+from tests.conformance.engines import ENGINES, initial
+from tests.conformance.tolerances import ROUNDINGS, ROUNDINGS_OF_RULE
+
+STEPS = 4
+
+
+def _cases(kinds: list[str] | None = None) -> list[object]:
+    return [
+        pytest.param(name, dtype, rule, kind, id=f"{name}-{dtype}-{rule}-{kind}", marks=_marks(name, dtype, rule, kind))
+        for name, engine in ENGINES.items()
+        for dtype in engine.dtypes
+        for rule in RULES
+        for kind in kinds or engine.shapes
+    ]
+
+
+def _marks(*case: str) -> list[pytest.MarkDecorator]:
+    return [pytest.mark.xfail(reason=KNOWN_FAILURES[case])] if case in KNOWN_FAILURES else []
+
+
+def _agrees(name: str, dtype: str, rule_name: str, form: Form, shapes: list, *, non_finite: bool) -> None:
+    rule, values = RULES[rule_name], hyper(rule_name)
+    complete = validated(rule, {**values, **form.values})
+    around = Around.of(complete, decoupled=form.decoupled, maximize=form.maximize)
+    allowed = ROUNDINGS_OF_RULE.get((name, dtype, rule_name), ROUNDINGS[name, dtype])
+    start = parameters(shapes, dtype)
+    engine = ENGINES[name].begin(rule, values, form, dtype, start)
+    states = initial(rule, start, dtype)
+    for t, grads in enumerate(gradients(shapes, dtype, STEPS, non_finite=non_finite), 1):
+        engine.step(grads)
+        found = engine.state()
+        for shape, before, g, after in zip(shapes, states, grads, found, strict=True):
+            slots = {slot: before[slot] for slot in rule.slots}
+            expected = rounding.step(rule, around, {"x": before["x"], "g": g, "t": t}, slots, complete, dtype)
+            assert after.keys() == expected.keys()
+            for quantity, value in expected.items():
+                times = rounding.times_too_far(after[quantity], value)
+                assert times <= allowed.amount, f"{quantity} of shape {shape} in step {t}; {allowed.reason}"
+        states = found
+
+
+@pytest.fixture(autouse=True)
+def _one_thread_for_torch() -> Iterator[None]:
+    # Tests run side by side, and torch's threads would wait for each other.
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(autouse=True)
+def _float64_in_jax() -> Iterator[None]:
+    enable = jax.enable_x64 if hasattr(jax, "enable_x64") else jax.experimental.enable_x64
+    with enable(True):
+        yield
+
+
+@pytest.mark.parametrize(("engine", "dtype", "rule", "shape"), _cases())
+def test_engine_agrees_with_the_reference(engine: str, dtype: str, rule: str, shape: str):
+    for form in FORMS.values():
+        _agrees(engine, dtype, rule, form, SHAPES[shape], non_finite=False)
+
+
+@pytest.mark.parametrize(("engine", "dtype", "rule", "kind"), _cases(["non-finite"]))
+def test_infinities_and_nan_stand_where_the_reference_has_them(engine: str, dtype: str, rule: str, kind: str):
+    for form in FORMS.values():
+        _agrees(engine, dtype, rule, form, [(500,)], non_finite=True)
+
+
+def test_each_rule_has_hyperparameters_of_its_own():
+    assert [name for name in RULES if not hyper(name)] == []
