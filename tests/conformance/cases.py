@@ -107,8 +107,6 @@ KNOWN_FAILURES: Final[Mapping[tuple[str, str, str, str], str]] = {
         for engine in ("reference on torch", "steprule.torch, plain")
         for dtype in ("float32", "float64")
     },
-    **{
-        ("steprule.torch, lower types", dtype, "lion", "non-finite"): _SIGN_OF_NAN for dtype in ("bfloat16", "float16")
-    },
+    **{("steprule.torch, lower types", dtype, "lion", "non-finite"): _SIGN_OF_NAN for dtype in ("bfloat16", "float16")},
 }
 """By engine, dtype, rule, and shape or kind of gradient: what is wrong and not mended yet."""

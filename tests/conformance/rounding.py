@@ -161,7 +161,12 @@ class _Namespace:
 
 
 def step(
-    rule: Rule, form: Around, inputs: Mapping[str, Any], slots: Mapping[str, Any], values: Mapping[str, float], dtype: str
+    rule: Rule,
+    form: Around,
+    inputs: Mapping[str, Any],
+    slots: Mapping[str, Any],
+    values: Mapping[str, float],
+    dtype: str,
 ) -> dict[str, Rounded]:
     """Return `x` and the slots after one step in elements of `dtype`, computed in float32 at least, with error bounds.
 

@@ -33,7 +33,7 @@ def tables(steps: Sequence[StepBench], first: Mapping[str, Times], epoch: Mappin
     if steps:
         found += [_step_table(steps), _ratio_table(steps)]
     if first:
-        table = Table("", "seconds", title="First step of a process, Numba's import included", title_justify="left")
+        table = Table("", "seconds", title="First step of a process, ours after torch's", title_justify="left")
         for kind, times in first.items():
             table.add_row(kind, _shown(times, 1))
         found.append(table)

@@ -110,8 +110,8 @@ def _keys(
     for rule in chosen:
         built_in = rule.function.__module__.startswith("steprule.rules.")
         rule_names[rule.name] = rule.name if built_in else named.name_of(rule)
-        codes[rule.name] = __version__ if built_in else named.digest(rule.function)
-    own = __version__ if problem in BUILT_IN else named.digest(make)
+        codes[rule.name] = named.digest(rule.function)
+    own = named.digest(make)
     return [
         Key(
             problem,

@@ -49,7 +49,6 @@ class RuleOptimizer(torch.optim.Optimizer):
         _values(self.rule, self.defaults | param_group)
         super().add_param_group(param_group)
 
-    @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Step every parameter that has a gradient; return the loss of `closure`, which is called first, if given.
 

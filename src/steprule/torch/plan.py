@@ -64,6 +64,7 @@ class Plan:
         self._kept: Final = [tensor for launch in self._launches for tensor in launch.kept]
         self._pointers: Final = list(map(_pointer, self._kept))
 
+    @torch.no_grad()
     def _bounds(self, optimizer: RuleOptimizer) -> list[Bound]:
         bounds = []
         for number, group in enumerate(optimizer.param_groups):
@@ -201,6 +202,7 @@ def _alike(new: Tensor, old: Tensor) -> bool:
     )
 
 
+@torch.no_grad()
 def _plain_step(rule: Rule, bound: Bound, values: Mapping[str, float], t: int) -> None:
     """Step one parameter through torch's operations, lower types widened to float32."""
     real = torch.float64 if bound.parameter.dtype is torch.float64 else torch.float32

@@ -16,7 +16,7 @@ __all__ = ["digits"]
 
 
 def digits() -> Problem:
-    """Return the problem: 64-64-10 with rectified units; 1,200 images to train, 297 to choose by, 300 to test."""
+    """Return the problem: 64-64-10 with rectified units; 900 images to train, 297 to choose by, 600 to test."""
     images, labels = data.digits()
     order = np.random.default_rng(0).permutation(len(images))  # the split is the same for every seed
     inputs = torch.tensor(images[order] / 16, dtype=torch.float32)
@@ -26,9 +26,9 @@ def digits() -> Problem:
         description="1,797 handwritten digits of 8 x 8 pixels (scikit-learn), a net of 64-64-10 rectified units, "
         "cross-entropy, mini-batches of 32",
         model=_net,
-        train=(inputs[:1200], targets[:1200]),
-        validation=(inputs[1200:1497], targets[1200:1497]),
-        test=(inputs[1497:], targets[1497:]),
+        train=(inputs[:900], targets[:900]),
+        validation=(inputs[900:1197], targets[900:1197]),
+        test=(inputs[1197:], targets[1197:]),
         loss=cross_entropy,
         metric=Metric("test error", "%"),
         measure=error_rate,

@@ -1,0 +1,190 @@
+"""Problems of a user's, in a file as a user writes one: a line through 60 points, and what can go wrong with one.
+
+The file is loaded by its path, in the tests' process and in workers. `$SMALL_NOTES` names a file to which each trial that
+starts adds a line; `$SMALL_BROKEN` a file whose presence makes trials fail.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from steprule.lab import Metric, Problem
+
+__all__ = ["EPOCHS", "STEPS", "named"]
+
+EPOCHS = 3
+STEPS = 7  # of an epoch: six batches of 8 and one of 2
+ENDLESS = 60.0
+
+print("a user's file may print when it is loaded")
+
+
+def named(function: Callable[[], Any]) -> str:
+    """Return the name by which `steprule compare` finds a function of this file."""
+    return f"{Path(__file__)}:{function.__name__}"
+
+
+def _line(seed: int) -> nn.Module:
+    _note(seed)
+    torch.manual_seed(seed)
+    return nn.Linear(3, 1)
+
+
+def _note(seed: int) -> None:
+    if os.environ.get("SMALL_NOTES"):
+        with Path(os.environ["SMALL_NOTES"]).open("a", encoding="utf-8") as notes:
+            notes.write(f"{seed}\n")
+
+
+def line() -> Problem:
+    """A line through 60 points: 50 to train, 4 to choose by, 6 to test."""
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.randn(60, 3, generator=generator)
+    targets = inputs @ torch.tensor([[1.0], [-2.0], [0.5]]) + 0.1 * torch.randn(60, 1, generator=generator)
+    return Problem(
+        name="line",
+        description="a line through 60 points",
+        model=_line,
+        train=(inputs[:50], targets[:50]),
+        validation=(inputs[50:54], targets[50:54]),
+        test=(inputs[54:], targets[54:]),
+        loss=nn.functional.mse_loss,
+        metric=Metric("squared error"),
+        measure=lambda outputs, targets: nn.functional.mse_loss(outputs, targets).item(),
+        batch_size=8,
+        epochs=EPOCHS,
+    )
+
+
+class _Acting(nn.Module):
+    """A line that acts before each pass over a batch; `act` is given the seed and how many training passes there were."""
+
+    def __init__(self, seed: int, act: Callable[[int, int], None]) -> None:
+        super().__init__()
+        self.line, self.seed, self.act, self.passes = _line(seed), seed, act, 0
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        if self.training:
+            self.act(self.seed, self.passes)
+            self.passes += 1
+        return self.line(inputs)
+
+
+def _acting(act: Callable[[int, int], None]) -> Problem:
+    return replace(line(), model=lambda seed: _Acting(seed, act))
+
+
+def slow() -> Problem:
+    """Take about 20 ms for each epoch."""
+    return _acting(lambda seed, passes: time.sleep(0.003))
+
+
+def endless() -> Problem:
+    """Take minutes for the second batch of each trial."""
+    return _acting(lambda seed, passes: time.sleep(ENDLESS * (passes == 1)))
+
+
+def killed() -> Problem:
+    """Kill the process in the second epoch of seed 1."""
+    return _acting(lambda seed, passes: os.kill(os.getpid(), signal.SIGKILL) if (seed, passes) == (1, STEPS) else None)
+
+
+def leaving() -> Problem:
+    """Exit in the second epoch of seed 1."""
+    return _acting(lambda seed, passes: sys.exit(7) if (seed, passes) == (1, STEPS) else None)
+
+
+def failing() -> Problem:
+    """Raise in the second epoch of seed 1."""
+
+    def act(seed: int, passes: int) -> None:
+        if (seed, passes) == (1, STEPS):
+            raise LookupError("there is no second epoch")
+
+    return _acting(act)
+
+
+def talking_then_killed() -> Problem:
+    """Write to stderr in seed 0, and kill the process without a word in seed 1."""
+
+    def act(seed: int, passes: int) -> None:
+        if (seed, passes) == (0, 0):
+            print("seed 0 is odd", file=sys.stderr, flush=True)
+        if (seed, passes) == (1, STEPS):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    return _acting(act)
+
+
+def repairable() -> Problem:
+    """Fail while there is a file `$SMALL_BROKEN`."""
+
+    def act(seed: int, passes: int) -> None:
+        if Path(os.environ["SMALL_BROKEN"]).exists():
+            raise LookupError("something is broken")
+
+    return _acting(act)
+
+
+def printing() -> Problem:
+    """Print wherever a user's code runs, with and without a line's end."""
+    print("making")
+
+    def model(seed: int) -> nn.Module:
+        print("a model", end="")
+        print('{"epoch": 1}')
+        return _Acting(seed, lambda seed, passes: print("a pass", flush=True))
+
+    return replace(line(), model=model)
+
+
+def printing_beside_python() -> Problem:
+    """Print as a C library or a child process does."""
+    subprocess.run([sys.executable, "-c", "print('a child', flush=True)"], check=True)
+    return line()
+
+
+def asking() -> Problem:
+    """Read from the standard input."""
+    sys.stdin.readline()
+    return line()
+
+
+def threads() -> Problem:
+    """Measure in how many threads PyTorch computes."""
+    return replace(line(), measure=lambda outputs, targets: float(torch.get_num_threads()))
+
+
+def unmakeable() -> Problem:
+    raise LookupError("there are no data here")
+
+
+def unmakeable_elsewhere() -> Problem:
+    """What only the process that keeps the results can make."""
+    if os.environ.get("STEPRULE_WORKER"):
+        raise LookupError("there are no data here")
+    return line()
+
+
+def unmakeable_and_dead() -> Problem:
+    if os.environ.get("STEPRULE_WORKER"):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return line()
+
+
+def no_problem() -> int:
+    return 3
+
+
+no_function = 3

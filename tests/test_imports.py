@@ -1,0 +1,106 @@
+"""What an import loads, and the public names."""
+
+from __future__ import annotations
+
+import importlib
+import subprocess
+import sys
+
+import pytest
+
+HEAVY = {
+    "altair",
+    "jax",
+    "keras",
+    "llvmlite",
+    "mxnet",
+    "numba",
+    "numpy.f2py",
+    "optax",
+    "pandas",
+    "pooch",
+    "ray",
+    "requests",
+    "rich",
+    "scipy",
+    "sklearn",
+    "tensorflow",
+    "torch",
+    "typer",
+    "vl_convert",
+}
+
+PUBLIC = {
+    "steprule": ["Decay", "NonNegative", "Positive", "Range", "Real", "Rule", "notation", "rule", "rules"],
+    "steprule.around": ["PLAIN", "Around", "hyperparameters", "step", "update", "validated"],
+    "steprule.folders": ["cache_folder"],
+    "steprule.kernels.cpu": ["CHUNK", "Table", "kernel", "launch", "source"],
+    "steprule.notation": ["abs", "maximum", "minimum", "sign", "sqrt", "where"],
+    "steprule.program": ["Program", "Value", "expression", "lower"],
+    "steprule.reference": ["init", "step"],
+    "steprule.rules": [
+        "ALL",
+        "adadelta",
+        "adagrad",
+        "adam",
+        "momentum",
+        "nesterov",
+        "rmsprop",
+        "rmsprop_nesterov",
+        "sgd",
+    ],
+    "steprule.torch": [
+        "SGD",
+        "Adadelta",
+        "Adagrad",
+        "Adam",
+        "AdamW",
+        "Momentum",
+        "Nesterov",
+        "RMSProp",
+        "RMSPropNesterov",
+        "RuleOptimizer",
+        "optimizer",
+    ],
+}
+
+
+def loaded_by(statement: str) -> set[str]:
+    """Return the modules of a fresh interpreter that has run `statement`."""
+    code = f"import sys; {statement}; print('\\n'.join(sys.modules))"
+    run = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=True)
+    return set(run.stdout.split())
+
+
+def test_steprule_loads_no_framework():
+    assert loaded_by("import steprule") & HEAVY == set()
+
+
+def test_reference_on_numpy_loads_no_other_library():
+    step = (
+        "import numpy; from steprule import reference, rules; x = numpy.ones(3); "
+        "reference.step(rules.adadelta, x, x, reference.init(rules.adadelta, x))"
+    )
+    assert loaded_by(step) & HEAVY == set()
+
+
+def test_cpu_kernels_load_no_framework():
+    assert loaded_by("import steprule.kernels.cpu") & {"torch", "jax", "keras", "tensorflow", "mxnet"} == set()
+
+
+def test_torch_classes_load_torch_and_no_other_framework():
+    loaded = loaded_by("import steprule.torch") & {"torch", "jax", "keras", "tensorflow", "mxnet", "optax"}
+    assert loaded == {"torch"}
+
+
+@pytest.mark.parametrize("module", PUBLIC)
+def test_public_names(module: str):
+    found = importlib.import_module(module)
+    assert sorted(found.__all__) == sorted(PUBLIC[module])
+    assert [name for name in found.__all__ if not hasattr(found, name)] == []
+
+
+def test_every_rule_has_a_name_of_its_own():
+    rules = importlib.import_module("steprule.rules")
+    assert set(rules.ALL) == set(rules.__all__) - {"ALL"}
+    assert all(getattr(rules, name) is rule and rule.name == name for name, rule in rules.ALL.items())
