@@ -159,7 +159,7 @@ def bench(
         _one_of("--sizes", each, tuple(measure.SIZES))
     for each in chosen_rules:
         _one_of("--rules", each, tuple(TWINS))
-    console, progress = Console(), Console(stderr=True)
+    console, progress = Console(width=150), Console(stderr=True)
     steps = []
     for size in chosen_sizes:
         for rule_name in chosen_rules:

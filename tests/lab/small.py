@@ -17,9 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-
 from steprule.lab import Metric, Problem
+from torch import Tensor, nn
 
 __all__ = ["EPOCHS", "STEPS", "named"]
 

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import functools
-import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -69,10 +67,10 @@ partial = __import__("functools").partial(function)
 @pytest.fixture(autouse=True)
 def modules_are_put_back(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(sys, "path", list(sys.path))
-    before = set(sys.modules)
     yield
-    for name in set(sys.modules) - before:
-        del sys.modules[name]
+    for name in list(sys.modules):
+        if name.startswith("steprule_user_") or name in ("neighbour", "late", "beside"):
+            del sys.modules[name]
 
 
 @pytest.fixture
@@ -184,9 +182,7 @@ def test_what_a_module_defines_is_named_after_it() -> None:
 
 def test_what_the_main_script_defines_is_named_after_its_file(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
-    script.write_text(
-        "from steprule.lab import named\ndef mine(): ...\nprint(named.name_of(mine))\n", encoding="utf-8"
-    )
+    script.write_text("from steprule.lab import named\ndef mine(): ...\nprint(named.name_of(mine))\n", encoding="utf-8")
     done = subprocess.run([sys.executable, script.name], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert done.stdout == f"{script}:mine\n"
 
@@ -237,10 +233,3 @@ def test_the_digest_changes_with_the_text_of_the_file(users: Path) -> None:
     assert named.digest(named.load(f"{users}:function")) != first
     users.write_text(USERS, encoding="utf-8")
     assert named.digest(named.load(f"{users}:function")) == first
-
-
-def _not_a_word(thing: Any) -> Callable[[], Any]:
-    return lambda: thing
-
-
-assert os.sep

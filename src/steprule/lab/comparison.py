@@ -18,7 +18,7 @@ from .. import __version__
 from ..specification import Rule
 from . import named, workers
 from .grids import RATES, find_rule, grids, settings
-from .problem import BUILT_IN, Problem, find_problem
+from .problem import Problem, find_problem
 from .results import Comparison, Epoch, Outcome, Run, Trial
 from .store import Key, Store
 

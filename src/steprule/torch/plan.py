@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import itertools
 import operator
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
+
+import torch
 from torch import Tensor
 
 from .. import around
@@ -28,6 +29,11 @@ __all__ = ["Plan"]
 
 _grad: Final = operator.attrgetter("grad")
 _pointer: Final = Tensor.data_ptr
+_ATTRIBUTES: Final[tuple[Callable[[Any], Any], ...]] = (
+    type,
+    operator.attrgetter("layout"),
+    operator.attrgetter("dtype"),
+)
 
 
 def _same(some: Iterable[Any], others: Iterable[Any]) -> bool:
@@ -44,7 +50,9 @@ class Plan:
         self._parameters: Final = list(_parameters(optimizer))
         self._groups: Final = [_Group(group, optimizer) for group in optimizer.param_groups]
         self._grads: Final = list(map(_grad, self._parameters))
+        self._without: Final = [grad is None for grad in self._grads]
         bounds = self._bounds(optimizer)
+        self._layout: Final = _Layout([bound.grad for bound in bounds])
         launches: dict[tuple[Any, str], dict[int, Bound]] = {}
         self._plain: Final[dict[int, Bound]] = {}
         for place, bound in enumerate(bounds):
@@ -107,11 +115,12 @@ class Plan:
         grads = list(map(_grad, self._parameters))
         if _same(grads, self._grads):
             return True
-        for new, old in zip(grads, self._grads, strict=True):
-            if new is not old and (new is None or old is None or not _alike(new, old)):
-                return False
-        self._grads[:] = grads
+        if list(map(operator.is_, grads, itertools.repeat(None))) != self._without:
+            return False
         stepping = [grad for grad in grads if grad is not None]
+        if not self._layout.fits(stepping):
+            return False
+        self._grads[:] = grads
         for launch in self._launches:
             launch.grads = [stepping[place] for place in launch.places]
         for place, bound in self._plain.items():
@@ -192,14 +201,20 @@ def _steps_side_by_side(states: Sequence[dict[str, Any]], length: int) -> NDArra
     return counts.numpy()
 
 
-def _alike(new: Tensor, old: Tensor) -> bool:
-    return (
-        new.layout is torch.strided
-        and type(new) is type(old)
-        and new.dtype is old.dtype
-        and new.stride() == old.stride()
-        and new.device == old.device
-    )
+class _Layout:
+    """How gradients lie in memory, to tell whether new ones lie alike; their shapes and devices are the parameters'."""
+
+    def __init__(self, grads: Sequence[Tensor]) -> None:
+        self._attributes: Final = [list(map(of, grads)) for of in _ATTRIBUTES]
+        self._strides: Final = [grad.stride() for grad in grads]
+        self._contiguous: Final = all(grad.is_contiguous() for grad in grads)
+
+    def fits(self, grads: Sequence[Tensor]) -> bool:
+        if any(list(map(of, grads)) != seen for of, seen in zip(_ATTRIBUTES, self._attributes, strict=True)):
+            return False
+        if self._contiguous and all(map(Tensor.is_contiguous, grads)):
+            return True
+        return [grad.stride() for grad in grads] == self._strides
 
 
 @torch.no_grad()

@@ -1,0 +1,220 @@
+"""What a signature says, and what is refused."""
+
+from __future__ import annotations
+
+import copy
+import math
+import pickle
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from steprule import Decay, NonNegative, Positive, Range, Real, rule, rules
+from steprule.specification import Hyperparameter
+from tests.conformance import users_rules
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+@rule(source="Somebody 2024, eq. 1", url="https://example.org")
+def whole(g, x, t, h, g2, slow=0.0, fast=1, *, rate: Positive, decay: Decay = 0.5, shift=-2):
+    """A rule of everything."""
+    return -rate * g, slow, fast
+
+
+def test_a_signature_is_the_specification():
+    assert whole.inputs == ("g", "x", "t", "h", "g2")
+    assert whole.slots == {"slow": 0.0, "fast": 1}
+    assert whole.hyperparameters == {
+        "rate": Hyperparameter("rate", Range(low=0, without_low=True), None),
+        "decay": Hyperparameter("decay", Range(low=0, high=1, without_high=True), 0.5),
+        "shift": Hyperparameter("shift", Range(), -2.0),
+    }
+    assert list(whole.hyperparameters) == ["rate", "decay", "shift"]
+    assert isinstance(whole.hyperparameters["shift"].default, float)
+
+
+def test_a_rule_keeps_what_its_function_says_of_itself():
+    assert (whole.name, whole.source, whole.url) == ("whole", "Somebody 2024, eq. 1", "https://example.org")
+    assert whole.__doc__ == "A rule of everything."
+    assert whole.__module__ == __name__
+    assert repr(whole) == "<rule whole: Somebody 2024, eq. 1>"
+
+
+def test_the_decorator_needs_no_brackets():
+    @rule
+    def bare(g):
+        return -g
+
+    assert (bare.name, bare.source, bare.url, repr(bare)) == ("bare", "", "", "<rule bare>")
+    assert bare.inputs == ("g",)
+
+
+def test_a_rule_is_the_function_that_it_was_made_of():
+    assert whole(2.0, 0.0, 1, 0.0, 0.0, 3.0, 4.0, rate=0.5) == (-1.0, 3.0, 4.0)
+    assert users_rules.lion(2.0, lr=0.5)[0] == -0.5
+
+
+def test_a_rules_own_range():
+    @rule
+    def sized(g, *, size: Annotated[float, "a remark", Range(low=1, high=2)] = 1.5):
+        return -size * g
+
+    assert sized.hyperparameters["size"].range == Range(1, 2)
+
+
+@pytest.mark.xfail(reason="every annotation is evaluated, those of inputs too", raises=NameError)
+def test_an_annotation_for_a_type_checker_is_no_matter():
+    @rule
+    def typed(g: NDArray[np.float64], *, size: Positive = 1.5) -> NDArray[np.float64]:
+        return -size * g
+
+    assert typed.hyperparameters["size"].range == Range(low=0, without_low=True)
+
+
+@pytest.mark.parametrize("each", [*rules.ALL.values(), users_rules.yogi, whole], ids=lambda each: each.name)
+def test_a_copy_of_a_rule_is_the_rule(each):
+    assert pickle.loads(pickle.dumps(each)) is each
+    assert copy.deepcopy(each) is each
+    assert copy.copy(each) is each
+
+
+def _refused(function: Callable) -> str:
+    with pytest.raises(TypeError) as caught:
+        rule(function)
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+def test_an_unknown_input_is_refused_with_what_is_allowed():
+    def odd(g, grad):
+        return -g
+
+    message = _refused(odd)
+    assert message.startswith("rule odd has the input 'grad'; an input is one of g (gradient), x (parameter), t (step count")
+
+
+def test_a_rule_without_gradient_is_refused():
+    def odd(x):
+        return -x
+
+    assert _refused(odd) == "rule odd does not take the gradient `g`"
+
+
+def test_variadic_parameters_are_refused():
+    def many(g, *slots):
+        return -g
+
+    def named(g, **hyper):
+        return -g
+
+    assert _refused(many) == "rule many takes *slots; a rule names each of its inputs, slots and hyperparameters"
+    assert _refused(named) == "rule named takes **hyper; a rule names each of its inputs, slots and hyperparameters"
+
+
+@pytest.mark.parametrize("start", [None, "0", True, [0.0], 0j])
+def test_a_slot_starts_with_a_number(start: object):
+    def odd(g, mean=start):
+        return -g, mean
+
+    assert _refused(odd) == f"rule odd: slot mean starts with {start!r}; allowed is a number"
+
+
+@pytest.mark.parametrize("name", ["g", "x", "t", "h", "g2", "step", "sqrt", "abs", "sign", "where", "maximum", "minimum"])
+def test_a_name_with_a_meaning_is_no_slot_and_no_hyperparameter(name: str):
+    others = "" if name == "g" else "g, "
+    for signature in (f"{others}{name}=0.0", f"{others}*, {name}=0.5"):
+        scope: dict = {}
+        exec(f"def odd({signature}): return 0.0, 0.0", scope)
+        expected = f"rule odd: {name!r} has a meaning of its own; choose another name for the slot or hyperparameter"
+        assert _refused(scope["odd"]) in (expected, "rule odd does not take the gradient `g`")
+
+
+def test_a_default_out_of_range_is_refused_where_the_rule_is_defined():
+    def late(g, *, rho: Decay = 1.0):
+        return -g
+
+    with pytest.raises(ValueError, match=r"^rule late: the default of rho is 1\.0; allowed is a number in \[0, 1\)$"):
+        rule(late)
+
+
+def test_a_default_that_is_no_number_is_refused():
+    def late(g, *, rho: Decay = "high"):
+        return -g
+
+    assert _refused(late) == "rule late: the default of rho is 'high', a str; allowed is a number in [0, 1)"
+
+
+@pytest.mark.parametrize(
+    ("annotation", "text", "inside", "outside"),
+    [
+        (Real, "(-inf, inf)", [-1e300, 0.0, 5.0], []),
+        (NonNegative, "[0, inf)", [0.0, -0.0, 5e-324, 1e300], [-5e-324, -1.0]),
+        (Positive, "(0, inf)", [5e-324, 1e300], [0.0, -0.0, -1.0]),
+        (Decay, "[0, 1)", [0.0, 0.999, math.nextafter(1, 0)], [-0.1, 1.0, 1.1]),
+    ],
+)
+def test_the_named_ranges(annotation, text: str, inside: list[float], outside: list[float]):
+    (allowed,) = annotation.__metadata__
+    assert str(allowed) == text
+    assert all(value in allowed for value in inside)
+    assert not any(value in allowed for value in [*outside, math.nan, math.inf, -math.inf])
+
+
+ANY = st.floats()
+ENDS = st.floats(allow_nan=False)
+
+
+@given(value=ANY, low=ENDS, high=ENDS, without_low=st.booleans(), without_high=st.booleans())
+def test_a_range_holds_what_its_text_says(value: float, low: float, high: float, without_low: bool, without_high: bool):
+    allowed = Range(low, high, without_low, without_high)
+    above = value > low or (value == low and not without_low)
+    below = value < high or (value == high and not without_high)
+    assert (value in allowed) == (math.isfinite(value) and above and below)
+    left, right = str(allowed)[0], str(allowed)[-1]
+    if math.isfinite(low) and math.isfinite(high):
+        assert (left, right) == ("(" if without_low else "[", ")" if without_high else "]")
+
+
+@given(value=st.floats(), number=st.sampled_from([float, np.float64, np.array, lambda value: torch.tensor(value).double()]))
+def test_a_value_is_checked_against_the_range_in_whatever_number_it_comes(value: float, number: Callable):
+    rho = rules.adadelta.hyperparameters["rho"]
+    given_value = float(number(value))
+    if 0 <= given_value < 1:
+        assert rho.validated(number(value)) == given_value
+        assert type(rho.validated(number(value))) is float
+    else:
+        with pytest.raises(ValueError, match=r"^rho is .+; allowed is a number in \[0, 1\)$"):
+            rho.validated(number(value))
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        None,
+        "0.5",
+        True,
+        0.5j,
+        [0.5],
+        pytest.param(np.True_, marks=pytest.mark.xfail(reason="NumPy's bool passes")),
+        pytest.param(np.array([0.5, 0.6]), marks=pytest.mark.xfail(reason="NumPy's own message names nothing")),
+        pytest.param(torch.ones(2), marks=pytest.mark.xfail(reason="torch's own ValueError", raises=ValueError)),
+    ],
+    ids=repr,
+)
+def test_what_is_no_number_is_refused(value: object):
+    with pytest.raises(TypeError, match=r"^eps is .*a \w+; allowed is a number in \[0, inf\)$"):
+        rules.adadelta.hyperparameters["eps"].validated(value)
+
+
+@pytest.mark.xfail(reason="float() of it overflows", raises=OverflowError)
+def test_an_integer_beyond_float64_is_out_of_range():
+    with pytest.raises(ValueError, match="lr is "):
+        rules.sgd.hyperparameters["lr"].validated(10**400)
