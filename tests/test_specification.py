@@ -133,8 +133,11 @@ def test_a_name_with_a_meaning_is_no_slot_and_no_hyperparameter(name: str):
     for signature in (f"{others}{name}=0.0", f"{others}*, {name}=0.5"):
         scope: dict = {}
         exec(f"def odd({signature}): return 0.0, 0.0", scope)
-        expected = f"rule odd: {name!r} has a meaning of its own; choose another name for the slot or hyperparameter"
-        assert _refused(scope["odd"]) in (expected, "rule odd does not take the gradient `g`")
+        assert _refused(scope["odd"]) == (
+            "rule odd does not take the gradient `g`"
+            if name == "g"
+            else f"rule odd: {name!r} has a meaning of its own; choose another name for the slot or hyperparameter"
+        )
 
 
 def test_a_default_out_of_range_is_refused_where_the_rule_is_defined():

@@ -64,19 +64,25 @@ def compare(
     from .report.table import terminal_table
 
     console = Console()
-    with Display(console) as display:
-        comparison = run(
-            problem,
-            rules=[name.strip() for name in rule_names.split(",")] if rule_names else RULES,
-            epochs=epochs,
-            seeds=seeds,
-            rates=parse_numbers(rates, "--rates") if rates else RATES,
-            grid=parse_grid(grid or []),
-            jobs=jobs,
-            out=out,
-            fresh=not resume,
-            progress=display,
+    try:
+        with Display(console) as display:
+            comparison = run(
+                problem,
+                rules=[name.strip() for name in rule_names.split(",")] if rule_names else RULES,
+                epochs=epochs,
+                seeds=seeds,
+                rates=parse_numbers(rates, "--rates") if rates else RATES,
+                grid=parse_grid(grid or []),
+                jobs=jobs,
+                out=out,
+                fresh=not resume,
+                progress=display,
+            )
+    except KeyboardInterrupt:
+        console.print(
+            f"Stopped. What is finished is kept in {out}; the same command goes on from there.", highlight=False
         )
+        raise typer.Exit(130) from None
     page = write_report(comparison, out)
     console.print(terminal_table(comparison))
     console.print(f"\nThe page: {page}", highlight=False, soft_wrap=True)

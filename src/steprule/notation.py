@@ -20,8 +20,8 @@ __all__ = ["abs", "maximum", "minimum", "sign", "sqrt", "where"]
 _NAMESPACES: Final = {
     "torch": "torch",
     "tensorflow": "tensorflow",
-    "mxnet.numpy": "mxnet.np",
-    "mxnet": "mxnet.nd",
+    "mxnet.numpy": "mxnet.numpy",
+    "mxnet": "mxnet.ndarray",
     "numpy": "numpy",
     "jax": "jax.numpy",
     "jaxlib": "jax.numpy",

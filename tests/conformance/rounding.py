@@ -109,6 +109,14 @@ class Rounded:
     def __ge__(self, other: Any) -> Rounded:
         return self._compared(other, self.value >= self._with(other).value)
 
+    def __eq__(self, other: Any) -> Rounded:  # type: ignore[override]
+        return self._compared(other, self.value == self._with(other).value)
+
+    def __ne__(self, other: Any) -> Rounded:  # type: ignore[override]
+        return self._compared(other, self.value != self._with(other).value)
+
+    __hash__ = object.__hash__
+
     def stored(self, dtype: str) -> Rounded:
         """Return this value once more rounded, to the type in which it is kept."""
         if dtype == self.kind:
@@ -145,8 +153,9 @@ class _Namespace:
         holds = condition.value != 0
         value, error = np.where(holds, a.value, b.value), np.where(holds, a.error, b.error)
         either = np.abs(a.value - b.value) + np.maximum(a.error, b.error)
-        beyond = np.where(holds, a.beyond, b.beyond) | condition.beyond
-        return Rounded(value, np.where(condition.error > 0, either, error), beyond, some.kind)
+        open_ = condition.error > 0
+        beyond = np.where(holds, a.beyond, b.beyond) | condition.beyond | (open_ & ~np.isfinite(either))
+        return Rounded(value, np.where(open_, either, error), beyond, some.kind)
 
     @staticmethod
     def maximum(a: Any, b: Any) -> Rounded:

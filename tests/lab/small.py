@@ -1,7 +1,7 @@
 """Problems of a user's, in a file as a user writes one: a line through 60 points, and what can go wrong with one.
 
 The file is loaded by its path, in the tests' process and in workers. `$SMALL_NOTES` names a file to which each trial that
-starts adds a line; `$SMALL_BROKEN` a file whose presence makes trials fail.
+starts adds a line; `$SMALL_BROKEN` a file whose presence makes trials fail; where `$SMALL_TALKS` is set, loading prints.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ EPOCHS = 3
 STEPS = 7  # of an epoch: six batches of 8 and one of 2
 ENDLESS = 60.0
 
-print("a user's file may print when it is loaded")
+if os.environ.get("SMALL_TALKS"):
+    print("a user's file may print when it is loaded")
 
 
 def named(function: Callable[[], Any]) -> str:
