@@ -133,7 +133,9 @@ def test_a_rule_must_return_its_update_and_its_slots():
     def long(g):
         return -g, g
 
-    with pytest.raises(TypeError, match=r"^rule short returned 2 values; it has 2 slots, so that it returns the update and"):
+    with pytest.raises(
+        TypeError, match=r"^rule short returned 2 values; it has 2 slots, so that it returns the update and"
+    ):
         stepped(short, PLAIN, 1.0, 1.0, {"first": 0.0, "second": 0.0})
     with pytest.raises(TypeError, match=r"^rule long returned 2 values; it has 0 slots, .* and then nothing else$"):
         stepped(long, PLAIN, 1.0, 1.0, {})

@@ -28,8 +28,22 @@ ONE_OPERAND = {
     "sign": [(0.5, 1.0), (-7.0, -1.0), (0.0, 0.0), (-0.0, 0.0), (INF, 1.0), (-INF, -1.0)],
 }
 TWO_OPERANDS = {
-    "maximum": [(1.0, 2.0, 2.0), (-1.0, -2.0, -1.0), (INF, 1.0, INF), (-INF, 1.0, 1.0), (NAN, 1.0, NAN), (1.0, NAN, NAN)],
-    "minimum": [(1.0, 2.0, 1.0), (-1.0, -2.0, -2.0), (INF, 1.0, 1.0), (-INF, 1.0, -INF), (NAN, 1.0, NAN), (1.0, NAN, NAN)],
+    "maximum": [
+        (1.0, 2.0, 2.0),
+        (-1.0, -2.0, -1.0),
+        (INF, 1.0, INF),
+        (-INF, 1.0, 1.0),
+        (NAN, 1.0, NAN),
+        (1.0, NAN, NAN),
+    ],
+    "minimum": [
+        (1.0, 2.0, 1.0),
+        (-1.0, -2.0, -2.0),
+        (INF, 1.0, 1.0),
+        (-INF, 1.0, -INF),
+        (NAN, 1.0, NAN),
+        (1.0, NAN, NAN),
+    ],
 }
 
 
@@ -90,7 +104,9 @@ def test_two_arrays(library: str, name: str):
 def test_an_array_and_a_number_in_either_order(library: str, name: str):
     array = LIBRARIES[library]([-1.0, 0.1, 7.0, NAN])
     function = getattr(notation, name)
-    expected = [{"maximum": max, "minimum": min}[name](value, np.float32(0.1)) for value in (-1.0, np.float32(0.1), 7.0)]
+    expected = [
+        {"maximum": max, "minimum": min}[name](value, np.float32(0.1)) for value in (-1.0, np.float32(0.1), 7.0)
+    ]
     for found in (function(array, 0.1), function(0.1, array)):
         assert found.dtype == array.dtype
         assert same(found, [*expected, NAN])
@@ -128,7 +144,11 @@ def test_where_of_two_numbers_keeps_their_digits(library: str):
 
 @pytest.mark.parametrize(
     "library",
-    ["NumPy", pytest.param("torch", marks=pytest.mark.xfail(reason="torch.where takes no bool", raises=TypeError)), "JAX"],
+    [
+        "NumPy",
+        pytest.param("torch", marks=pytest.mark.xfail(reason="torch.where takes no bool", raises=TypeError)),
+        "JAX",
+    ],
 )
 def test_where_takes_a_condition_on_the_step_count(library: str):
     array = LIBRARIES[library]([1.0, 2.0])
@@ -142,5 +162,7 @@ def test_a_parameter_is_a_tensor():
 
 @pytest.mark.parametrize("operand", ["4", None, [4.0], decimal.Decimal(4), 4j])
 def test_an_operand_of_no_library_is_refused(operand: object):
-    with pytest.raises(TypeError, match=rf"^an operand is of type \w+\.{type(operand).__name__}; allowed are numbers and"):
+    with pytest.raises(
+        TypeError, match=rf"^an operand is of type \w+\.{type(operand).__name__}; allowed are numbers and"
+    ):
         sqrt(operand)

@@ -63,7 +63,10 @@ def test_a_program_reads_as_the_rule_does():
     assert list(program.outputs) == ["x", "square_avg", "acc_delta"]
     assert shown(program, "square_avg") == "rho * square_avg + (1 - rho) * (g * g)"
     assert expression(program.outputs["x"], program.names) == "new_x"
-    names = {id(program.outputs["square_avg"]): "r", **{id(v): "dx" for v in program.values() if program.names.get(id(v)) == "dx"}}
+    names = {
+        id(program.outputs["square_avg"]): "r",
+        **{id(v): "dx" for v in program.values() if program.names.get(id(v)) == "dx"},
+    }
     assert expression(program.outputs["x"], names) == "x + lr * dx"
     (dx,) = (value for value in program.values() if program.names.get(id(value)) == "dx")
     assert expression(dx, {id(program.outputs["square_avg"]): "r"}) == "-sqrt(acc_delta + eps) / sqrt(r + eps) * g"

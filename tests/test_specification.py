@@ -98,7 +98,9 @@ def test_an_unknown_input_is_refused_with_what_is_allowed():
         return -g
 
     message = _refused(odd)
-    assert message.startswith("rule odd has the input 'grad'; an input is one of g (gradient), x (parameter), t (step count")
+    assert message.startswith(
+        "rule odd has the input 'grad'; an input is one of g (gradient), x (parameter), t (step count"
+    )
 
 
 def test_a_rule_without_gradient_is_refused():
@@ -127,7 +129,9 @@ def test_a_slot_starts_with_a_number(start: object):
     assert _refused(odd) == f"rule odd: slot mean starts with {start!r}; allowed is a number"
 
 
-@pytest.mark.parametrize("name", ["g", "x", "t", "h", "g2", "step", "sqrt", "abs", "sign", "where", "maximum", "minimum"])
+@pytest.mark.parametrize(
+    "name", ["g", "x", "t", "h", "g2", "step", "sqrt", "abs", "sign", "where", "maximum", "minimum"]
+)
 def test_a_name_with_a_meaning_is_no_slot_and_no_hyperparameter(name: str):
     others = "" if name == "g" else "g, "
     for signature in (f"{others}{name}=0.0", f"{others}*, {name}=0.5"):
@@ -186,7 +190,9 @@ def test_a_range_holds_what_its_text_says(value: float, low: float, high: float,
         assert (left, right) == ("(" if without_low else "[", ")" if without_high else "]")
 
 
-@given(value=st.floats(), number=st.sampled_from([float, np.float64, np.array, lambda value: torch.tensor(value).double()]))
+@given(
+    value=st.floats(), number=st.sampled_from([float, np.float64, np.array, lambda value: torch.tensor(value).double()])
+)
 def test_a_value_is_checked_against_the_range_in_whatever_number_it_comes(value: float, number: Callable):
     rho = rules.adadelta.hyperparameters["rho"]
     given_value = float(number(value))

@@ -200,6 +200,11 @@ class Program:
         """Operations per element."""
         return sum(value.operation != "symbol" for value in self.values())
 
+    @functools.cached_property
+    def arrays(self) -> tuple[str, ...]:
+        """The arrays of a whole step: those that it reads, then those that it only writes."""
+        return (*self.inputs, *(name for name in self.outputs if name not in self.inputs))
+
     def bytes_per_element(self, itemsize: int) -> int:
         """Return the bytes that one element's step moves: each input read once, each output written once."""
         return itemsize * (len(self.inputs) + len(self.outputs))

@@ -100,7 +100,7 @@ def measure_steps(size: str, name: str, *, compiled: bool = True) -> StepBench:
         calls["torch compiled"], compile_seconds = _compiled(twin, shapes)
     spec: Rule = mine.rule  # type: ignore[attr-defined]  # ours have one
     program = lower(spec)
-    calls["limit"] = _limit(len(program.inputs) - 2, shapes)
+    calls["limit"] = _limit(len(program.arrays) - 2, shapes)
     elements = sum(int(np.prod(shape)) for shape in shapes)
     rounds, steps = next((rounds, steps) for most, rounds, steps in _REPEATS if elements <= most)
     times = interleaved(calls, rounds, steps)

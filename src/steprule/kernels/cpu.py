@@ -49,7 +49,7 @@ def step(launch):
             break
         tensor, first, size = chunks[chunk]
         row = {scalars} * rows[tensor]
-        inputs = {inputs} * tensor
+        arrays = {arrays} * tensor
 '''
 
 # Written out so that NaN goes through as in NumPy and nothing is promoted to float64.
@@ -68,21 +68,20 @@ def source(program: Program, real: str) -> str:
     """Return the kernel of `program` for elements of type `real` ("float32" or "float64"), as Python for Numba.
 
     Its function `step` takes the address of a launch (see `native.LAUNCH_FIELDS`): the counter that threads share, the
-    chunks, one row of addresses per tensor (those of `program.inputs` in order), each tensor's row of scalars, and those
+    chunks, one row of addresses per tensor (those of `program.arrays` in order), each tensor's row of scalars, and those
     rows. Every thread that calls it claims chunks until none is left.
     """
     itemsize = np.dtype(real).itemsize
-    names = _names(program)
-    symbols = {value.name: value for value in program.values() if value.operation == "symbol"}
+    names, called = _names(program)
     lines = [
         f"        {names[id(scalar)]} = scalars[row + {index}]{_remark(scalar)}"
         for index, scalar in enumerate(program.scalars)
     ]
     lines += [
-        f"        {names[id(symbols[name])]}_at = carray({real}_at(pointers[inputs + {index}] + {itemsize} * first), size)"
-        for index, name in enumerate(program.inputs)
+        f"        {called[name]}_at = carray({real}_at(pointers[arrays + {index}] + {itemsize} * first), size)"
+        for index, name in enumerate(program.arrays)
     ]
-    lines += ["        for i in range(size):", *(f"            {line}" for line in _loop(program, names))]
+    lines += ["        for i in range(size):", *(f"            {line}" for line in _loop(program, names, called))]
     helpers = [f"\n\n@njit\n{text}\n" for name, text in _HELPERS.items() if any(f"{name}(" in line for line in lines)]
     header = _HEADER.format(
         real=real,
@@ -93,7 +92,7 @@ def source(program: Program, real: str) -> str:
         fields=len(LAUNCH_FIELDS),
         chunk_fields=len(CHUNK_FIELDS),
         scalars=len(program.scalars),
-        inputs=len(program.inputs),
+        arrays=len(program.arrays),
     )
     return header + "\n".join(lines) + "\n"
 
@@ -102,8 +101,11 @@ def _remark(scalar: Value) -> str:
     return "" if scalar.operation == "symbol" else f"  # {expression(scalar)}"
 
 
-def _names(program: Program) -> dict[int, str]:
-    """Name what the loop holds: each symbol as the rule does, each computed scalar c1, c2, ..., each line's value."""
+def _names(program: Program) -> tuple[dict[int, str], dict[str, str]]:
+    """Name what the loop holds: values by their `id`, and arrays by what the rule calls them.
+
+    A symbol and an array are called as in the rule, a computed scalar c1, c2, ..., a line's value as the program says.
+    """
     taken = set(_TAKEN)
 
     def unused(wish: str) -> str:
@@ -112,9 +114,9 @@ def _names(program: Program) -> dict[int, str]:
         taken.update((wish, f"{wish}_at"))
         return wish
 
-    names = {
-        id(value): unused(value.name) for value in (*program.values(), *program.scalars) if value.operation == "symbol"
-    }
+    called = {name: unused(name) for name in program.arrays}
+    symbols = [value for value in (*program.values(), *program.scalars) if value.operation == "symbol"]
+    names = {id(value): called[value.name] if value.varies else unused(value.name) for value in symbols}
     lines = program.line_values()
     for value in lines:
         if id(value) in program.names:
@@ -122,16 +124,15 @@ def _names(program: Program) -> dict[int, str]:
     for prefix, rest in (("c", program.scalars), ("v", lines)):
         for number, value in enumerate([value for value in rest if id(value) not in names], 1):
             names[id(value)] = unused(f"{prefix}{number}")
-    return names
+    return names, called
 
 
-def _loop(program: Program, names: dict[int, str]) -> list[str]:
-    symbols = {value.name: names[id(value)] for value in program.values() if value.operation == "symbol"}
-    lines = [f"{symbols[name]} = {symbols[name]}_at[i]" for name in program.inputs]
+def _loop(program: Program, names: dict[int, str], called: dict[str, str]) -> list[str]:
+    lines = [f"{called[name]} = {called[name]}_at[i]" for name in program.inputs]
     for value in program.line_values():
         others = {key: name for key, name in names.items() if key != id(value)}
         lines.append(f"{names[id(value)]} = {expression(value, others)}")
-    return lines + [f"{symbols[name]}_at[i] = {expression(value, names)}" for name, value in program.outputs.items()]
+    return lines + [f"{called[name]}_at[i] = {expression(value, names)}" for name, value in program.outputs.items()]
 
 
 @functools.cache
@@ -143,7 +144,7 @@ def kernel(program: Program, real: str) -> Any:
 class Table:
     """The tensors of one launch: their addresses, cut into chunks.
 
-    `pointers` is int64 (tensors, inputs), `sizes` the number of elements of each tensor, all of them dense in memory.
+    `pointers` is int64 (tensors, arrays), `sizes` the number of elements of each tensor, all of them dense in memory.
     `rows`, int64 (tensors,), says which row of the scalars each tensor takes; all take row 0 until it is set.
     """
 

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
+
+import torch
 from torch import Tensor
 
 from ..around import Around
@@ -73,14 +74,14 @@ class Launch:
         self.grads = [bound.grad for bound in bounds.values()]
         columns: dict[str, list[Tensor]] = {"x": self.parameters, "g": self.grads}
         columns |= {name: [bound.state[name] for bound in bounds.values()] for name in rule.slots}
-        inputs = self.program.inputs
-        self.kept: Final = [tensor for name in inputs if name != "g" for tensor in columns[name]]
+        arrays = self.program.arrays
+        self.kept: Final = [tensor for name in arrays if name != "g" for tensor in columns[name]]
         """The tensors of the table whose memory stays where it is from step to step: all but the gradients."""
         self._table: Final = cpu.Table(
-            np.array([list(map(_pointer, columns[name])) for name in inputs], dtype=np.int64).T,
+            np.array([list(map(_pointer, columns[name])) for name in arrays], dtype=np.int64).T,
             [parameter.numel() for parameter in self.parameters],
         )
-        self._grad_column: Final = self._table.pointers[:, inputs.index("g")] if "g" in inputs else None
+        self._grad_column: Final = self._table.pointers[:, arrays.index("g")] if "g" in arrays else None
         self._grad_pointers: list[int] = []
         self._groups: Final = np.array([bound.group for bound in bounds.values()])
         self._real: Final = real

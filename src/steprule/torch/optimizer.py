@@ -12,9 +12,8 @@ from typing import Any, ClassVar
 import torch
 
 from .. import around
-from ..around import Around
 from ..specification import Rule
-from .plan import Plan
+from .plan import Plan, form_and_values
 
 __all__ = ["RuleOptimizer", "optimizer"]
 
@@ -46,7 +45,7 @@ class RuleOptimizer(torch.optim.Optimizer):
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group of parameters, with its own values of the hyperparameters; errors as in the constructor."""
-        _values(self.rule, self.defaults | param_group)
+        form_and_values(self.rule, self.defaults | param_group)
         super().add_param_group(param_group)
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -65,14 +64,6 @@ class RuleOptimizer(torch.optim.Optimizer):
         plan.step()
         return loss
 
-    def group_values(self, group: Mapping[str, Any]) -> tuple[Around, dict[str, float]]:
-        """Return what is around the rule in this group, and the value of each hyperparameter, checked."""
-        return _values(self.rule, group)
-
-    def __getstate__(self) -> dict[str, Any]:
-        state: dict[str, Any] = super().__getstate__()
-        return state
-
     def __reduce__(self) -> tuple[Any, ...]:
         cls = type(self)
         found: Any = sys.modules.get(cls.__module__)
@@ -90,13 +81,6 @@ def _bare(cls: type[RuleOptimizer]) -> RuleOptimizer:
 def _bare_of(recipe: tuple[Rule, str, tuple[tuple[str, Any], ...]]) -> RuleOptimizer:
     rule, name, defaults = recipe
     return _bare(optimizer(rule, name=name, **dict(defaults)))
-
-
-def _values(rule: Rule, group: Mapping[str, Any]) -> tuple[Around, dict[str, float]]:
-    names = around.hyperparameters(rule)
-    values = around.validated(rule, {name: group[name] for name in names if name in group})
-    decoupled = bool(group["decoupled_weight_decay"])
-    return Around.of(values, decoupled=decoupled, maximize=bool(group["maximize"])), values
 
 
 def optimizer(rule: Rule, *, name: str | None = None, **defaults: Any) -> type[RuleOptimizer]:

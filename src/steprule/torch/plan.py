@@ -19,13 +19,14 @@ import torch
 from torch import Tensor
 
 from .. import around
+from ..around import Around
 from ..specification import Rule
 from .launch import Bound, Launch, element_type
 
 if TYPE_CHECKING:
     from .optimizer import RuleOptimizer
 
-__all__ = ["Plan"]
+__all__ = ["Plan", "form_and_values"]
 
 _grad: Final = operator.attrgetter("grad")
 _pointer: Final = Tensor.data_ptr
@@ -97,7 +98,7 @@ class Plan:
             len(parameters) == len(self._parameters)
             and _same(parameters, self._parameters)
             and len(groups) == len(self._groups)
-            and all(own.follows(group, optimizer) for own, group in zip(self._groups, groups, strict=True))
+            and all(own.follows(group) for own, group in zip(self._groups, groups, strict=True))
             and len(state) == len(self._entries)
             and _same(state, self._entries)
             and _same(state.values(), self._entry_states)
@@ -151,7 +152,8 @@ class _Group:
         self._get: Final = operator.itemgetter(
             *around.hyperparameters(optimizer.rule), "decoupled_weight_decay", "maximize"
         )
-        self.around, self.values = optimizer.group_values(group)
+        self._rule: Final = optimizer.rule
+        self.around, self.values = form_and_values(self._rule, group)
         self._seen = self._floats(group)
         self._changed = True
 
@@ -161,12 +163,12 @@ class _Group:
         except (TypeError, ValueError):
             return ()  # what is no number is told of where the values are checked
 
-    def follows(self, group: Mapping[str, Any], optimizer: RuleOptimizer) -> bool:
+    def follows(self, group: Mapping[str, Any]) -> bool:
         """Take over the group's present values; return whether the form of the step is the same as before."""
         present = self._floats(group)
         if present == self._seen:
             return True
-        form, self.values = optimizer.group_values(group)
+        form, self.values = form_and_values(self._rule, group)
         self._seen, self._changed = present, True
         return form == self.around
 
@@ -174,6 +176,14 @@ class _Group:
         """Return whether the values are new since this was last asked."""
         changed, self._changed = self._changed, False
         return changed
+
+
+def form_and_values(rule: Rule, group: Mapping[str, Any]) -> tuple[Around, dict[str, float]]:
+    """Return the form of step that a parameter group asks for, and each hyperparameter's value, checked."""
+    names = around.hyperparameters(rule)
+    values = around.validated(rule, {name: group[name] for name in names if name in group})
+    decoupled = bool(group["decoupled_weight_decay"])
+    return Around.of(values, decoupled=decoupled, maximize=bool(group["maximize"])), values
 
 
 def _parameters(optimizer: RuleOptimizer) -> Iterable[Tensor]:

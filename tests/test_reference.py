@@ -1,0 +1,184 @@
+"""The reference: a step of any rule with the arrays of any library."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+
+from steprule import NonNegative, Real, reference, rule, rules
+from steprule.notation import where
+from tests.conformance import users_rules
+
+ARRAYS = {
+    "NumPy float32": np.array([1.0, -2.0], np.float32),
+    "NumPy float64": np.array([1.0, -2.0]),
+    "torch float32": torch.tensor([1.0, -2.0]),
+    "torch float64": torch.tensor([1.0, -2.0], dtype=torch.float64),
+    "torch bfloat16": torch.tensor([1.0, -2.0], dtype=torch.bfloat16),
+    "JAX float32": jnp.array([1.0, -2.0]),
+}
+
+
+@rule
+def curved(g, t, h, g2, *, mu: NonNegative = 0.5):
+    """A rule that takes all that there is."""
+    return -g / (abs(h) + mu) + t * g2
+
+
+@rule
+def two_speeds(g, rate=0.5, *, slow: Real = 0.1, fast: Real = 0.7):
+    """A rule that chooses between two numbers."""
+    rate = where(g > 0, slow, fast) + 0.0 * rate
+    return -rate * g, rate
+
+
+@rule
+def gate(g, count=0.0):
+    """A rule that computes with a comparison."""
+    return -0.1 * (g > 0) * g, count + 1.0 * (g > 0)
+
+
+@pytest.mark.parametrize("name", ARRAYS)
+def test_the_first_state_is_of_the_parameters_kind(name: str):
+    x = ARRAYS[name]
+    state = reference.init(users_rules.yogi, x)
+    assert list(state) == ["step", "exp_avg", "exp_avg_sq"]
+    assert state["step"] == 0
+    for slot, initial in users_rules.yogi.slots.items():
+        assert type(state[slot]) is type(x)
+        assert (state[slot].dtype, state[slot].shape) == (x.dtype, x.shape)
+        assert float(state[slot][1]) == pytest.approx(initial, rel=2**-8)
+
+
+def test_a_plain_number_is_a_parameter_too():
+    x, state = reference.step(rules.momentum, 1.0, 2.0, reference.init(rules.momentum, 1.0), lr=0.25, rho=0.5)
+    assert (x, state) == (0.5, {"step": 1, "velocity": -0.5})
+
+
+@pytest.mark.xfail(reason="slots begin as 0 * x + initial")
+def test_slots_begin_alike_where_the_parameter_is_no_number():
+    with np.errstate(invalid="ignore"):
+        state = reference.init(rules.adagrad, np.array([np.inf, np.nan, 1.0]))
+    assert np.array_equal(state["sum"], np.zeros(3))
+
+
+@pytest.mark.parametrize("name", ARRAYS)
+def test_a_step_changes_nothing_in_place(name: str):
+    x = copy.deepcopy(ARRAYS[name])
+    g, state = 3 * x, reference.init(rules.adam, x)
+    before = copy.deepcopy((x, g, state))
+    reference.step(rules.adam, x, g, state, weight_decay=0.1)
+    assert str(before) == str((x, g, state))
+
+
+def test_steps_are_counted_from_one():
+    @rule
+    def clock(g, t):
+        return 0 * g + t
+
+    x, state = np.zeros(1), reference.init(clock, np.zeros(1))
+    for expected in (1.0, 3.0, 6.0):
+        x, state = reference.step(clock, x, x, state)
+        assert x == expected
+    assert state == {"step": 3}
+
+
+def test_every_input_reaches_the_rule():
+    x, g = np.array([1.0]), np.array([3.0])
+    found, _ = reference.step(curved, x, g, {"step": 4}, h=np.array([-1.0]), g2=np.array([10.0]), mu=0.5)
+    assert found == 1.0 - 3.0 / 1.5 + 50.0
+
+
+@pytest.mark.parametrize(("given", "missing"), [({}, "h"), ({"h": 1.0}, "g2"), ({"g2": 1.0}, "h")])
+def test_a_missing_input_is_named(given: dict[str, Any], missing: str):
+    with pytest.raises(TypeError, match=rf"^rule curved takes {missing}, and none was given$"):
+        reference.step(curved, 1.0, 1.0, {"step": 0}, **given)
+
+
+def test_an_input_that_a_rule_does_not_take_is_no_matter():
+    state = reference.init(rules.sgd, 1.0)
+    assert reference.step(rules.sgd, 1.0, 1.0, state, h=5.0, lr=0.5)[0] == 0.5
+
+
+def test_hyperparameters_are_checked():
+    state = reference.init(rules.adadelta, 1.0)
+    with pytest.raises(TypeError, match="adadelta has no hyperparameter 'beta'"):
+        reference.step(rules.adadelta, 1.0, 1.0, state, beta=0.5)
+    with pytest.raises(ValueError, match=r"^rho is 1\.1; allowed is a number in \[0, 1\)$"):
+        reference.step(rules.adadelta, 1.0, 1.0, state, rho=1.1)
+    with pytest.raises(TypeError, match="sgd needs lr"):
+        reference.step(rules.sgd, 1.0, 1.0, {"step": 0})
+
+
+def test_what_is_around_the_rule():
+    def step(**around: Any) -> float:
+        return reference.step(rules.sgd, 10.0, 2.0, {"step": 0}, lr=0.5, **around)[0]
+
+    assert step() == 9.0
+    assert step(maximize=True) == 11.0
+    assert step(weight_decay=0.1) == 8.5
+    assert step(weight_decay=0.1, decoupled_weight_decay=True) == 8.5
+    assert step(weight_decay=0.1, maximize=True) == 10.5
+    # Where the rule divides by what the gradient is, the two decays part.
+    state = reference.init(rules.adagrad, 10.0)
+    coupled, _ = reference.step(rules.adagrad, 10.0, 2.0, state, weight_decay=0.1, eps=0, lr=0.5)
+    decoupled, _ = reference.step(
+        rules.adagrad, 10.0, 2.0, state, weight_decay=0.1, eps=0, lr=0.5, decoupled_weight_decay=True
+    )
+    assert (coupled, decoupled) == (9.5, 9.0)
+
+
+_DEFAULT_TYPE = "what two numbers make has the library's default type"
+
+
+@pytest.mark.parametrize("each", [two_speeds, gate], ids=lambda each: each.name)
+@pytest.mark.parametrize("name", ARRAYS)
+def test_a_step_keeps_the_parameters_type(name: str, each: Any, request: pytest.FixtureRequest):
+    if name in ("NumPy float32", "torch bfloat16"):
+        request.applymarker(pytest.mark.xfail(reason=_DEFAULT_TYPE))
+    x = ARRAYS[name]
+    new_x, state = reference.step(each, x, x, reference.init(each, x))
+    (slot,) = each.slots
+    assert new_x.dtype == x.dtype
+    assert state[slot].dtype == x.dtype
+
+
+@pytest.mark.parametrize("name", ["NumPy float64", pytest.param("torch float64", marks=pytest.mark.xfail(reason=_DEFAULT_TYPE))])
+def test_two_numbers_keep_their_digits(name: str):
+    x = ARRAYS[name]
+    _, state = reference.step(two_speeds, x, x, reference.init(two_speeds, x))
+    assert [float(value) for value in state["rate"]] == [0.1, 0.7]
+
+
+@pytest.mark.xfail(reason="NumPy knows no minus and no sum of bools", raises=(TypeError, RuntimeError, AssertionError))
+@pytest.mark.parametrize("library", [np.array, torch.tensor, jnp.array])
+def test_comparisons_are_numbers_as_they_are_in_a_kernel(library: Any):
+    @rule
+    def counts(g, m=0.0):
+        return -((g > 0) + (g > m)), g + m
+
+    x = library([1.0, -1.0])
+    found, _ = reference.step(counts, x, x, reference.init(counts, x))
+    assert found.tolist() == [-1.0, -1.0]
+
+
+@pytest.mark.xfail(reason="plain numbers divide as Python does, arrays and kernels as IEEE says", raises=ZeroDivisionError)
+def test_a_scalar_division_by_zero_is_an_infinity_as_it_is_in_a_kernel():
+    @rule
+    def over(g, *, a: NonNegative = 0.0):
+        return -g * (1 / a)
+
+    found, _ = reference.step(over, np.array([1.0]), np.array([1.0]), {"step": 0})
+    assert found == -np.inf
+
+
+def test_a_step_can_be_differentiated():
+    lr = torch.tensor(3.0, requires_grad=True)
+    x, _ = reference.step(rules.sgd, lr * 2.0, torch.tensor(1.0), {"step": 0}, lr=0.5)
+    x.backward()
+    assert lr.grad.item() == 2.0
