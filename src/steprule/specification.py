@@ -167,7 +167,7 @@ def rule(
     """Make an update rule of a function whose signature is its specification (see the module).
 
     `source` names the paper and the equation, `url` where to read it. Raises `TypeError` for a signature that says no
-    rule.
+    rule::
 
         @rule(source="Zeiler 2012, eq. 2")
         def sgd(g, *, lr: NonNegative):

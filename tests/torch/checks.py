@@ -1,0 +1,71 @@
+"""A step of an optimizer, compared with what the reference makes of what the optimizer had before it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from steprule import around
+from steprule.around import Around
+from steprule.torch import RuleOptimizer
+from tests.conformance import rounding
+from tests.conformance.tolerances import ROUNDINGS, rounded
+
+__all__ = ["checked_step", "parameter", "paths"]
+
+
+
+def parameter(*shape: int, dtype: torch.dtype = torch.float64, grad: bool = True, seed: int = 0) -> torch.nn.Parameter:
+    """Return a parameter of random numbers, with a gradient of random numbers where `grad` says so."""
+    generator = torch.Generator().manual_seed(seed)
+    made = torch.nn.Parameter(torch.randn(shape, dtype=dtype, generator=generator))
+    if grad:
+        made.grad = torch.randn(shape, dtype=dtype, generator=generator)
+    return made
+
+
+def paths(optimizer: torch.optim.Optimizer) -> tuple[int, int]:
+    """Return how many parameters the last step took through the fused loop, and how many through torch's operations."""
+    plan: Any = optimizer._plan
+    return sum(len(launch.parameters) for launch in plan._launches), len(plan._plain)
+
+
+def _exactly(tensor: torch.Tensor) -> np.ndarray:
+    return tensor.detach().to(torch.float64, copy=True).numpy()
+
+
+def checked_step(optimizer: RuleOptimizer, *arguments: Any) -> Any:
+    """Step, assert that each parameter, slot and count is what the reference makes of it, and return what `step` does."""
+    rule = optimizer.rule
+    before = []
+    for group in optimizer.param_groups:
+        for each in group["params"]:
+            state = optimizer.state.get(each, {})
+            dtype = str(each.dtype).removeprefix("torch.")
+            slots = {
+                name: _exactly(state[name]) if name in state else np.full(each.shape, rounded(initial, dtype))
+                for name, initial in rule.slots.items()
+            }
+            g = None if each.grad is None else _exactly(each.grad)
+            before.append((group, each, dtype, _exactly(each), g, slots, int(state.get("step", 0))))
+
+    returned = optimizer.step(*arguments)
+
+    for group, each, dtype, x, g, slots, count in before:
+        if g is None:
+            assert np.array_equal(_exactly(each), x, equal_nan=True), "a parameter without gradient moved"
+            assert int(optimizer.state.get(each, {}).get("step", 0)) == count
+            continue
+        values = around.validated(rule, {name: group[name] for name in around.hyperparameters(rule)})
+        form = Around.of(values, decoupled=group["decoupled_weight_decay"], maximize=group["maximize"])
+        expected = rounding.step(rule, form, {"x": x, "g": g, "t": count + 1}, slots, values, dtype)
+        engine = "steprule.torch, plain" if dtype in ("float32", "float64") else "steprule.torch, lower types"
+        state = optimizer.state.get(each, {})
+        for name, value in expected.items():
+            found = _exactly(each if name == "x" else state[name])
+            assert rounding.times_too_far(found, value) <= ROUNDINGS[engine, dtype].amount, name
+        if rule.slots or "t" in rule.inputs:
+            assert int(state["step"]) == count + 1
+    return returned

@@ -1,0 +1,575 @@
+"""The classes: how they are made, what they accept, and what a training loop may do between two steps."""
+
+from __future__ import annotations
+
+import inspect
+import math
+import weakref
+from typing import Any
+
+import pytest
+import torch
+
+from steprule import Decay, NonNegative, Real, rule, rules
+from steprule import torch as ours
+from steprule.torch import RuleOptimizer, optimizer
+from tests.conformance import users_rules
+from tests.torch.checks import checked_step, parameter, paths
+
+CLASSES = {name: getattr(ours, name) for name in ours.__all__ if name not in ("RuleOptimizer", "optimizer")}
+CLASSES |= {"Yogi": optimizer(users_rules.yogi), "Lion": optimizer(users_rules.lion)}
+NEEDED = {"SGD": {"lr": 0.1}, "Momentum": {"lr": 0.1}, "Nesterov": {"lr": 0.1}}
+
+
+def made(name: str, params: Any, **values: Any) -> RuleOptimizer:
+    return CLASSES[name](params, **NEEDED.get(name, {}) | values)
+
+
+@pytest.fixture(params=CLASSES)
+def name(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+# --- The classes -----------------------------------------------------------------------------------------------------
+
+SIGNATURES = {
+    "SGD": "(params, lr, weight_decay=0.0, *, decoupled_weight_decay=False, maximize=False)",
+    "Momentum": "(params, lr, rho=0.9, weight_decay=0.0, *, decoupled_weight_decay=False, maximize=False)",
+    "Nesterov": "(params, lr, rho=0.9, weight_decay=0.0, *, decoupled_weight_decay=False, maximize=False)",
+    "Adagrad": "(params, lr=0.01, eps=1e-07, weight_decay=0.0, *, decoupled_weight_decay=False, maximize=False)",
+    "RMSProp": "(params, lr=0.001, rho=0.9, eps=1e-06, weight_decay=0.0, *, decoupled_weight_decay=False, maximize=False)",
+    "RMSPropNesterov": (
+        "(params, lr=0.001, rho=0.9, alpha=0.9, eps=1e-06, weight_decay=0.0, *, decoupled_weight_decay=False, maximize=False)"
+    ),
+    "Adadelta": "(params, lr=1.0, rho=0.95, eps=1e-06, weight_decay=0.0, *, decoupled_weight_decay=False, maximize=False)",
+    "Adam": (
+        "(params, lr=0.001, beta1=0.9, beta2=0.999, eps=1e-08, weight_decay=0.0, *, decoupled_weight_decay=False, "
+        "maximize=False)"
+    ),
+    "AdamW": (
+        "(params, lr=0.001, beta1=0.9, beta2=0.999, eps=1e-08, weight_decay=0.01, *, decoupled_weight_decay=True, "
+        "maximize=False)"
+    ),
+    "Yogi": (
+        "(params, lr=0.01, beta1=0.9, beta2=0.999, eps=0.001, weight_decay=0.0, *, decoupled_weight_decay=False, "
+        "maximize=False)"
+    ),
+    "Lion": (
+        "(params, lr=0.0001, beta1=0.9, beta2=0.99, weight_decay=0.0, *, decoupled_weight_decay=False, maximize=False)"
+    ),
+}
+
+
+def test_signature(name: str):
+    assert str(inspect.signature(CLASSES[name])) == SIGNATURES[name]
+
+
+def test_a_class_is_an_optimizer_of_torch(name: str):
+    assert issubclass(CLASSES[name], torch.optim.Optimizer)
+    assert CLASSES[name].__name__ == name
+    assert CLASSES[name].__module__ == "steprule.torch"
+
+
+def test_the_docstring_has_the_rules_words_its_source_and_every_value(name: str):
+    each = CLASSES[name]
+    assert each.__doc__.startswith(each.rule.__doc__.splitlines()[0])
+    assert each.rule.source in each.__doc__
+    for value in list(inspect.signature(each).parameters)[1:]:
+        assert f"    {value}: " in each.__doc__
+    if name in NEEDED:
+        assert "    lr: in [0, inf), required\n" in each.__doc__
+
+
+def test_values_may_be_positional():
+    group = ours.Adadelta([parameter(2)], 0.5, 0.9, 1e-5, 0.1).param_groups[0]
+    assert [group[key] for key in ("lr", "rho", "eps", "weight_decay")] == [0.5, 0.9, 1e-5, 0.1]
+    assert ours.SGD([parameter(2)], 0.5).param_groups[0]["lr"] == 0.5
+    with pytest.raises(TypeError):
+        ours.SGD([parameter(2)], 0.5, 0.0, True)
+
+
+def test_the_same_rule_gives_the_same_class():
+    assert optimizer(users_rules.yogi) is CLASSES["Yogi"]
+    assert optimizer(rules.adadelta) is ours.Adadelta
+    assert optimizer(rules.adam, name="AdamW", decoupled_weight_decay=True, weight_decay=1e-2) is ours.AdamW
+    assert optimizer(rules.adam, lr=0.5) is not ours.Adam
+    assert optimizer(rules.adam, lr=0.5)([parameter(2)]).param_groups[0]["lr"] == 0.5
+
+
+def test_a_default_that_is_no_hyperparameter_is_refused():
+    with pytest.raises(TypeError, match=r"^Adam has no hyperparameter 'beta' to give a default; it has: lr, beta1, beta2"):
+        optimizer(rules.adam, beta=0.5)
+
+
+def test_a_default_out_of_range_is_refused_with_the_first_parameter():
+    with pytest.raises(ValueError, match=r"^beta1 is 2\.0; allowed is a number in \[0, 1\)$"):
+        optimizer(rules.adam, beta1=2.0)([parameter(2)])
+
+
+def test_a_rule_of_what_torch_does_not_know_is_refused():
+    @rule
+    def curved(g, h, g2):
+        return -g / h * g2
+
+    with pytest.raises(TypeError, match=r"^rule curved takes h, g2; an optimizer of steprule\.torch supplies g, x and t$"):
+        optimizer(curved)
+
+
+@pytest.mark.parametrize("taken", ["params", "closure", "maximize", "decoupled_weight_decay", "param_names"])
+def test_a_hyperparameter_must_not_be_called_as_an_option_of_every_optimizer_is(taken: str):
+    scope: dict[str, Any] = {}
+    exec(f"def odd(g, *, {taken}=0.5): return -g", scope)
+    with pytest.raises(TypeError, match=f"^rule odd has a hyperparameter '{taken}', which has a meaning in every optimizer$"):
+        optimizer(rule(scope["odd"]))
+
+
+def test_a_value_without_default_behind_one_with_default_is_given_by_name():
+    @rule
+    def late(g, *, kappa: Real):
+        return -kappa * g
+
+    assert str(inspect.signature(optimizer(late))).startswith("(params, lr=1.0, weight_decay=0.0, *, kappa, decoupled")
+    checked_step(optimizer(late)([parameter(3)], kappa=0.5))
+    with pytest.raises(TypeError, match=r"^late needs kappa, a number in \(-inf, inf\); it has no default$"):
+        optimizer(late)([parameter(3)])
+
+
+@pytest.mark.xfail(reason="only every other one is made keyword-only", raises=ValueError)
+def test_two_values_without_default_are_given_by_name():
+    @rule
+    def later(g, *, theta: Decay = 0.7, kappa: Real, phi: NonNegative):
+        return -kappa * g * phi * theta
+
+    checked_step(optimizer(later)([parameter(3)], kappa=0.5, phi=0.25))
+
+
+def test_the_base_class_has_no_rule():
+    with pytest.raises(TypeError, match=r"^RuleOptimizer has no rule; steprule\.torch\.optimizer\(rule\) makes a class"):
+        RuleOptimizer([parameter(2)])
+
+
+def test_a_subclass_may_have_a_constructor_and_a_step_of_its_own():
+    class Warm(ours.Adadelta):
+        def __init__(self, params: Any, warm: int) -> None:
+            super().__init__(params, rho=0.5)
+            self.left = warm
+
+        def step(self, closure: Any = None) -> Any:
+            self.left -= 1
+            return super().step(closure)
+
+    opt = Warm([parameter(3)], 5)
+    checked_step(opt)
+    assert opt.left == 4
+    assert opt.param_groups[0]["rho"] == 0.5
+
+
+# --- Values ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("value", [1.1, 1, -0.1, math.nan, math.inf])
+def test_a_value_out_of_range_is_refused_at_once(value: float):
+    message = rf"^rho is {float(value)}; allowed is a number in \[0, 1\)$"
+    with pytest.raises(ValueError, match=message):
+        ours.Adadelta([parameter(2)], rho=value)
+    with pytest.raises(ValueError, match=message):
+        ours.Adadelta([{"params": [parameter(2)], "rho": value}])
+    opt = ours.Adadelta([parameter(2)])
+    with pytest.raises(ValueError, match=message):
+        opt.add_param_group({"params": [parameter(2)], "rho": value})
+    assert len(opt.param_groups) == 1
+
+
+def test_what_is_around_a_rule_is_checked_too(name: str):
+    for key in ("lr", "weight_decay"):
+        with pytest.raises(ValueError, match=rf"^{key} is -1\.0; allowed is a number in \[0, inf\)$"):
+            made(name, [parameter(2)], **{key: -1.0})
+
+
+@pytest.mark.parametrize("value", ["0.5", None, True, [0.5]])
+def test_a_value_that_is_no_number_is_refused(value: object):
+    with pytest.raises(TypeError, match=r"^(rho is .*|adadelta needs rho), a .*number in \[0, 1\)"):
+        ours.Adadelta([parameter(2)], rho=value)
+
+
+def test_an_unknown_value_is_named():
+    with pytest.raises(TypeError, match="momentum"):
+        ours.Adadelta([parameter(2)], momentum=0.9)
+
+
+@pytest.mark.parametrize("each", ["SGD", "Momentum", "Nesterov"])
+def test_a_missing_rate_is_named_and_may_come_with_the_group(each: str):
+    message = rf"^{each.lower()} needs lr, a number in \[0, inf\); it has no default$"
+    with pytest.raises(TypeError, match=message):
+        CLASSES[each]([parameter(2)])
+    with pytest.raises(TypeError, match=message):
+        CLASSES[each]([{"params": [parameter(2)], "lr": 0.5}, {"params": [parameter(2)]}])
+    checked_step(CLASSES[each]([{"params": [parameter(2)], "lr": 0.5}, {"params": [parameter(2)], "lr": 0.25}]))
+
+
+@pytest.mark.parametrize("value", [1.1, math.nan, "0.3"])
+def test_a_value_that_is_spoiled_afterwards_stops_the_next_step_before_anything_moves(value: object):
+    params = [parameter(3), parameter(2)]
+    opt = ours.Adadelta([{"params": params[:1]}, {"params": params[1:], "rho": 0.5}])
+    checked_step(opt)
+    before = [each.detach().clone() for each in params]
+    opt.param_groups[0]["lr"] = 0.25
+    opt.param_groups[1]["rho"] = value
+    for _ in range(2):
+        with pytest.raises((ValueError, TypeError), match=r"^rho is .*allowed is a number in \[0, 1\)$"):
+            opt.step()
+    assert all(torch.equal(a, b) for a, b in zip(params, before, strict=True))
+    assert [int(opt.state[each]["step"]) for each in params] == [1, 1]
+    opt.param_groups[1]["rho"] = 0.75
+    checked_step(opt)
+
+
+def test_groups_have_their_own_values(name: str):
+    groups = [
+        {"params": [parameter(3), parameter(2, 2)]},
+        {"params": [parameter(5)], "lr": 0.5, "weight_decay": 0.25},
+        {"params": [parameter(4)], "maximize": True, "weight_decay": 0.5, "decoupled_weight_decay": True},
+    ]
+    opt = made(name, groups)
+    for _ in range(3):
+        checked_step(opt)
+    assert [group["lr"] for group in opt.param_groups][1] == 0.5
+
+
+def test_a_group_may_be_added_between_steps(name: str):
+    opt = made(name, [parameter(3)])
+    checked_step(opt)
+    opt.add_param_group({"params": parameter(4), "lr": 0.5})
+    checked_step(opt)
+    assert opt.param_groups[1]["weight_decay"] == opt.defaults["weight_decay"]
+    if opt.rule.slots:
+        assert [int(opt.state[each]["step"]) for group in opt.param_groups for each in group["params"]] == [2, 1]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"lr": 0.5},
+        {"weight_decay": 0.3},
+        {"weight_decay": 0.3, "decoupled_weight_decay": True},
+        {"maximize": True},
+        {"maximize": 1, "lr": 2},
+        {"lr": torch.tensor(0.25, dtype=torch.float64)},
+        {"initial_lr": "a scheduler's own"},
+    ],
+    ids=str,
+)
+def test_a_changed_value_counts_from_the_next_step_on(name: str, change: dict[str, Any]):
+    opt = made(name, [{"params": [parameter(3)]}, {"params": [parameter(4, dtype=torch.float32)]}])
+    checked_step(opt)
+    opt.param_groups[0].update(change)
+    checked_step(opt)
+    opt.param_groups[1].update(change)
+    checked_step(opt)
+    opt.param_groups[0].update({"lr": 0.125, "weight_decay": 0.0, "maximize": False})
+    checked_step(opt)
+
+
+def test_a_rate_may_be_a_tensor_that_changes_in_place():
+    rate = torch.tensor(0.5, dtype=torch.float64)
+    opt = ours.Adam([parameter(3), parameter(4)], lr=rate)
+    for value in (0.5, 0.25, 0.0):
+        rate.fill_(value)
+        checked_step(opt)
+
+
+def test_a_parameter_may_leave_a_group():
+    params = [parameter(3), parameter(4)]
+    opt = ours.Adadelta(params)
+    checked_step(opt)
+    kept = params[1].detach().clone()
+    opt.param_groups[0]["params"].pop()
+    checked_step(opt)
+    assert torch.equal(params[1], kept)
+
+
+@pytest.mark.xfail(reason="a plan compares all groups' parameters in one row, without the borders between groups")
+def test_a_parameter_may_change_its_group():
+    params = [parameter(3), parameter(4), parameter(5)]
+    opt = ours.SGD([{"params": params[:2], "lr": 0.5}, {"params": params[2:], "lr": 0.125}])
+    checked_step(opt)
+    opt.param_groups[1]["params"].insert(0, opt.param_groups[0]["params"].pop())
+    checked_step(opt)
+
+
+# --- Steps -------------------------------------------------------------------------------------------------------------
+
+
+def test_a_closure_is_called_once_with_gradients_on_and_its_loss_returned(name: str):
+    each = parameter(3, grad=False)
+    opt = made(name, [each])
+    calls = []
+
+    def closure() -> torch.Tensor:
+        calls.append(torch.is_grad_enabled())
+        opt.zero_grad()
+        loss = (each**2).sum()
+        loss.backward()
+        return loss
+
+    expected = float((each.detach() ** 2).sum())
+    with torch.no_grad():
+        assert float(opt.step(closure)) == expected
+    assert calls == [True]
+    assert not torch.equal(each.detach(), parameter(3).detach())
+    assert opt.step() is None
+
+
+def test_a_step_leaves_no_graph_and_no_gradient_mode_behind(name: str):
+    each, strided = parameter(3), torch.nn.Parameter(torch.ones(6, dtype=torch.float64)[::2])
+    strided.grad = torch.ones(3, dtype=torch.float64)
+    grad = each.grad.clone()
+    opt = made(name, [each, strided])
+    assert torch.is_grad_enabled()
+    opt.step()
+    assert torch.is_grad_enabled()
+    assert paths(opt) == (1, 1)
+    for tensor in (each, strided):
+        assert tensor.is_leaf
+        assert tensor.requires_grad
+        assert tensor.grad_fn is None
+        assert not any(value.requires_grad for value in opt.state[tensor].values())
+    assert torch.equal(each.grad, grad)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_a_backward_pass_over_values_that_a_step_has_changed_fails(name: str, dtype: torch.dtype):
+    each = parameter(3, dtype=dtype)
+    opt = made(name, [each])
+    loss = (each * each).sum()
+    for _ in range(2):
+        opt.step()
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()
+
+
+@pytest.mark.parametrize("set_to_none", [True, False])
+def test_zero_grad(name: str, set_to_none: bool):
+    each = parameter(3)
+    opt = made(name, [each])
+    for _ in range(3):
+        opt.zero_grad(set_to_none=set_to_none)
+        (each**2).sum().backward()
+        checked_step(opt)
+    opt.zero_grad(set_to_none=set_to_none)
+    assert each.grad is None if set_to_none else torch.equal(each.grad, torch.zeros(3, dtype=torch.float64))
+    checked_step(opt)
+
+
+@pytest.mark.xfail(reason="a plan holds the gradients of its last step")
+def test_gradients_that_were_set_to_none_free_their_memory():
+    each = parameter(3)
+    opt = ours.Adadelta([each])
+    opt.step()
+    grad = weakref.ref(each.grad)
+    opt.zero_grad()
+    assert grad() is None
+
+
+def test_hooks_run_around_a_step():
+    each = parameter(3)
+    opt = ours.Adadelta([each])
+    seen = []
+    pre = opt.register_step_pre_hook(lambda hooked, args, kwargs: seen.append(("pre", hooked is opt, float(each[0]))))
+    post = opt.register_step_post_hook(lambda hooked, args, kwargs: seen.append(("post", hooked is opt, float(each[0]))))
+    start = float(each[0])
+    opt.step()
+    assert seen == [("pre", True, start), ("post", True, float(each[0]))]
+    pre.remove()
+    post.remove()
+    opt.step()
+    assert len(seen) == 2
+
+
+def test_hooks_of_all_optimizers_run_too():
+    seen = []
+    handle = torch.optim.optimizer.register_optimizer_step_pre_hook(lambda *hooked: seen.append(hooked[0]))
+    try:
+        opt = optimizer(users_rules.lion)([parameter(3)])
+        opt.step()
+    finally:
+        handle.remove()
+    assert seen == [opt]
+
+
+def test_a_hook_may_change_the_gradients():
+    each = parameter(3)
+    opt = ours.SGD([each], lr=1.0)
+    opt.register_step_pre_hook(lambda *_: each.grad.zero_())
+    before = each.detach().clone()
+    opt.step()
+    assert torch.equal(each, before)
+
+
+def test_parameters_without_gradient_are_skipped(name: str):
+    params = [parameter(3), parameter(4, grad=False), parameter(5)]
+    opt = made(name, params, weight_decay=0.5)
+    for _ in range(2):
+        checked_step(opt)
+    assert params[1] not in opt.state
+
+
+def test_a_step_without_any_gradient_does_nothing(name: str):
+    opt = made(name, [parameter(3, grad=False)], weight_decay=0.5)
+    checked_step(opt)
+    assert len(opt.state) == 0
+
+
+def test_a_gradient_that_comes_late_counts_from_its_own_first_step(name: str):
+    early, late = parameter(3), parameter(3, grad=False)
+    late.data.copy_(early.data)
+    opt = made(name, [early, late])
+    first = early.detach().clone(), early.grad.clone()
+    for _ in range(3):
+        checked_step(opt)
+    moved = early.detach().clone()
+    late.grad = early.grad.clone()
+    early.grad = None
+    for _ in range(3):
+        checked_step(opt)
+    # What the late one has gone through is what the early one had.
+    assert torch.equal(first[0], parameter(3).detach())
+    assert torch.equal(late.detach(), moved)
+    early.grad = late.grad.clone()
+    checked_step(opt)
+    assert torch.equal(early.detach(), late.detach())
+
+
+def test_a_gradient_may_come_and_go():
+    params = [parameter(3, seed=seed) for seed in range(3)]
+    grads = [each.grad for each in params]
+    opt = ours.Adam(params)
+    for number in range(8):
+        for place, each in enumerate(params):
+            each.grad = grads[place].clone() if number >> place & 1 else None
+        checked_step(opt)
+    assert [int(opt.state[each]["step"]) for each in params] == [4, 4, 4]
+
+
+def test_parameters_may_come_by_name_and_from_a_generator():
+    model = torch.nn.Linear(3, 2)
+    opt = ours.Adadelta(model.named_parameters())
+    model(torch.ones(3)).sum().backward()
+    checked_step(opt)
+    assert opt.param_groups[0]["param_names"] == ["weight", "bias"]
+    checked_step(ours.Adadelta(each for each in model.parameters()))
+
+
+def test_no_parameters_are_refused_as_torch_does():
+    with pytest.raises(ValueError, match="empty parameter list"):
+        ours.Adadelta([])
+
+
+def test_one_tensor_instead_of_a_list_is_refused_as_torch_does():
+    with pytest.raises(TypeError, match="params argument given to the optimizer should be an iterable"):
+        ours.Adadelta(parameter(3))
+
+
+def test_two_optimizers_may_share_parameters():
+    each = parameter(3)
+    first, second = ours.SGD([each], lr=0.5), ours.Adadelta([each])
+    for _ in range(3):
+        checked_step(first)
+        checked_step(second)
+
+
+# --- What is refused -----------------------------------------------------------------------------------------------------
+
+
+def _refused(each: torch.nn.Parameter) -> str:
+    before = each.detach().clone()
+    opt = ours.SGD([each], lr=0.5)
+    with pytest.raises(TypeError) as caught:
+        opt.step()
+    assert torch.equal(each.detach(), before)
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+def test_complex_parameters_are_refused():
+    each = torch.nn.Parameter(torch.ones(2, 3, dtype=torch.complex64))
+    each.grad = torch.ones(2, 3, dtype=torch.complex64)
+    assert _refused(each) == (
+        "a parameter of shape (2, 3) is torch.complex64; allowed are real floating-point types"
+    )
+
+
+def test_integers_are_refused():
+    each = torch.nn.Parameter(torch.ones(2, dtype=torch.int32), requires_grad=False)
+    each.grad = torch.ones(2, dtype=torch.int32)
+    assert _refused(each) == "a parameter of shape (2,) is torch.int32; allowed are real floating-point types"
+
+
+def test_sparse_gradients_are_refused_from_the_first_step_on_and_later():
+    message = "the gradient of a parameter of shape (4, 2) has the layout torch.sparse_coo; allowed is a dense one"
+    each = parameter(4, 2)
+    dense, each.grad = each.grad, each.grad.to_sparse()
+    assert _refused(each).startswith(message)
+    each.grad = dense
+    opt = ours.Adadelta([each])
+    checked_step(opt)
+    each.grad = None
+    each.grad = dense.to_sparse()
+    with pytest.raises(TypeError) as caught:
+        opt.step()
+    assert str(caught.value).startswith(message)
+
+
+def test_the_gradients_of_an_embedding_say_that_they_are_sparse():
+    table = torch.nn.Embedding(5, 2, sparse=True)
+    table(torch.tensor([1])).sum().backward()
+    with pytest.raises(TypeError, match="shape \\(5, 2\\) has the layout torch.sparse_coo"):
+        ours.Adagrad(table.parameters()).step()
+
+
+# --- Rules of every kind -------------------------------------------------------------------------------------------------
+
+
+def test_a_rule_that_only_counts_steps():
+    @rule
+    def annealed(g, t, *, lr: NonNegative = 0.5):
+        return -lr / t * g
+
+    first, second = parameter(3), parameter(4, dtype=torch.bfloat16)
+    opt = optimizer(annealed)([first, second])
+    for _ in range(4):
+        checked_step(opt)
+    assert set(opt.state[first]) == {"step"}
+
+
+def test_a_rule_that_reads_the_parameter_and_no_gradient():
+    @rule
+    def shrink(g, x, *, lr: NonNegative = 0.5):
+        return -lr * x
+
+    opt = optimizer(shrink)([parameter(3), parameter(4, dtype=torch.float16)])
+    for _ in range(2):
+        checked_step(opt)
+
+
+def test_a_rule_with_a_decay_of_its_own():
+    @rule
+    def pull(g, x, *, lr: NonNegative = 0.25, weight_decay: Real = -0.5):
+        return -lr * (g + weight_decay * x)
+
+    opt = optimizer(pull)([parameter(3), parameter(3, dtype=torch.bfloat16)])
+    assert str(inspect.signature(type(opt))) == (
+        "(params, lr=0.25, weight_decay=-0.5, *, decoupled_weight_decay=False, maximize=False)"
+    )
+    for _ in range(2):
+        checked_step(opt)
+
+
+def test_a_rule_of_many_words_is_called_in_camel_case():
+    @rule
+    def very_own_rule2(g):
+        return -g
+
+    assert optimizer(very_own_rule2).__name__ == "VeryOwnRule2"
+    assert optimizer(very_own_rule2, name="Mine").__name__ == "Mine"
