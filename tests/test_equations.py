@@ -151,9 +151,9 @@ def test_a_number_with_an_exponent_is_bracketed_below_another(written: Callable[
 def test_a_condition_with_a_name_is_bracketed() -> None:
     @rule
     def twice(g, x, last=0.0):
-        return notation.where(g > x, g, x), notation.where(g > x, last, x)
+        return notation.where(g * g > x, g, x), notation.where(g * g > x, last, x)
 
-    assert r"u_{1,t} &= \left(g_t > x_{t-1}\right)" in latex(twice)
+    assert r"u_{1,t} &= \left(g_t^2 > x_{t-1}\right)" in latex(twice)
 
 
 @pytest.mark.xfail(reason="a plus before a minus: a + -b", strict=True)
@@ -161,7 +161,7 @@ def test_a_condition_with_a_name_is_bracketed() -> None:
     ("written", "line"),
     [
         (lambda g, x: x + -g, r"x_{t-1} - g_t"),
-        (lambda g, x: x + -2 * g, r"x_{t-1} - 2 \, g_t"),
+        (lambda g, x: x * g + -2, r"x_{t-1} \, g_t - 2"),
         (lambda g, x: x + -g * x, r"x_{t-1} - g_t \, x_{t-1}"),
     ],
 )

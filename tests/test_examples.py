@@ -29,7 +29,7 @@ def test_a_users_problem_and_rules_are_compared(tmp_path: Path) -> None:
         "adadelta,examples/own_rule.py:yogi,examples/own_rule.py:lion",
     ]
     words += ["--rates", "0.01", "--grid", "adadelta.rho=0.9", "--seeds", "1", "--epochs", "3", "--out", str(tmp_path)]
-    command = [sys.executable, "-m", "steprule.cli", "compare", *words]
+    command = [sys.executable, "-m", "steprule", "compare", *words]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
     assert set(re.findall(r"^(?:\* |  )(\w+) +\w+=", done.stdout, re.MULTILINE)) == {"adadelta", "yogi", "lion"}

@@ -96,7 +96,7 @@ class TestTheWheel:
         core = {re.split(r"[^\w-]", need)[0] for need in needs if "extra ==" not in need}
         assert core == {"numpy", "numba", "platformdirs"}
         assert {"torch", "jax", "keras", "lab", "cluster"} <= set(metadata.get_all("Provides-Extra") or [])
-        assert entries.split() == ["[console_scripts]", "steprule", "=", "steprule.cli:main"]
+        assert entries.split() == ["[console_scripts]", "steprule", "=", "steprule.__main__:main"]
 
 
 EMPTY = """

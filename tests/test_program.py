@@ -253,7 +253,6 @@ def test_a_scalar_beyond_float64_is_an_infinity():
     assert folded(huge)["a ** 2"] == math.inf
 
 
-@pytest.mark.xfail(reason="Python's power of a negative number is complex")
 def test_a_scalar_root_of_a_negative_number_is_nan():
     @rule
     def rooted(g, *, a: Real = -0.5):
@@ -338,6 +337,17 @@ def test_what_needs_a_line_of_its_own():
     program = lower(rules.nesterov)
     named = [program.names.get(id(value), "shared") for value in program.line_values()]
     assert named == ["shared", "new_velocity", "dx", "new_x"]  # rho * velocity stands in eq. 3 and eq. 4
+
+
+def test_the_arrays_of_a_step_are_what_it_reads_and_then_what_it_only_writes():
+    @rule
+    def remembers(g, last=0.0, mean=0.0):
+        return -mean, g, 0.5 * mean + g
+
+    program = lower(remembers)
+    assert program.inputs == ("x", "g", "mean")
+    assert program.arrays == ("x", "g", "mean", "last")
+    assert program.bytes_per_element(4) == 24
 
 
 def test_inputs_beyond_the_gradient_are_read():

@@ -60,7 +60,6 @@ def test_a_plain_number_is_a_parameter_too():
     assert (x, state) == (0.5, {"step": 1, "velocity": -0.5})
 
 
-@pytest.mark.xfail(reason="slots begin as 0 * x + initial")
 def test_slots_begin_alike_where_the_parameter_is_no_number():
     with np.errstate(invalid="ignore"):
         state = reference.init(rules.adagrad, np.array([np.inf, np.nan, 1.0]))
@@ -148,7 +147,9 @@ def test_a_step_keeps_the_parameters_type(name: str, each: Any, request: pytest.
     assert state[slot].dtype == x.dtype
 
 
-@pytest.mark.parametrize("name", ["NumPy float64", pytest.param("torch float64", marks=pytest.mark.xfail(reason=_DEFAULT_TYPE))])
+@pytest.mark.parametrize(
+    "name", ["NumPy float64", pytest.param("torch float64", marks=pytest.mark.xfail(reason=_DEFAULT_TYPE))]
+)
 def test_two_numbers_keep_their_digits(name: str):
     x = ARRAYS[name]
     _, state = reference.step(two_speeds, x, x, reference.init(two_speeds, x))
@@ -167,7 +168,9 @@ def test_comparisons_are_numbers_as_they_are_in_a_kernel(library: Any):
     assert found.tolist() == [-1.0, -1.0]
 
 
-@pytest.mark.xfail(reason="plain numbers divide as Python does, arrays and kernels as IEEE says", raises=ZeroDivisionError)
+@pytest.mark.xfail(
+    reason="plain numbers divide as Python does, arrays and kernels as IEEE says", raises=ZeroDivisionError
+)
 def test_a_scalar_division_by_zero_is_an_infinity_as_it_is_in_a_kernel():
     @rule
     def over(g, *, a: NonNegative = 0.0):

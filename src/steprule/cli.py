@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import traceback
 from pathlib import Path
 from typing import Annotated
 
@@ -118,9 +119,16 @@ def show(
         print(equations.latex(rule))
         print()
     itemsize = 4 if dtype == "float32" else 8
-    print(f"# {rule.name}: {rule.source} {rule.url}".rstrip())
+    comment = "#" if engine else "%"
+    print(f"{comment} {rule.name}: {rule.source} {rule.url}".rstrip())
     moved = program.bytes_per_element(itemsize)
-    print(f"# a step in {dtype} moves {moved} bytes and does {program.operations} operations per element")
+    print(f"{comment} a step in {dtype} moves {moved} bytes and does {program.operations} operations per element")
+
+
+def _console() -> Console:
+    """Return the terminal; where none watches, one so wide that nothing is folded."""
+    console = Console()
+    return console if console.is_terminal else Console(width=10_000)
 
 
 def _one_of(option: str, value: str, allowed: tuple[str, ...]) -> None:
@@ -141,7 +149,7 @@ def data() -> None:
     for each in overview():
         table.add_row(each.name, each.title, each.licence, each.place)
         table.add_section()
-    Console().print(table)
+    _console().print(table)
 
 
 @app.command()
@@ -165,7 +173,9 @@ def bench(
         _one_of("--sizes", each, tuple(measure.SIZES))
     for each in chosen_rules:
         _one_of("--rules", each, tuple(TWINS))
-    console, progress = Console(width=150), Console(stderr=True)
+    if file is not None and not file.parent.is_dir():
+        raise ValueError(f"--json is {file}, and there is no folder {file.parent}")
+    console, progress = _console(), Console(stderr=True)
     steps = []
     for size in chosen_sizes:
         for rule_name in chosen_rules:
@@ -184,14 +194,27 @@ def bench(
 
 
 def main() -> None:
-    """Run the command line. What is wrong with the user's words or data ends it with one sentence and status 2."""
+    """Run the command line. What goes wrong ends it with one sentence and status 2; with `--traceback`, with that."""
+    traced = "--traceback" in sys.argv
+    if traced:
+        sys.argv.remove("--traceback")
     try:
         app()
-    except (ValueError, TypeError, ModuleNotFoundError, RuntimeError, OSError) as error:
-        if "--traceback" in sys.argv:
+    except Exception as error:
+        if traced:
             raise
-        print(f"steprule: {error}", file=sys.stderr)
+        print(f"steprule: {_told(error)}", file=sys.stderr)
         raise SystemExit(2) from None
+
+
+def _told(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    if isinstance(error, (ValueError, TypeError, RuntimeError, OSError, ModuleNotFoundError)):
+        return text
+    # Most likely a mistake in the user's file, and the frame that is nearest to it tells where.
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    place = "" if isinstance(error, SyntaxError) else f" ({last.filename}, line {last.lineno})"
+    return f"{type(error).__name__}: {text}{place}"
 
 
 if __name__ == "__main__":

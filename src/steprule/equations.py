@@ -41,13 +41,15 @@ def latex(rule: Rule) -> str:
     for value in program.line_values():
         if id(value) not in outputs and all(operand.operation == "symbol" for operand in value.operands):
             continue  # so short that it reads better in its place, though the loop computes it once
-        text = _Writer(names, symbols).write(value)[0]
+        text, rank = _Writer(names, symbols).write(value)
         if id(value) in outputs:
             name = outputs[id(value)]
             names[id(value)] = r"\Delta x_t" if name == "dx" else rf"{_word(name)}_t"
         else:
             helpers += 1
             names[id(value)] = f"u_{{{helpers},t}}"
+        if rank == _COMPARISON:
+            text = rf"\left({text}\right)"
         lines.append(f"{names[id(value)]} &= {text}")
     for name, value in program.outputs.items():
         left = r"\Delta x_t" if name == "dx" else rf"{_word(name)}_t"
@@ -89,7 +91,7 @@ class _Writer:
         if value.operation == "symbol":
             return self._symbols[value.name], _ATOM
         if value.operation == "number":
-            return _number(value.number), _ATOM if value.number >= 0 else _SUM
+            return _number(value.number)
         return self._operation(value)
 
     def _operation(self, value: Value) -> tuple[str, int]:
@@ -97,6 +99,9 @@ class _Writer:
         if operation in _SIGNS:
             rank = _SUM if operation in ("add", "subtract") else _COMPARISON
             right = rank + 1 if operation == "subtract" else rank
+            if operation == "add" and (self._negated(operands[1]) or operands[1].number < 0):
+                behind = self.write(operands[1])[0].removeprefix("-")
+                return f"{self._held(operands[0], rank)} - {behind}", rank
             return f"{self._held(operands[0], rank)} {_SIGNS[operation]} {self._held(operands[1], right)}", rank
         if operation == "negative":
             return f"-{self._held(operands[0], _PRODUCT)}", _SUM
@@ -148,9 +153,12 @@ class _Writer:
         return text if rank >= least else rf"\left({text}\right)"
 
 
-def _number(number: float) -> str:
+def _number(number: float) -> tuple[str, int]:
+    """Return the LaTeX of a number and how tightly it holds together."""
     text = f"{number:.12g}"
     mantissa, _, exponent = text.partition("e")
+    negative = _SUM if text.startswith("-") else None
     if not exponent:
-        return text.replace("inf", r"\infty")
-    return rf"10^{{{int(exponent)}}}" if mantissa == "1" else rf"{mantissa} \cdot 10^{{{int(exponent)}}}"
+        return text.replace("inf", r"\infty"), negative or _ATOM
+    power = rf"10^{{{int(exponent)}}}"
+    return (power, _POWER) if mantissa == "1" else (rf"{mantissa} \cdot {power}", negative or _PRODUCT)

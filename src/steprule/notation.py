@@ -28,7 +28,7 @@ _NAMESPACES: Final = {
 }
 
 
-def _namespace(operand: object) -> Any:
+def namespace_of(operand: object) -> Any:
     """Return the module whose `sqrt` takes `operand`, or None for a plain number."""
     if isinstance(operand, (bool, int, float)):
         return None
@@ -45,7 +45,7 @@ def _namespace(operand: object) -> Any:
 
 
 def _sign(number: float) -> float:
-    return math.nan if math.isnan(number) else float((number > 0) - (number < 0))
+    return math.nan if math.isnan(number) else 1.0 if number > 0 else -1.0 if number < 0 else 0.0
 
 
 def _sqrt(number: float) -> float:
@@ -69,17 +69,33 @@ def _call(name: str, on_numbers: Callable[..., float], *operands: Any) -> Any:
         trace = getattr(operand, "__steprule_trace__", None)
         if trace is not None:
             return trace(name, *operands)
-    lead = next((operand for operand in operands if _namespace(operand) is not None), None)
+    lead = next((operand for operand in operands if namespace_of(operand) is not None), None)
     if lead is None:
         return on_numbers(*operands)
-    namespace = _namespace(lead)
-    if namespace.__name__ == "torch" and name in ("maximum", "minimum"):
-        # torch takes no plain number here.
-        operands = tuple(
-            namespace.asarray(operand, dtype=lead.dtype, device=lead.device) if _namespace(operand) is None else operand
-            for operand in operands
-        )
+    if name == "where" and isinstance(operands[0], bool):
+        return operands[1] if operands[0] else operands[2]
+    namespace = namespace_of(lead)
+    if namespace.__name__ == "torch":
+        return _call_torch(namespace, name, lead, operands)
     return getattr(namespace, name)(*operands)
+
+
+def _call_torch(torch: Any, name: str, lead: Any, operands: tuple[Any, ...]) -> Any:
+    """Call torch's function, made to do as the other libraries' do."""
+    if name == "sign":
+        # torch.sign of NaN is 0.
+        return torch.where(lead == lead, torch.sign(lead), lead)
+    numbers = [place for place, each in enumerate(operands) if namespace_of(each) is None]
+    if name in ("maximum", "minimum"):
+        dtype = lead.dtype  # torch takes no plain number here
+    elif numbers == [1, 2]:
+        dtype = torch.float64  # of two plain numbers, torch's where makes float32, whatever their digits
+    else:
+        numbers = []
+    made = list(operands)
+    for place in numbers:
+        made[place] = torch.asarray(operands[place], dtype=dtype, device=lead.device)
+    return getattr(torch, name)(*made)
 
 
 def sqrt(x: Any) -> Any:

@@ -9,6 +9,7 @@ multiplication by its reciprocal, itself such a value: Adam's two bias correctio
 
 from __future__ import annotations
 
+import collections
 import functools
 import math
 from collections.abc import Callable, Mapping
@@ -22,6 +23,9 @@ from .around import PLAIN, Around
 from .specification import Rule
 
 __all__ = ["Program", "Value", "expression", "lower"]
+
+# Brackets within brackets, more than anybody reads, and fewer than Python's parser takes.
+_DEEPEST: Final = 40
 
 _COMPARISONS: Final = ("less", "less_equal", "greater", "greater_equal", "equal", "not_equal")
 
@@ -144,12 +148,12 @@ class _Trace:
 
     def apply(self, operation: str, *operands: Any) -> Value:
         values = tuple(self.operand(operand) for operand in operands)
-        values = tuple(
-            self.apply("where", value, 1.0, 0.0)
-            if value.varies and value.operation in _COMPARISONS and (operation, place) != ("where", 0)
-            else value
-            for place, value in enumerate(values)
-        )
+        for place, value in enumerate(values):
+            if value.operation in _COMPARISONS and (operation, place) != ("where", 0):
+                # Libraries do not agree on what a sum of truths is.
+                raise TypeError(
+                    "a rule counts with a comparison, which is a condition; where(condition, 1.0, 0.0) makes a number of it"
+                )
         if operation == "power" and values[0].varies and values[1].operation == "number":
             exponent = values[1].number
             if exponent in (1.0, 2.0, 3.0, 4.0):
@@ -222,32 +226,36 @@ class Program:
         """A function of `t` and the hyperparameters (floats, by keyword) that returns the value of each of `scalars`."""
         listed = "".join(f"{expression(scalar)}, " for scalar in self.scalars)
         source = f"def fold(*, t, {', '.join(self.hyperparameters)}):\n    return ({listed})\n"
-        scope = {name: getattr(notation, name) for name in notation.__all__} | {"inf": math.inf, "nan": math.nan}
+        scope = {name: getattr(notation, name) for name in notation.__all__}
         exec(compile(source, f"<scalars of {self.title}>", "exec"), scope)
         fold = scope["fold"]
 
         def safe(**scalars: float) -> tuple[float, ...]:
             try:
-                return fold(**scalars)  # type: ignore[no-any-return]
+                found: tuple[float | complex, ...] = fold(**scalars)
             except ArithmeticError:
-                # Python refuses to divide by zero or to overflow; an array would hold inf or NaN, as NumPy's numbers do.
+                found = (0j,)
+            if complex in map(type, found):
+                # Python refuses to divide by zero or to overflow, and leaves the real numbers where a root has none;
+                # an array would hold inf or NaN, as NumPy's numbers do.
                 with np.errstate(all="ignore"):
-                    return fold(**{name: np.float64(value) for name, value in scalars.items()})  # type: ignore[no-any-return]
+                    found = fold(**{name: np.float64(value) for name, value in scalars.items()})
+            return found  # type: ignore[return-value]  # no complex is left
 
         return safe
 
     def line_values(self) -> list[Value]:
-        """Return the values that deserve a line of their own: outputs, what the rule names, and what is used twice."""
-        uses: dict[int, int] = {}
-        ordered = self.values()
+        """Return the values that deserve a line of their own: outputs, what the rule names, what is used twice or deep."""
+        ordered = [value for value in self.values() if value.operation != "symbol"]
+        uses = collections.Counter(id(operand) for value in ordered for operand in value.operands)
+        depth: dict[int, int] = {}
+        lines = []
         for value in ordered:
-            for operand in value.operands:
-                uses[id(operand)] = uses.get(id(operand), 0) + 1
-        return [
-            value
-            for value in ordered
-            if value.operation != "symbol" and (id(value) in self.names or uses.get(id(value), 0) > 1)
-        ]
+            depth[id(value)] = 1 + max((depth.get(id(operand), 0) for operand in value.operands), default=0)
+            if id(value) in self.names or uses[id(value)] > 1 or depth[id(value)] > _DEEPEST:
+                depth[id(value)] = 0
+                lines.append(value)
+        return lines
 
 
 _PYTHON: Final = {
@@ -271,14 +279,23 @@ def expression(value: Value, names: Mapping[int, str] | None = None) -> str:
     return _expression(value, names or {})[0]
 
 
+def _literal(number: float) -> str:
+    """Return a number as Python reads it, without help from any name."""
+    if math.isnan(number):
+        return "(1e999 - 1e999)"
+    if math.isinf(number):
+        return "1e999" if number > 0 else "(-1e999)"
+    text = repr(number) if str(number) == "-0.0" else repr(number).removesuffix(".0")
+    return f"({text})" if text.startswith("-") else text
+
+
 def _expression(value: Value, names: Mapping[int, str]) -> tuple[str, int]:
     if id(value) in names:
         return names[id(value)], 9
     if value.operation == "symbol":
         return value.name, 9
     if value.operation == "number":
-        text = repr(value.number).removesuffix(".0")
-        return (f"({text})" if text.startswith("-") and text != "-0" else text.replace("-0", "-0.0")), 9
+        return _literal(value.number), 9
     parts = [_expression(operand, names) for operand in value.operands]
     if value.operation not in _PYTHON:
         return f"{value.operation}({', '.join(text for text, _ in parts)})", 9

@@ -7,6 +7,7 @@ from typing import Any
 
 from . import around
 from .around import Around
+from .notation import namespace_of
 from .specification import Rule
 
 __all__ = ["init", "step"]
@@ -14,7 +15,7 @@ __all__ = ["init", "step"]
 
 def init(rule: Rule, x: Any) -> dict[str, Any]:
     """Return the state that `rule` starts with for the parameter `x`: `step` 0, and each slot an array like `x`."""
-    return {"step": 0} | {slot: 0 * x + initial for slot, initial in rule.slots.items()}
+    return {"step": 0} | {slot: _filled(x, initial) for slot, initial in rule.slots.items()}
 
 
 def step(
@@ -46,4 +47,20 @@ def step(
             raise TypeError(f"rule {rule.name} takes {name}, and none was given")
     form = Around.of(values, decoupled=decoupled_weight_decay, maximize=maximize)
     new_x, slots, _ = around.step(rule, form, given, state, values)
-    return new_x, {"step": t} | slots
+    return _as(new_x, x), {"step": t} | {name: _as(value, x) for name, value in slots.items()}
+
+
+def _filled(x: Any, value: float) -> Any:
+    namespace = namespace_of(x)
+    return value if namespace is None else namespace.zeros_like(x) + value
+
+
+def _as(value: Any, x: Any) -> Any:
+    """Return what a rule has made as an array of the type of `x`, also where it is a plain number or has widened."""
+    if namespace_of(x) is None:
+        return value
+    if namespace_of(value) is None:
+        return _filled(x, value)
+    if value.dtype == x.dtype:
+        return value
+    return value.astype(x.dtype) if hasattr(value, "astype") else value.to(x.dtype)

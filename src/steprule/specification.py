@@ -16,7 +16,7 @@ import inspect
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Final, get_type_hints, overload
+from typing import Annotated, Any, Final, overload
 
 from . import notation
 
@@ -74,9 +74,16 @@ class Hyperparameter:
 
         Raises `TypeError` if it is no real number and `ValueError` if it is outside the range, NaN or infinite.
         """
-        if isinstance(value, bool) or not hasattr(value, "__float__"):
-            raise TypeError(f"{self.name} is {value!r}, a {type(value).__name__}; allowed is a number in {self.range}")
-        number = float(value)
+        said = f"{self.name} is {value!r}, a {type(value).__name__}; allowed is a number in {self.range}"
+        # NumPy's truths, like Python's, are numbers to float() and none to us.
+        if type(value).__name__.startswith("bool") or not hasattr(value, "__float__"):
+            raise TypeError(said)
+        try:
+            number = float(value)
+        except OverflowError:
+            raise ValueError(f"{self.name} is beyond the numbers of float64; allowed is one in {self.range}") from None
+        except (TypeError, ValueError, RuntimeError):
+            raise TypeError(said) from None
         if number not in self.range:
             raise ValueError(f"{self.name} is {number!r}; allowed is a number in {self.range}")
         return number
@@ -99,9 +106,8 @@ class Rule:
         positional = [p for p in parameters if p.kind is not p.KEYWORD_ONLY]
         self.inputs: Final = tuple(p.name for p in positional if p.default is p.empty)
         self.slots: Final[Mapping[str, float]] = {p.name: p.default for p in positional if p.default is not p.empty}
-        hints = get_type_hints(function, include_extras=True)
         self.hyperparameters: Final[Mapping[str, Hyperparameter]] = {
-            p.name: _hyperparameter(self.name, p, hints.get(p.name)) for p in parameters if p.kind is p.KEYWORD_ONLY
+            p.name: _hyperparameter(function, p) for p in parameters if p.kind is p.KEYWORD_ONLY
         }
         _check(self)
 
@@ -126,7 +132,10 @@ def _refuse_variadic(name: str, parameters: Any) -> None:
             )
 
 
-def _hyperparameter(rule_name: str, parameter: inspect.Parameter, hint: Any) -> Hyperparameter:
+def _hyperparameter(function: Callable[..., Any], parameter: inspect.Parameter) -> Hyperparameter:
+    hint = parameter.annotation
+    if isinstance(hint, str):  # as under `from __future__ import annotations`
+        hint = eval(hint, function.__globals__)
     allowed = next((entry for entry in getattr(hint, "__metadata__", ()) if isinstance(entry, Range)), Range())
     bare = Hyperparameter(parameter.name, allowed, None)
     if parameter.default is parameter.empty:
@@ -134,7 +143,7 @@ def _hyperparameter(rule_name: str, parameter: inspect.Parameter, hint: Any) -> 
     try:
         return Hyperparameter(parameter.name, allowed, bare.validated(parameter.default))
     except (TypeError, ValueError) as error:
-        raise type(error)(f"rule {rule_name}: the default of {error}") from None
+        raise type(error)(f"rule {function.__name__}: the default of {error}") from None
 
 
 def _check(made: Rule) -> None:

@@ -15,7 +15,7 @@ from steprule.kernels.cpu import CHUNK
 from . import users_rules
 from .tolerances import rounded
 
-__all__ = ["FORMS", "KNOWN_FAILURES", "RULES", "SHAPES", "Form", "gradients", "hyper", "parameters"]
+__all__ = ["FORMS", "RULES", "SHAPES", "Form", "gradients", "hyper", "parameters"]
 
 Arrays = list[NDArray[np.float64]]
 
@@ -93,20 +93,3 @@ def gradients(shapes: list[tuple[int, ...]], dtype: str, steps: int, *, non_fini
             with np.errstate(invalid="ignore"):  # inf times 0
                 arrays.append(rounded(rng.standard_normal(shape) * scale, dtype))
         yield arrays
-
-
-_SIGN_OF_NAN: Final = "torch.sign(NaN) is 0, and steprule.notation.sign promises NaN"
-
-KNOWN_FAILURES: Final[Mapping[tuple[str, str, str, str], str]] = {
-    **{
-        ("reference on NumPy", "float64", rule, "0-dim"): "steprule.notation.sign refuses NumPy's float64 scalars"
-        for rule in ("yogi", "lion")
-    },
-    **{
-        (engine, dtype, "lion", "non-finite"): _SIGN_OF_NAN
-        for engine in ("reference on torch", "steprule.torch, plain")
-        for dtype in ("float32", "float64")
-    },
-    **{("steprule.torch, lower types", dtype, "lion", "non-finite"): _SIGN_OF_NAN for dtype in ("bfloat16", "float16")},
-}
-"""By engine, dtype, rule, and shape or kind of gradient: what is wrong and not mended yet."""

@@ -96,7 +96,7 @@ class _Kernel:
             | {name: np.full(x.shape, initial, dtype) for name, initial in rule.slots.items()}
             for x in start
         ]
-        addresses = [[arrays[name].ctypes.data for name in self._program.inputs] for arrays in self._arrays]
+        addresses = [[arrays[name].ctypes.data for name in self._program.arrays] for arrays in self._arrays]
         self._table = cpu.Table(np.array(addresses), [x.size for x in start])
 
     def step(self, grads: Arrays) -> None:

@@ -14,7 +14,7 @@ import torch
 
 from steprule.around import Around, validated
 from tests.conformance import rounding
-from tests.conformance.cases import FORMS, KNOWN_FAILURES, RULES, SHAPES, Form, gradients, hyper, parameters
+from tests.conformance.cases import FORMS, RULES, SHAPES, Form, gradients, hyper, parameters
 from tests.conformance.engines import ENGINES, initial
 from tests.conformance.tolerances import ROUNDINGS, ROUNDINGS_OF_RULE
 
@@ -23,16 +23,12 @@ STEPS = 4
 
 def _cases(kinds: list[str] | None = None) -> list[object]:
     return [
-        pytest.param(name, dtype, rule, kind, id=f"{name}-{dtype}-{rule}-{kind}", marks=_marks(name, dtype, rule, kind))
+        pytest.param(name, dtype, rule, kind, id=f"{name}-{dtype}-{rule}-{kind}")
         for name, engine in ENGINES.items()
         for dtype in engine.dtypes
         for rule in RULES
         for kind in kinds or engine.shapes
     ]
-
-
-def _marks(*case: str) -> list[pytest.MarkDecorator]:
-    return [pytest.mark.xfail(reason=KNOWN_FAILURES[case])] if case in KNOWN_FAILURES else []
 
 
 def _agrees(name: str, dtype: str, rule_name: str, form: Form, shapes: list, *, non_finite: bool) -> None:

@@ -15,7 +15,9 @@ import pytest
 from steprule import NonNegative, Real, Rule, around, reference, rule, rules
 from steprule.kernels import cpu
 from steprule.kernels.cpu import CHUNK
+from steprule.notation import maximum, minimum, sign, sqrt, where
 from steprule.program import Program, lower
+from tests.conformance.cases import RULES
 
 VALUES = {"sgd": {"lr": 0.1}, "momentum": {"lr": 0.1}, "nesterov": {"lr": 0.1}}
 
@@ -30,8 +32,8 @@ def arrays_of(each: Rule, sizes: list[int], dtype: str = "float64", seed: int = 
 
 
 def table_of(program: Program, tensors: list[dict[str, Any]]) -> cpu.Table:
-    addresses = [[arrays[name].ctypes.data for name in program.inputs] for arrays in tensors]
-    pointers = np.array(addresses, np.int64).reshape(len(tensors), len(program.inputs))
+    addresses = [[arrays[name].ctypes.data for name in program.arrays] for arrays in tensors]
+    pointers = np.array(addresses, np.int64).reshape(len(tensors), len(program.arrays))
     return cpu.Table(pointers, [len(each["x"]) for each in tensors])
 
 
@@ -123,25 +125,20 @@ def test_any_number_of_threads_gives_the_same_bits(name: str):
 @pytest.mark.parametrize("threads", [1, 2])
 def test_several_python_threads_step_at_once(threads: int):
     sizes = [2 * CHUNK + 1, 100]
-    tensors = [arrays_of(rules.adam, sizes, seed=seed) for seed in range(4)]
-    wanted = [[expected(rules.adam, arrays, steps=20) for arrays in mine] for mine in tensors]
+    tensors = [arrays_of(rules.adadelta, sizes, seed=seed) for seed in range(4)]
+    wanted = [[expected(rules.adadelta, arrays, steps=20) for arrays in mine] for mine in tensors]
     together = threading.Barrier(4)
 
     def train(mine: list[dict[str, Any]]) -> None:
         together.wait()
-        stepped(rules.adam, mine, threads, steps=20)
+        stepped(rules.adadelta, mine, threads, steps=20)
 
-    # Alone first, so that Adam's reciprocals stand in the expectation too.
-    alone = [arrays_of(rules.adam, sizes, seed=seed) for seed in range(4)]
-    for mine in alone:
-        stepped(rules.adam, mine, 1, steps=20)
     workers = [threading.Thread(target=train, args=(mine,)) for mine in tensors]
     for worker in workers:
         worker.start()
     for worker in workers:
         worker.join()
-    assert all(equal(a, b) for mine, others in zip(tensors, alone, strict=True) for a, b in zip(mine, others, strict=True))
-    assert all(np.allclose(a["x"], b["x"]) for mine, others in zip(tensors, wanted, strict=True) for a, b in zip(mine, others))
+    assert all(all(map(equal, mine, others)) for mine, others in zip(tensors, wanted, strict=True))
 
 
 def test_the_gradient_may_be_the_parameter_itself():
@@ -190,7 +187,6 @@ def test_a_slot_may_be_set_to_a_number_or_to_a_comparison():
     assert tensors[0]["up"].tolist() == (tensors[0]["g"] > 0).astype(float).tolist()
 
 
-@pytest.mark.xfail(reason="only what is read has an address in the table", raises=KeyError)
 def test_a_slot_may_be_written_without_being_read():
     @rule
     def remembers(g, last=0.0):
@@ -211,13 +207,18 @@ _CLASH = "the kernel's own names are taken from its templates, in which these do
         *("fields", "launch", "claim", "carray", "cfunc", "njit", "len", "v", "a", "b", "condition", "ZERO"),
         *("ONE", "CACHE", "sqrt_", "x_", "x_at", "g_at", "dx", "new_x", "c1", "c2", "v1", "float32_at"),
         *("int64_at", "self", "numba", "steprule", "True_", "lr_", "math"),
-        *(pytest.param(name, marks=pytest.mark.xfail(reason=_CLASH)) for name in ("i", "range", "float64", "float64_at")),
+        *(
+            pytest.param(name, marks=pytest.mark.xfail(reason=_CLASH))
+            for name in ("i", "range", "float64", "float64_at")
+        ),
     ],
 )
 def test_users_names_do_not_meet_the_kernels(name: str, tmp_path, monkeypatch):
     monkeypatch.setenv("STEPRULE_CACHE", str(tmp_path))
     scope: dict[str, Any] = {}
-    text = f"def named(g, {name}=0.5, {name}_at=2.0, *, {name}_=3.0): return -g * {name} * {name}_, {name} + g, -{name}_at"
+    text = (
+        f"def named(g, {name}=0.5, {name}_at=2.0, *, {name}_=3.0): return -g * {name} * {name}_, {name} + g, -{name}_at"
+    )
     exec(text, scope)
     each = rule(scope["named"])
     tensors = arrays_of(each, [5])
@@ -259,9 +260,16 @@ def _module(source: str) -> ModuleType:
     return module
 
 
-@pytest.mark.parametrize("name", rules.ALL)
-def test_no_float32_kernel_computes_in_float64(name: str):
-    module = _module(cpu.source(lower(rules.ALL[name], around.Around("coupled")), "float32"))
+@rule
+def every_function(g, x, t, mean=0.5, *, rate: Real = 0.1, power: Real = 1.5):
+    """A rule of all that the notation has, numbers of its own among it."""
+    mean = maximum(minimum(abs(g), 2.5), sign(mean) * 0.1) + (g > 0.3) + sqrt(abs(x)) ** power
+    return -rate / t * where(g <= mean, g, 0.7) + 1 / (abs(x) + 3), mean
+
+
+@pytest.mark.parametrize("each", [*RULES.values(), every_function], ids=lambda each: each.name)
+def test_no_float32_kernel_computes_in_float64(each: Rule):
+    module = _module(cpu.source(lower(each, around.Around("coupled")), "float32"))
     code = module.step.inspect_llvm()
     assert "float" in code
     assert "double" not in code
@@ -269,7 +277,9 @@ def test_no_float32_kernel_computes_in_float64(name: str):
 
 def test_the_source_says_what_a_step_costs():
     source = cpu.source(lower(rules.adadelta), "float32")
-    assert source.startswith('"""One float32 step of adadelta, made by steprule: 28 bytes, 17 operations per element."""')
+    assert source.startswith(
+        '"""One float32 step of adadelta, made by steprule: 28 bytes, 17 operations per element."""'
+    )
     assert "c1 = scalars[row + 1]  # 1 - rho" in source
     assert "new_square_avg = rho * square_avg + c1 * (g * g)" in source
 
@@ -282,7 +292,9 @@ def test_the_source_is_the_same_in_every_process():
     )
     seeds = ("0", "1")
     runs = [
-        subprocess.run([sys.executable, "-c", code], env=os.environ | {"PYTHONHASHSEED": seed}, capture_output=True, check=True)
+        subprocess.run(
+            [sys.executable, "-c", code], env=os.environ | {"PYTHONHASHSEED": seed}, capture_output=True, check=True
+        )
         for seed in seeds
     ]
     assert runs[0].stdout == runs[1].stdout

@@ -24,7 +24,7 @@ __all__ = ["EPOCHS", "STEPS", "named"]
 
 EPOCHS = 3
 STEPS = 7  # of an epoch: six batches of 8 and one of 2
-ENDLESS = 60.0
+ENDLESS = 600.0
 
 if os.environ.get("SMALL_TALKS"):
     print("a user's file may print when it is loaded")

@@ -15,6 +15,7 @@ from tests.lab.processes import alive, children, gone, kill, soon
 
 from steprule import rules
 from steprule.lab import Epoch
+from steprule.lab.machine import available_cores
 from steprule.lab.training import train
 from steprule.lab.workers import (
     WORKER_VARIABLE,
@@ -23,7 +24,6 @@ from steprule.lab.workers import (
     Measured,
     Started,
     Task,
-    available_cores,
     environment,
     run,
     share_threads,
@@ -170,9 +170,13 @@ def test_what_goes_through_the_standard_streams_does_no_harm(problem: Callable[[
 
 
 def test_closing_ends_the_processes_in_the_midst_of_a_trial() -> None:
+    before = set(children(os.getpid()))
     going = run(small.named(small.endless), tasks(2), 2)
     assert next(going) == Started(0)
-    assert len(children(os.getpid())) >= 2
+    workers = set(children(os.getpid())) - before
+    assert len(workers) == 2
+    # In sessions of their own: the terminal's Ctrl-C is for the process that keeps the results.
+    assert os.getsid(0) not in map(os.getsid, workers)
     going.close()  # type: ignore[attr-defined]  # a generator
 
 
@@ -191,6 +195,7 @@ for event in run(small.named(small.endless), tasks(4), 2):
 def test_workers_end_when_their_parent_is_killed(moment: str) -> None:
     parent = subprocess.Popen([sys.executable, "-c", PARENT], cwd=ROOT, stdout=subprocess.PIPE, text=True)
     assert parent.stdout is not None
+    workers: list[int] = []
     try:
         while parent.stdout.readline().strip() != moment:
             assert parent.poll() is None
@@ -201,7 +206,11 @@ def test_workers_end_when_their_parent_is_killed(moment: str) -> None:
         kill(parent.pid)
         parent.wait()
         parent.stdout.close()
-    soon(lambda: gone(workers))
+    try:
+        soon(lambda: gone(workers))
+    finally:
+        for worker in workers:
+            kill(worker)
 
 
 @pytest.mark.parametrize("jobs", [1, 2])

@@ -16,7 +16,6 @@ from tests.conformance.tolerances import ROUNDINGS, rounded
 __all__ = ["checked_step", "parameter", "paths"]
 
 
-
 def parameter(*shape: int, dtype: torch.dtype = torch.float64, grad: bool = True, seed: int = 0) -> torch.nn.Parameter:
     """Return a parameter of random numbers, with a gradient of random numbers where `grad` says so."""
     generator = torch.Generator().manual_seed(seed)

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from steprule import Decay, NonNegative, Real, rule, rules
 from steprule import torch as ours
@@ -37,9 +38,12 @@ SIGNATURES = {
     "Momentum": "(params, lr, rho=0.9, weight_decay=0.0, *, decoupled_weight_decay=False, maximize=False)",
     "Nesterov": "(params, lr, rho=0.9, weight_decay=0.0, *, decoupled_weight_decay=False, maximize=False)",
     "Adagrad": "(params, lr=0.01, eps=1e-07, weight_decay=0.0, *, decoupled_weight_decay=False, maximize=False)",
-    "RMSProp": "(params, lr=0.001, rho=0.9, eps=1e-06, weight_decay=0.0, *, decoupled_weight_decay=False, maximize=False)",
+    "RMSProp": (
+        "(params, lr=0.001, rho=0.9, eps=1e-06, weight_decay=0.0, *, decoupled_weight_decay=False, maximize=False)"
+    ),
     "RMSPropNesterov": (
-        "(params, lr=0.001, rho=0.9, alpha=0.9, eps=1e-06, weight_decay=0.0, *, decoupled_weight_decay=False, maximize=False)"
+        "(params, lr=0.001, rho=0.9, alpha=0.9, eps=1e-06, weight_decay=0.0, *, decoupled_weight_decay=False, "
+        "maximize=False)"
     ),
     "Adadelta": "(params, lr=1.0, rho=0.95, eps=1e-06, weight_decay=0.0, *, decoupled_weight_decay=False, maximize=False)",
     "Adam": (
@@ -97,7 +101,9 @@ def test_the_same_rule_gives_the_same_class():
 
 
 def test_a_default_that_is_no_hyperparameter_is_refused():
-    with pytest.raises(TypeError, match=r"^Adam has no hyperparameter 'beta' to give a default; it has: lr, beta1, beta2"):
+    with pytest.raises(
+        TypeError, match=r"^Adam has no hyperparameter 'beta' to give a default; it has: lr, beta1, beta2"
+    ):
         optimizer(rules.adam, beta=0.5)
 
 
@@ -111,7 +117,9 @@ def test_a_rule_of_what_torch_does_not_know_is_refused():
     def curved(g, h, g2):
         return -g / h * g2
 
-    with pytest.raises(TypeError, match=r"^rule curved takes h, g2; an optimizer of steprule\.torch supplies g, x and t$"):
+    with pytest.raises(
+        TypeError, match=r"^rule curved takes h, g2; an optimizer of steprule\.torch supplies g, x and t$"
+    ):
         optimizer(curved)
 
 
@@ -119,7 +127,9 @@ def test_a_rule_of_what_torch_does_not_know_is_refused():
 def test_a_hyperparameter_must_not_be_called_as_an_option_of_every_optimizer_is(taken: str):
     scope: dict[str, Any] = {}
     exec(f"def odd(g, *, {taken}=0.5): return -g", scope)
-    with pytest.raises(TypeError, match=f"^rule odd has a hyperparameter '{taken}', which has a meaning in every optimizer$"):
+    with pytest.raises(
+        TypeError, match=f"^rule odd has a hyperparameter '{taken}', which has a meaning in every optimizer$"
+    ):
         optimizer(rule(scope["odd"]))
 
 
@@ -134,7 +144,6 @@ def test_a_value_without_default_behind_one_with_default_is_given_by_name():
         optimizer(late)([parameter(3)])
 
 
-@pytest.mark.xfail(reason="only every other one is made keyword-only", raises=ValueError)
 def test_two_values_without_default_are_given_by_name():
     @rule
     def later(g, *, theta: Decay = 0.7, kappa: Real, phi: NonNegative):
@@ -144,7 +153,9 @@ def test_two_values_without_default_are_given_by_name():
 
 
 def test_the_base_class_has_no_rule():
-    with pytest.raises(TypeError, match=r"^RuleOptimizer has no rule; steprule\.torch\.optimizer\(rule\) makes a class"):
+    with pytest.raises(
+        TypeError, match=r"^RuleOptimizer has no rule; steprule\.torch\.optimizer\(rule\) makes a class"
+    ):
         RuleOptimizer([parameter(2)])
 
 
@@ -288,7 +299,6 @@ def test_a_parameter_may_leave_a_group():
     assert torch.equal(params[1], kept)
 
 
-@pytest.mark.xfail(reason="a plan compares all groups' parameters in one row, without the borders between groups")
 def test_a_parameter_may_change_its_group():
     params = [parameter(3), parameter(4), parameter(5)]
     opt = ours.SGD([{"params": params[:2], "lr": 0.5}, {"params": params[2:], "lr": 0.125}])
@@ -361,7 +371,6 @@ def test_zero_grad(name: str, set_to_none: bool):
     checked_step(opt)
 
 
-@pytest.mark.xfail(reason="a plan holds the gradients of its last step")
 def test_gradients_that_were_set_to_none_free_their_memory():
     each = parameter(3)
     opt = ours.Adadelta([each])
@@ -375,11 +384,13 @@ def test_hooks_run_around_a_step():
     each = parameter(3)
     opt = ours.Adadelta([each])
     seen = []
-    pre = opt.register_step_pre_hook(lambda hooked, args, kwargs: seen.append(("pre", hooked is opt, float(each[0]))))
-    post = opt.register_step_post_hook(lambda hooked, args, kwargs: seen.append(("post", hooked is opt, float(each[0]))))
-    start = float(each[0])
+    pre = opt.register_step_pre_hook(lambda hooked, *_: seen.append(("pre", hooked is opt, each.detach().clone())))
+    post = opt.register_step_post_hook(lambda hooked, *_: seen.append(("post", hooked is opt, each.detach().clone())))
+    start = each.detach().clone()
     opt.step()
-    assert seen == [("pre", True, start), ("post", True, float(each[0]))]
+    assert [what[:2] for what in seen] == [("pre", True), ("post", True)]
+    assert torch.equal(seen[0][2], start)
+    assert torch.equal(seen[1][2], each)
     pre.remove()
     post.remove()
     opt.step()
@@ -388,7 +399,7 @@ def test_hooks_run_around_a_step():
 
 def test_hooks_of_all_optimizers_run_too():
     seen = []
-    handle = torch.optim.optimizer.register_optimizer_step_pre_hook(lambda *hooked: seen.append(hooked[0]))
+    handle = register_optimizer_step_pre_hook(lambda *hooked: seen.append(hooked[0]))
     try:
         opt = optimizer(users_rules.lion)([parameter(3)])
         opt.step()
@@ -397,10 +408,10 @@ def test_hooks_of_all_optimizers_run_too():
     assert seen == [opt]
 
 
-def test_a_hook_may_change_the_gradients():
+def test_a_hook_may_take_a_gradient_away():
     each = parameter(3)
     opt = ours.SGD([each], lr=1.0)
-    opt.register_step_pre_hook(lambda *_: each.grad.zero_())
+    opt.register_step_pre_hook(lambda *_: setattr(each, "grad", None))
     before = each.detach().clone()
     opt.step()
     assert torch.equal(each, before)
@@ -495,9 +506,7 @@ def _refused(each: torch.nn.Parameter) -> str:
 def test_complex_parameters_are_refused():
     each = torch.nn.Parameter(torch.ones(2, 3, dtype=torch.complex64))
     each.grad = torch.ones(2, 3, dtype=torch.complex64)
-    assert _refused(each) == (
-        "a parameter of shape (2, 3) is torch.complex64; allowed are real floating-point types"
-    )
+    assert _refused(each) == ("a parameter of shape (2, 3) is torch.complex64; allowed are real floating-point types")
 
 
 def test_integers_are_refused():
@@ -562,6 +571,17 @@ def test_a_rule_with_a_decay_of_its_own():
     assert str(inspect.signature(type(opt))) == (
         "(params, lr=0.25, weight_decay=-0.5, *, decoupled_weight_decay=False, maximize=False)"
     )
+    for _ in range(2):
+        checked_step(opt)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_a_rule_that_writes_a_slot_without_reading_it(dtype: torch.dtype):
+    @rule
+    def remembers(g, last=0.0):
+        return -g, g
+
+    opt = optimizer(remembers)([parameter(3, dtype=dtype)])
     for _ in range(2):
         checked_step(opt)
 

@@ -12,6 +12,7 @@ from rich.table import Table
 import torch
 
 from .. import __version__
+from ..lab import machine
 from .steps import StepBench
 from .timing import Times
 
@@ -97,6 +98,8 @@ def as_json(steps: Sequence[StepBench], first: Mapping[str, Times], epoch: Mappi
             "steprule": __version__,
             "torch": str(torch.__version__),
             "python": platform.python_version(),
+            "processor": machine.processor(),
+            "cores": machine.available_cores(),
             "threads": torch.get_num_threads(),
             "vectors": torch.backends.cpu.get_cpu_capability(),
         },

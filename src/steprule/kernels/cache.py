@@ -40,16 +40,17 @@ def compiled(name: str, source: str) -> int:
             _remove(path)
             return _from_disk(path, source)
     except Exception as error:  # whatever is wrong with a cache, it must not stop a training run
+        module = ModuleType(path.stem)
+        setattr(module, _FLAG, False)
+        # Where the fault is the source's own, this raises it.
+        exec(compile(source, f"<steprule {name}>", "exec"), module.__dict__)
+        _modules.append(module)
         warnings.warn(
             f"the kernel of {name} cannot be kept in {path.parent} ({error}), so that each process compiles it anew; "
             "STEPRULE_CACHE can name another folder",
             RuntimeWarning,
             stacklevel=2,
         )
-        module = ModuleType(path.stem)
-        setattr(module, _FLAG, False)
-        exec(compile(source, f"<steprule {name}>", "exec"), module.__dict__)
-        _modules.append(module)
         return module.step.address  # type: ignore[no-any-return]
 
 

@@ -14,6 +14,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from .. import notation
 from ..program import Program, Value, expression
 from . import team
 from .cache import compiled
@@ -61,7 +62,9 @@ _HELPERS: Final = {
 }
 
 # Every name that a generated module uses for itself.
-_TAKEN: Final = frozenset(re.findall(r"[A-Za-z_]\w*", _HEADER + "".join(_HELPERS.values())))
+_TAKEN: Final = frozenset(re.findall(r"[A-Za-z_]\w*", _HEADER + "".join(_HELPERS.values()))) | {
+    *("i", "range", "abs", "float32", "float64", "float32_at", "float64_at", *notation.__all__)
+}
 
 
 def source(program: Program, real: str) -> str:

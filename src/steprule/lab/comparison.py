@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import platform
-import shutil
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -15,8 +14,10 @@ from typing import Any, Protocol
 import torch
 
 from .. import __version__
+from ..program import lower
 from ..specification import Rule
-from . import named, workers
+from ..torch import optimizer
+from . import machine, named, workers
 from .grids import RATES, find_rule, grids, settings
 from .problem import Problem, find_problem
 from .results import Comparison, Epoch, Outcome, Run, Trial
@@ -71,16 +72,22 @@ def compare(
     `RuntimeError` where the problem cannot be made in a worker.
     """
     started, clock = datetime.now(timezone.utc), time.monotonic()
+    if isinstance(rules, (str, Rule)) or not all(isinstance(rule, (str, Rule)) for rule in rules):
+        raise TypeError(f"rules is {rules!r}; allowed is a list of rules and names of rules")
+    if not isinstance(problem, str) and not callable(problem):
+        raise TypeError(f"problem is {problem!r}; allowed is a name, or a function that returns a Problem")
     make = find_problem(problem) if isinstance(problem, str) else problem
     made = make()
     if not isinstance(made, Problem):
         raise TypeError(f"{problem} returned a {type(made).__name__}; allowed is a steprule.lab.Problem")
     chosen = [find_rule(rule) if isinstance(rule, str) else rule for rule in rules]
     epochs = made.epochs if epochs is None else epochs
-    jobs = workers.available_cores() if jobs is None else jobs
+    jobs = machine.available_cores() if jobs is None else jobs
     for name, value in {"rules": len(chosen), "epochs": epochs, "seeds": seeds, "jobs": jobs}.items():
-        if value < 1:
-            raise ValueError(f"{name} is {value}; allowed is a whole number from 1")
+        if not isinstance(value, int) or value < 1:
+            raise ValueError(f"{name} is {value!r}; allowed is a whole number from 1")
+    for rule in chosen:
+        optimizer(rule), lower(rule)  # what no trial can use is told before any starts
     tried = grids(chosen, rates, grid)
     keys = _keys(_name(problem, make), make, chosen, tried, seeds, epochs)
     store = _store(Path(out), fresh=fresh)
@@ -130,7 +137,6 @@ def _store(out: Path, *, fresh: bool) -> Store:
     if fresh:
         for suffix in ("", "-wal", "-shm"):
             Path(f"{path}{suffix}").unlink(missing_ok=True)
-        shutil.rmtree(out / "figures", ignore_errors=True)
     return Store(path)
 
 
@@ -169,22 +175,13 @@ def _command() -> str:
 
 def _machine(jobs: int) -> dict[str, str]:
     return {
-        "processor": _processor(),
-        "cores": str(workers.available_cores()),
+        "processor": machine.processor(),
+        "cores": str(machine.available_cores()),
         "processes": f"{jobs}, each with {workers.share_threads(jobs)} threads"
         if workers.share_threads(jobs) > 1
         else f"{jobs}",
         "system": f"{platform.system()} {platform.release()}",
     }
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    named_models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return named_models[0] if named_models else platform.processor() or platform.machine()
 
 
 def _versions() -> dict[str, str]:

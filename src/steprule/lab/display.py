@@ -59,9 +59,11 @@ class Display:
     def begin(self, problem: Problem, trials: int, epochs: int, kept: int, jobs: int) -> None:
         self._metric, self._epochs, self._total = problem.metric, epochs, trials * epochs
         self._began = self._printed = time.monotonic()
-        word = "process" if jobs == 1 else "processes"
-        self._console.print(f"{problem.name}: {trials} trials of {epochs} epochs in {jobs} {word}", end="")
-        self._console.print(f"; {kept} are finished already" if kept else "", highlight=False)
+        processes = f"{jobs} process" if jobs == 1 else f"{jobs} processes"
+        text = f"{problem.name}: {_counted(trials, 'trial')} of {_counted(epochs, 'epoch')} in {processes}"
+        if kept:
+            text += f"; {kept} {'is' if kept == 1 else 'are'} finished already"
+        self._console.print(text, markup=False, highlight=False)
         if trials == 0:
             return
         self._task = self._bar.add_task("epochs", total=self._total)
@@ -124,3 +126,7 @@ class Display:
             self._printed = now
             left = (now - self._began) / self._done * (self._total - self._done)
             self._console.print(f"{self._done} of {self._total} epochs, about {left:.0f} s left", highlight=False)
+
+
+def _counted(number: int, word: str) -> str:
+    return f"{number} {word}" if number == 1 else f"{number} {word}s"

@@ -66,8 +66,15 @@ def grids(
         for name, values in grid.items():
             if name not in declared:
                 raise ValueError(f"{rule.name} has no hyperparameter {name!r}; it has: {', '.join(declared)}")
-            for value in values:
-                declared[name].validated(value)
+            if isinstance(values, (str, bytes)) or not isinstance(values, Sequence):
+                raise TypeError(f"grid: {rule.name}.{name} is {values!r}; allowed is a list of numbers")
+            checked = [declared[name].validated(value) for value in values]
+            if not checked:
+                raise ValueError(f"{rule.name}.{name} has no value to try")
+            if len(set(checked)) < len(checked):
+                raise ValueError(
+                    f"{rule.name}.{name} has a value twice: {', '.join(f'{value:g}' for value in checked)}"
+                )
         missing = [name for name, each in declared.items() if each.default is None and name not in grid]
         if missing:
             raise ValueError(
@@ -100,6 +107,8 @@ def parse_grid(texts: Iterable[str]) -> dict[str, dict[str, tuple[float, ...]]]:
         rule, dot, name = target.partition(".")
         if not (equals and dot and rule and name):
             raise ValueError(f"{text!r} is no grid; allowed is rule.name=a,b,c, such as adadelta.rho=0.9,0.95")
+        if name in grid.get(rule, {}):
+            raise ValueError(f"the grid of {target} is given twice")
         grid.setdefault(rule, {})[name] = parse_numbers(values, text)
     return grid
 

@@ -17,7 +17,7 @@ __all__ = ["digest", "load", "name_of"]
 def load(name: str) -> Any:
     """Return the object that `name` stands for. Raises `ValueError`, in one sentence, where there is none."""
     place, colon, attribute = name.rpartition(":")
-    if not colon or not place or not attribute:
+    if not colon or not place or not attribute or (place.startswith(".") and not place.endswith(".py")):
         raise ValueError(f"{name!r} names no object; allowed are package.module:name and path/to/file.py:name")
     module = _file(Path(place), name) if place.endswith(".py") else _module(place, name)
     found: Any = module
@@ -49,31 +49,39 @@ def _file(path: Path, name: str) -> ModuleType:
     specification: Any = importlib.util.spec_from_file_location(known, path)
     module = importlib.util.module_from_spec(specification)
     sys.modules[known] = module
-    # Neighbouring files can be imported, as when Python runs the file.
-    sys.path.insert(0, str(path.resolve().parent))
+    # Neighbouring files can be imported, as when Python runs the file; last, so that they hide nothing.
+    if str(path.resolve().parent) not in sys.path:
+        sys.path.append(str(path.resolve().parent))
     try:
         specification.loader.exec_module(module)
     except BaseException:
         del sys.modules[known]
         raise
-    finally:
-        sys.path.remove(str(path.resolve().parent))
     return module
 
 
 def name_of(thing: Any) -> str:
-    """Return the name of a function or rule under which another process finds it. Raises `ValueError` for a local one."""
-    if "<" in thing.__qualname__:
+    """Return the name under which another process finds a function or rule. Raises `ValueError` where it has none."""
+    module = sys.modules.get(getattr(thing, "__module__", None) or "")
+    qualified = getattr(thing, "__qualname__", "")
+    if "<locals>" in qualified:
+        raise ValueError(f"{qualified} is local to a function; another process can find only what a module defines")
+    found: Any = module
+    for part in qualified.split("."):
+        found = getattr(found, part, None)
+    if found is not thing:
+        # `plain = rule(_plain)`: the function's name is not the rule's.
+        qualified = next((name for name, value in vars(module).items() if value is thing), "") if module else ""
+    file = getattr(module, "__file__", None)
+    in_file = module is not None and (module.__name__ == "__main__" or module.__name__.startswith("steprule_user_"))
+    if module is None or not qualified or (in_file and file is None):
         raise ValueError(
-            f"{thing.__qualname__} is local to a function; another process can find only what a module defines"
+            f"{thing!r} has no name by which another process can find it; allowed is what a module defines"
         )
-    module = sys.modules[thing.__module__]
-    if thing.__module__ == "__main__" or thing.__module__.startswith("steprule_user_"):
-        return f"{Path(str(module.__file__)).resolve()}:{thing.__qualname__}"
-    return f"{thing.__module__}:{thing.__qualname__}"
+    return f"{Path(str(file)).resolve() if in_file else module.__name__}:{qualified}"
 
 
 def digest(function: Callable[..., Any]) -> str:
     """Return a short hash of the file that defines `function`: another text may give other results."""
     file = getattr(sys.modules[function.__module__], "__file__", None)
-    return hashlib.sha256(Path(file).read_bytes()).hexdigest()[:12] if file else ""
+    return hashlib.sha256(Path(file).read_bytes()).hexdigest()[:12] if file and Path(file).is_file() else ""

@@ -48,7 +48,7 @@ class Problem:
                     "number of both, at least 1"
                 )
         for name, value in {"batch_size": self.batch_size, "epochs": self.epochs}.items():
-            if value < 1:
+            if not isinstance(value, int) or value < 1:
                 raise ValueError(f"problem {self.name}: {name} is {value}; allowed is a whole number from 1")
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -41,31 +42,52 @@ class Key:
 
 
 class Store:
-    """The outcomes of trials, in a file. One process writes; each epoch is kept from the moment that it is added.
+    """The outcomes of trials, in a file. One process has it open; each epoch is kept from the moment that it is added.
 
-    Raises `ValueError` where the file is no store of this version.
+    Raises `ValueError` where the file is no store of this version, is damaged, or is open in another process.
     """
 
     def __init__(self, path: Path) -> None:
+        self._path = path
         path.parent.mkdir(parents=True, exist_ok=True)
+        with self._told():
+            self._database = sqlite3.connect(path, isolation_level=None, timeout=1)
+            try:
+                self._open()
+            except BaseException:
+                self._database.close()
+                raise
+
+    def _open(self) -> None:
+        version = self._database.execute("PRAGMA user_version").fetchone()[0]
+        if version not in (0, _VERSION):
+            raise ValueError(
+                f"{self._path} is of version {version}; allowed is {_VERSION}: use --fresh or another --out"
+            )
+        # Held until the process ends, however it ends: two writers would mix their epochs.
+        self._database.execute("PRAGMA locking_mode = EXCLUSIVE")
+        # The journal survives a killed process; only a power cut may take the last epochs, and never harms the rest.
+        self._database.execute("PRAGMA journal_mode = WAL")
+        self._database.execute("PRAGMA synchronous = NORMAL")
+        self._database.executescript(_SCHEMA + f"PRAGMA user_version = {_VERSION};")
+
+    @contextlib.contextmanager
+    def _told(self) -> Iterator[None]:
         try:
-            self._database = sqlite3.connect(path, isolation_level=None)
-            # The journal survives a killed process; only a power cut may take the last epochs, and never harms the rest.
-            self._database.execute("PRAGMA journal_mode = WAL")
-            self._database.execute("PRAGMA synchronous = NORMAL")
-            version = self._database.execute("PRAGMA user_version").fetchone()[0]
-            if version not in (0, _VERSION):
-                raise ValueError(f"{path} is of version {version}; allowed is {_VERSION}: use --fresh or another --out")
-            self._database.executescript(_SCHEMA + f"PRAGMA user_version = {_VERSION};")
-        except sqlite3.DatabaseError as error:
-            raise ValueError(f"{path} is no file of results ({error}): use --fresh or another --out") from error
+            yield
+        except sqlite3.Error as error:
+            if "locked" in str(error):
+                raise ValueError(
+                    f"{self._path} is open in another process; wait for it, or use another --out"
+                ) from error
+            raise ValueError(f"{self._path} is no file of results ({error}): use --fresh or another --out") from error
 
     def close(self) -> None:
         self._database.close()
 
     def begin(self, key: Key) -> None:
         """Note that a trial starts from its first epoch; what an interrupted one has left is dropped."""
-        with self._database:
+        with self._told(), self._database:
             self._database.execute("BEGIN")
             self._database.execute("DELETE FROM epochs WHERE key = ?", (str(key),))
             self._database.execute("INSERT OR REPLACE INTO trials VALUES (?, 'unfinished', '')", (str(key),))
@@ -74,21 +96,22 @@ class Store:
         """Keep one finished epoch."""
         # As text, since SQLite has no NaN and a diverged trial has little else.
         validation = None if epoch.validation is None else repr(epoch.validation)
-        self._database.execute(
-            "INSERT OR REPLACE INTO epochs VALUES (?, ?, ?, ?, ?, ?)",
-            (str(key), epoch.number, repr(epoch.loss), repr(epoch.test), validation, epoch.seconds),
-        )
+        row = (str(key), epoch.number, repr(epoch.loss), repr(epoch.test), validation, epoch.seconds)
+        with self._told():
+            self._database.execute("INSERT OR REPLACE INTO epochs VALUES (?, ?, ?, ?, ?, ?)", row)
 
     def end(self, key: Key, status: Status, cause: str = "") -> None:
         """Keep how a trial ended."""
-        self._database.execute("UPDATE trials SET status = ?, cause = ? WHERE key = ?", (status, cause, str(key)))
+        with self._told():
+            self._database.execute("UPDATE trials SET status = ?, cause = ? WHERE key = ?", (status, cause, str(key)))
 
     def outcome(self, key: Key) -> Outcome:
         """Return what is known of a trial; "unfinished" and no epochs where nothing is."""
-        found = self._database.execute("SELECT status, cause FROM trials WHERE key = ?", (str(key),)).fetchone()
-        rows: Iterable[tuple[int, str, str, str | None, float]] = self._database.execute(
-            "SELECT number, loss, test, validation, seconds FROM epochs WHERE key = ? ORDER BY number", (str(key),)
-        )
+        with self._told():
+            found = self._database.execute("SELECT status, cause FROM trials WHERE key = ?", (str(key),)).fetchone()
+            rows: list[tuple[int, str, str, str | None, float]] = self._database.execute(
+                "SELECT number, loss, test, validation, seconds FROM epochs WHERE key = ? ORDER BY number", (str(key),)
+            ).fetchall()
         epochs = tuple(
             Epoch(number, float(loss), float(test), None if validation is None else float(validation), seconds)
             for number, loss, test, validation, seconds in rows

@@ -19,10 +19,9 @@ from typing import Any, TextIO
 
 def main(problem_name: str, threads: int) -> None:
     """Run trials until the input ends."""
-    # What the user's code prints must not run into the protocol.
-    protocol, sys.stdout = sys.stdout, sys.stderr
+    commands, protocol = _take_streams()
     trials: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
-    threading.Thread(target=_read, args=(sys.stdin, trials), daemon=True).start()
+    threading.Thread(target=_read, args=(commands, trials), daemon=True).start()
 
     import torch
 
@@ -45,6 +44,16 @@ def main(problem_name: str, threads: int) -> None:
         except Exception as error:
             traceback.print_exc()
             _write(protocol, {"end": "failed", "cause": "".join(traceback.format_exception_only(error)).strip()})
+
+
+def _take_streams() -> tuple[TextIO, TextIO]:
+    """Keep the standard streams for the protocol: what the user's code reads and prints, from C too, goes elsewhere."""
+    commands = os.fdopen(os.dup(0), encoding="utf-8")
+    protocol = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.dup2(2, 1)
+    return commands, protocol
 
 
 def _read(lines: TextIO, trials: queue.SimpleQueue[dict[str, Any]]) -> None:

@@ -14,8 +14,10 @@ import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import IO, Any, Final
 
+from . import machine
 from .results import Epoch, Status
 
 __all__ = [
@@ -24,7 +26,6 @@ __all__ = [
     "Measured",
     "Started",
     "Task",
-    "available_cores",
     "environment",
     "run",
     "share_threads",
@@ -78,17 +79,17 @@ Event = Started | Measured | Ended
 
 def share_threads(jobs: int) -> int:
     """Return how many threads each of `jobs` workers has, when they share this process's cores."""
-    return max(1, available_cores() // jobs)
-
-
-def available_cores() -> int:
-    """Return how many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, machine.available_cores() // jobs)
 
 
 def environment(threads: int) -> dict[str, str]:
     """Return the environment variables of a process that trains in `threads` threads."""
     return {**_KEEP_MEMORY, **os.environ, "OMP_NUM_THREADS": str(threads)}
+
+
+def _search_path() -> list[str]:
+    """Return where this process finds modules, so that a worker finds them too: a script's folder, above all."""
+    return [str(Path(entry).resolve()) for entry in sys.path]
 
 
 class _Worker:
@@ -97,7 +98,8 @@ class _Worker:
     ) -> None:
         self.task: Task | None = None
         self.ready = False
-        self._errors: IO[str] = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115  # closed in `end`
+        self._said_before = 0
+        self._errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  # closed in `end`
         self._process = subprocess.Popen(
             [sys.executable, "-m", "steprule.lab.worker", problem, str(threads)],
             stdin=subprocess.PIPE,
@@ -105,7 +107,7 @@ class _Worker:
             stderr=self._errors,
             text=True,
             encoding="utf-8",
-            env=environment(threads) | {WORKER_VARIABLE: "1"},
+            env=environment(threads) | {WORKER_VARIABLE: "1", "PYTHONPATH": os.pathsep.join(_search_path())},
             start_new_session=True,  # Ctrl-C is for the process that keeps the results
         )
         self._reader = threading.Thread(target=self._read, args=(messages,), daemon=True)
@@ -120,6 +122,7 @@ class _Worker:
     def give(self, task: Task) -> None:
         assert self._process.stdin is not None
         self.task = task
+        self._said_before = os.fstat(self._errors.fileno()).st_size
         message = {"rule": task.rule, "hyperparameters": task.hyperparameters, "seed": task.seed, "epochs": task.epochs}
         try:
             self._process.stdin.write(json.dumps(message) + "\n")
@@ -142,9 +145,11 @@ class _Worker:
             if pipe is not None:
                 with contextlib.suppress(BrokenPipeError):
                     pipe.close()
-        self._errors.seek(0)
-        said = self._errors.read().strip().splitlines()
+        # Not by moving in the file, where the process and we share one place.
+        size = os.fstat(self._errors.fileno()).st_size
+        words = os.pread(self._errors.fileno(), size - self._said_before, self._said_before)
         self._errors.close()
+        said = words.decode("utf-8", "replace").strip().splitlines()
         ending = f"ended with {signal.Signals(-code).name}" if code < 0 else f"ended with exit status {code}"
         return f"its process {ending}" + (f", saying last: {said[-1].strip()}" if said else "")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -26,29 +27,33 @@ _pointer: Final = Tensor.data_ptr
 
 @dataclass
 class Bound:
-    """One parameter that steps: its gradient, its group's number and form of step, and its state."""
+    """One parameter that steps: its group's number and form of step, and its state.
+
+    Its gradient is not held: between two steps, nobody must keep its memory from being freed.
+    """
 
     parameter: Tensor
-    grad: Tensor
     group: int
     around: Around
     state: dict[str, Any]
 
 
-def element_type(bound: Bound, rule: Rule) -> str | None:
+def element_type(bound: Bound, grad: Tensor, rule: Rule) -> str | None:
     """Return the type of the kernel that can step this parameter, or None where none can.
 
     A kernel walks memory from the first element to the last, so that parameter, gradient and slots must lie in memory
     alike, with no gap and no overlap, in whatever order of dimensions.
     """
     parameter = bound.parameter
-    tensors = [parameter, bound.grad, *(bound.state[name] for name in rule.slots)]
+    tensors = [parameter, grad, *(bound.state[name] for name in rule.slots)]
     fits = all(
         type(tensor) in _PLAIN_TYPES
         and tensor.device.type == "cpu"
         and tensor.layout is torch.strided
         and tensor.dtype is parameter.dtype
         and tensor.shape == parameter.shape
+        and not tensor.is_neg()  # what lies in its memory is the negative of what it is
+        and not tensor._is_zerotensor()  # a zero that has no memory
         and (tensor.stride() == parameter.stride() or (tensor.is_contiguous() and parameter.is_contiguous()))
         for tensor in tensors
     )
@@ -69,10 +74,13 @@ class Launch:
 
     def __init__(self, rule: Rule, around: Around, real: str, bounds: Mapping[int, Bound]) -> None:
         self.program: Final[Program] = lower(rule, around)
-        self.places: Final = np.array(list(bounds))
+        self._select: Final = operator.itemgetter(
+            *bounds, next(iter(bounds))
+        )  # one more, since of one it makes no tuple
+        self._places: Final = np.array(list(bounds))
         self.parameters: Final = [bound.parameter for bound in bounds.values()]
-        self.grads = [bound.grad for bound in bounds.values()]
-        columns: dict[str, list[Tensor]] = {"x": self.parameters, "g": self.grads}
+        # The gradients' addresses are filled in at each step.
+        columns: dict[str, list[Tensor]] = {"x": self.parameters, "g": self.parameters}
         columns |= {name: [bound.state[name] for bound in bounds.values()] for name in rule.slots}
         arrays = self.program.arrays
         self.kept: Final = [tensor for name in arrays if name != "g" for tensor in columns[name]]
@@ -92,15 +100,18 @@ class Launch:
     def regroup(self, steps: NDArray[np.float32]) -> None:
         """Give parameters of one group and one step count one row of scalars; `steps` is what each has counted."""
         # Parameters that have missed a step, for want of a gradient, count apart.
-        pairs = np.stack([self._groups, steps[self.places]], axis=1).astype(np.int64)
+        pairs = np.stack([self._groups, steps[self._places]], axis=1).astype(np.int64)
         distinct, rows = np.unique(pairs, axis=0, return_inverse=True)
         self._rows = [(int(group), int(count)) for group, count in distinct]
         self._table.rows[:] = rows.reshape(-1)
         self._scalars = None
 
-    def step(self, values: Sequence[Mapping[str, float]], passed: int, changed: bool) -> None:
-        """Step the parameters by each group's `values`, `passed` steps after `regroup`; `changed` if values are new."""
-        pointers = list(map(_pointer, self.grads))
+    def step(self, grads: Sequence[Tensor], values: Sequence[Mapping[str, float]], passed: int, changed: bool) -> None:
+        """Step the parameters by each group's `values`, `passed` steps after `regroup`; `changed` if values are new.
+
+        `grads` are the gradients of the whole plan.
+        """
+        pointers = list(map(_pointer, self._select(grads)))[:-1]
         if self._grad_column is not None and pointers != self._grad_pointers:
             self._grad_column[:] = self._grad_pointers = pointers
         if self._scalars is None or changed or self.program.counts:

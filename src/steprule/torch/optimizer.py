@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import collections
 import functools
 import inspect
 import re
-import sys
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
@@ -58,28 +58,30 @@ class RuleOptimizer(torch.optim.Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        plan = self._plan
-        if plan is None or not plan.holds(self):
-            plan = self._plan = Plan(self)
-        plan.step()
+        grads = None if self._plan is None else self._plan.fitting_grads(self)
+        if self._plan is None or grads is None:
+            self._plan = Plan(self)
+            grads = self._plan.fitting_grads(self)
+            assert grads is not None
+        self._plan.step(grads)
         return loss
 
     def __reduce__(self) -> tuple[Any, ...]:
         cls = type(self)
-        found: Any = sys.modules.get(cls.__module__)
-        for name in cls.__qualname__.split("."):
-            found = getattr(found, name, None)
-        # A class that `optimizer` made for a user's rule need not be bound to a name in any module.
-        maker = (_bare, cls) if found is cls else (_bare_of, cls._recipe)
-        return maker[0], (maker[1],), self.__getstate__()
+        kept: dict[str, Any] = self.__getstate__()
+        # The counts lie side by side in memory, and pickle would write all of them for each.
+        kept["state"] = collections.defaultdict(dict)
+        for parameter, state in self.state.items():
+            kept["state"][parameter] = {k: value.clone() if k == "step" else value for k, value in state.items()}
+        # A class that `optimizer` made for a user's rule need not be bound to a name in any module; a subclass is.
+        return (_bare_of, cls._recipe, kept) if "_recipe" in vars(cls) else (_bare, (cls,), kept)
 
 
 def _bare(cls: type[RuleOptimizer]) -> RuleOptimizer:
     return cls.__new__(cls)
 
 
-def _bare_of(recipe: tuple[Rule, str, tuple[tuple[str, Any], ...]]) -> RuleOptimizer:
-    rule, name, defaults = recipe
+def _bare_of(rule: Rule, name: str, defaults: tuple[tuple[str, Any], ...]) -> RuleOptimizer:
     return _bare(optimizer(rule, name=name, **dict(defaults)))
 
 
@@ -131,10 +133,11 @@ def _optimizer(rule: Rule, name: str, defaults: tuple[tuple[str, Any], ...]) -> 
 
 def _signature(values: Mapping[str, Any]) -> inspect.Signature:
     parameters = [inspect.Parameter("params", inspect.Parameter.POSITIONAL_OR_KEYWORD)]
+    optional = False
     for name, default in values.items():
         # Python allows no parameter without default behind one with default, unless it is keyword-only.
-        late = default is None and parameters[-1].default is not inspect.Parameter.empty
-        only = late or name in ("decoupled_weight_decay", "maximize")
+        optional = optional or default is not None
+        only = (optional and default is None) or name in ("decoupled_weight_decay", "maximize")
         kind = inspect.Parameter.KEYWORD_ONLY if only else inspect.Parameter.POSITIONAL_OR_KEYWORD
         value = inspect.Parameter.empty if default is None else default
         parameters.append(inspect.Parameter(name, kind, default=value))

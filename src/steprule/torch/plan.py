@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import itertools
 import operator
+import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 import torch
 from torch import Tensor
@@ -34,6 +34,8 @@ _ATTRIBUTES: Final[tuple[Callable[[Any], Any], ...]] = (
     type,
     operator.attrgetter("layout"),
     operator.attrgetter("dtype"),
+    Tensor.is_neg,
+    Tensor._is_zerotensor,
 )
 
 
@@ -50,19 +52,26 @@ class Plan:
         self._state_names: Final = ("step", *rule.slots) if rule.slots or "t" in rule.inputs else ()
         self._parameters: Final = list(_parameters(optimizer))
         self._groups: Final = [_Group(group, optimizer) for group in optimizer.param_groups]
-        self._grads: Final = list(map(_grad, self._parameters))
-        self._without: Final = [grad is None for grad in self._grads]
+        self._sizes: Final = [len(group["params"]) for group in optimizer.param_groups]
+        self._parameters_layout: Final = _Layout(self._parameters)
         bounds = self._bounds(optimizer)
-        self._layout: Final = _Layout([bound.grad for bound in bounds])
+        all_grads = list(map(_grad, self._parameters))
+        grads = [grad for grad in all_grads if grad is not None]
+        self._without: Final = [grad is None for grad in all_grads]
+        self._stepping: Final = len(grads)
+        self._layout: Final = _Layout(grads)
+        self._seen: list[Callable[[], Tensor | None]] = []
         launches: dict[tuple[Any, str], dict[int, Bound]] = {}
         self._plain: Final[dict[int, Bound]] = {}
-        for place, bound in enumerate(bounds):
-            real = element_type(bound, rule)
+        for place, (bound, grad) in enumerate(zip(bounds, grads, strict=True)):
+            real = element_type(bound, grad, rule)
             into = self._plain if real is None else launches.setdefault((bound.around, real), {})
             into[place] = bound
 
         self._states: Final = [bound.state for bound in bounds] if self._state_names else []
-        self._steps = _steps_side_by_side(self._states, len(bounds))
+        self._counts: Final = _counts_side_by_side(self._states)
+        self._counts_pointer: Final = self._counts.data_ptr()
+        self._steps = self._counts.numpy() if self._states else np.zeros(len(bounds), np.float32)
         self._steps_seen = b""
         self._passed = 0
         self._entries: Final = list(optimizer.state)
@@ -83,53 +92,56 @@ class Plan:
                 _refuse_unsupported(parameter)
                 state = optimizer.state[parameter] if self._state_names else {}
                 if self._state_names and "step" not in state:
-                    state["step"] = torch.zeros((), dtype=torch.float32)
+                    state["step"] = torch.zeros((), dtype=torch.float32, device="cpu")
                 for name, initial in self._rule.slots.items():
                     if name not in state:
                         state[name] = torch.full_like(parameter, initial, memory_format=torch.preserve_format)
-                bounds.append(Bound(parameter, parameter.grad, number, self._groups[number].around, state))
+                bounds.append(Bound(parameter, number, self._groups[number].around, state))
         return bounds
 
-    def holds(self, optimizer: RuleOptimizer) -> bool:
-        """Whether the plan still fits: the same parameters, forms of step and state, and gradients laid out as before."""
+    def fitting_grads(self, optimizer: RuleOptimizer) -> list[Tensor] | None:
+        """Return the gradients to step by, or None where the plan does not fit any more.
+
+        It fits while parameters, forms of step and state are the same, and all lie in memory as before.
+        """
         parameters = list(_parameters(optimizer))
         groups, state = optimizer.param_groups, optimizer.state
-        return (
-            len(parameters) == len(self._parameters)
+        fits = (
+            [len(group["params"]) for group in groups] == self._sizes
             and _same(parameters, self._parameters)
-            and len(groups) == len(self._groups)
             and all(own.follows(group) for own, group in zip(self._groups, groups, strict=True))
             and len(state) == len(self._entries)
             and _same(state, self._entries)
             and _same(state.values(), self._entry_states)
             and self._state_holds()
-            and self._grads_hold()
             and list(map(_pointer, self._kept)) == self._pointers
+            and self._parameters_layout.strides_fit(parameters)
+            and self._counts.data_ptr() == self._counts_pointer
         )
+        return self._grads_of(parameters) if fits else None
 
     def _state_holds(self) -> bool:
         if self._state_of is None:
-            return _same((state["step"] for state in self._states), self._kept_state)
-        return _same(itertools.chain.from_iterable(map(self._state_of, self._states)), self._kept_state)
-
-    def _grads_hold(self) -> bool:
-        grads = list(map(_grad, self._parameters))
-        if _same(grads, self._grads):
-            return True
-        if list(map(operator.is_, grads, itertools.repeat(None))) != self._without:
+            return _same((state.get("step") for state in self._states), self._kept_state)
+        try:
+            return _same(itertools.chain.from_iterable(map(self._state_of, self._states)), self._kept_state)
+        except KeyError:
             return False
+
+    def _grads_of(self, parameters: Sequence[Tensor]) -> list[Tensor] | None:
+        grads = list(map(_grad, parameters))
         stepping = [grad for grad in grads if grad is not None]
-        if not self._layout.fits(stepping):
-            return False
-        self._grads[:] = grads
-        for launch in self._launches:
-            launch.grads = [stepping[place] for place in launch.places]
-        for place, bound in self._plain.items():
-            bound.grad = stepping[place]
-        return True
+        # The seen ones that are no more are None, as those that are none; their number tells the two apart.
+        same = len(stepping) == self._stepping and len(self._seen) == len(grads)
+        if same and _same(grads, [seen() for seen in self._seen]):
+            return stepping
+        if list(map(operator.is_, grads, itertools.repeat(None))) != self._without or not self._layout.fits(stepping):
+            return None
+        self._seen = [_nothing if grad is None else weakref.ref(grad) for grad in grads]
+        return stepping
 
-    def step(self) -> None:
-        """Step every parameter of the plan once."""
+    def step(self, grads: Sequence[Tensor]) -> None:
+        """Step every parameter of the plan once, by its gradient in `grads`."""
         if self._steps.tobytes() != self._steps_seen:
             self._passed = 0
             for launch in self._launches:
@@ -140,9 +152,9 @@ class Plan:
         changed = [group.taken_over() for group in self._groups]
         values = [group.values for group in self._groups]
         for launch in self._launches:
-            launch.step(values, self._passed, any(changed))
+            launch.step(grads, values, self._passed, any(changed))
         for place, bound in self._plain.items():
-            _plain_step(self._rule, bound, values[bound.group], int(self._steps[place]))
+            _plain_step(self._rule, bound, grads[place], values[bound.group], int(self._steps[place]))
 
 
 class _Group:
@@ -201,37 +213,47 @@ def _refuse_unsupported(parameter: Tensor) -> None:
         )
 
 
-def _steps_side_by_side(states: Sequence[dict[str, Any]], length: int) -> NDArray[np.float32]:
+def _counts_side_by_side(states: Sequence[dict[str, Any]]) -> Tensor:
     """Move the step counts next to each other in memory, where one addition counts them all; return that memory."""
-    if not states:
-        return np.zeros(length, np.float32)
-    counts = torch.tensor([float(state["step"]) for state in states], dtype=torch.float32)
+    counts = torch.tensor([float(state["step"]) for state in states], dtype=torch.float32, device="cpu")
     for state, count in zip(states, counts.unbind(), strict=True):
         state["step"] = count
-    return counts.numpy()
+    return counts
+
+
+def _nothing() -> None:
+    """Stand for a gradient that there is not."""
 
 
 class _Layout:
-    """How gradients lie in memory, to tell whether new ones lie alike; their shapes and devices are the parameters'."""
+    """How tensors lie in memory, to tell whether others lie alike."""
 
-    def __init__(self, grads: Sequence[Tensor]) -> None:
-        self._attributes: Final = [list(map(of, grads)) for of in _ATTRIBUTES]
-        self._strides: Final = [grad.stride() for grad in grads]
-        self._contiguous: Final = all(grad.is_contiguous() for grad in grads)
+    def __init__(self, tensors: Sequence[Tensor]) -> None:
+        self._attributes: Final = [list(map(of, tensors)) for of in _ATTRIBUTES]
+        self._numbers: Final = list(map(Tensor.numel, tensors))
+        dense = all(tensor.layout is torch.strided for tensor in tensors)
+        self._strides: Final = [tensor.stride() for tensor in tensors] if dense else []
+        self._contiguous: Final = dense and all(map(Tensor.is_contiguous, tensors))
 
-    def fits(self, grads: Sequence[Tensor]) -> bool:
-        if any(list(map(of, grads)) != seen for of, seen in zip(_ATTRIBUTES, self._attributes, strict=True)):
+    def fits(self, tensors: Sequence[Tensor]) -> bool:
+        """Whether `tensors`, whose shapes and devices are known to be the same, are of the same kind and lie alike."""
+        alike = all(list(map(of, tensors)) == seen for of, seen in zip(_ATTRIBUTES, self._attributes, strict=True))
+        return alike and self.strides_fit(tensors)
+
+    def strides_fit(self, tensors: Sequence[Tensor]) -> bool:
+        """Whether `tensors`, known to be dense ones and as many, have as many elements in the same order."""
+        if list(map(Tensor.numel, tensors)) != self._numbers:
             return False
-        if self._contiguous and all(map(Tensor.is_contiguous, grads)):
+        if self._contiguous and all(map(Tensor.is_contiguous, tensors)):
             return True
-        return [grad.stride() for grad in grads] == self._strides
+        return [tensor.stride() for tensor in tensors] == self._strides
 
 
 @torch.no_grad()
-def _plain_step(rule: Rule, bound: Bound, values: Mapping[str, float], t: int) -> None:
+def _plain_step(rule: Rule, bound: Bound, grad: Tensor, values: Mapping[str, float], t: int) -> None:
     """Step one parameter through torch's operations, lower types widened to float32."""
     real = torch.float64 if bound.parameter.dtype is torch.float64 else torch.float32
-    inputs = {"x": bound.parameter.to(real), "g": bound.grad.to(real), "t": t}
+    inputs = {"x": bound.parameter.to(real), "g": grad.to(real), "t": t}
     slots = {name: bound.state[name].to(real) for name in rule.slots}
     x, new, _ = around.step(rule, bound.around, inputs, slots, values)
     bound.parameter.copy_(x)

@@ -1,0 +1,24 @@
+"""The machine that a measurement is made on."""
+
+from __future__ import annotations
+
+import os
+import platform
+from pathlib import Path
+
+__all__ = ["available_cores", "processor"]
+
+
+def available_cores() -> int:
+    """Return how many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def processor() -> str:
+    """Return the name of the processor, as far as the system tells."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    named_models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return named_models[0] if named_models else platform.processor() or platform.machine()
