@@ -130,7 +130,6 @@ class TestShow:
         assert f"moves {program.bytes_per_element(4)} bytes" in cost
         assert f"{program.operations} operations per element" in cost
 
-    @pytest.mark.xfail(reason="the lines behind the block begin with #, which is no comment in LaTeX", strict=True)
     def test_prints_what_latex_can_read_as_a_whole(self, run: Run) -> None:
         behind = run("show", "adadelta").out.partition("\\end{aligned}\n")[2]
         assert all(line.startswith("%") for line in behind.splitlines() if line)
@@ -203,7 +202,6 @@ class TestData:
         assert "not here yet; comes from" in said
         assert list(tmp_path.iterdir()) == []
 
-    @pytest.mark.xfail(reason="folded to 80 columns where nobody watches, so that no program finds a path", strict=True)
     def test_keeps_a_path_in_one_piece(self, run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         register_toy(monkeypatch)
         monkeypatch.setenv("STEPRULE_DATA", str(tmp_path / "a-folder-with-a-rather-long-name"))
@@ -385,7 +383,6 @@ class TestCompare:
         assert ended.status == 2
         assert re.fullmatch(r"steprule: the problem .* could not be made: .*there are no data here\n", ended.err)
 
-    @pytest.mark.xfail(reason="a traceback of twenty lines of ours and typer's comes first, and status 1", strict=True)
     @pytest.mark.parametrize("text", ["def problem(:\n", "problem = absent\n", "def problem(): return {}['absent']\n"])
     def test_tells_of_a_mistake_in_the_users_file(self, tmp_path: Path, text: str) -> None:
         (tmp_path / "mine.py").write_text(text, encoding="utf-8")
@@ -394,7 +391,6 @@ class TestCompare:
         assert "mine.py" in said
         assert "Error" in said
 
-    @pytest.mark.xfail(reason="main looks for --traceback, and typer refuses it before", strict=True)
     def test_shows_the_traceback_to_who_asks(self, tmp_path: Path) -> None:
         ended = process("compare", "cifar", "--traceback", cwd=tmp_path)
         assert "Traceback (most recent call last)" in ended.err
@@ -438,7 +434,7 @@ class TestProgress:
         with display:
             self.tell(display, small.line())
         first, *lines = file.getvalue().splitlines()
-        assert first == "line: 2 trials of 2 epochs in 1 process; 1 are finished already"
+        assert first == "line: 2 trials of 2 epochs in 1 process; 1 is finished already"
         assert "\x1b" not in file.getvalue()
         assert [line.partition(",")[0] for line in lines if "epochs" in line] == [
             "1 of 4 epochs",
@@ -477,14 +473,12 @@ class TestProgress:
         assert "best so far: 90% by sgd(lr=0.1)" in file.getvalue()
         assert file.getvalue().rindex("best so far: 90%") == file.getvalue().rindex("best so far:")
 
-    @pytest.mark.xfail(reason="1 trials of 1 epochs; 1 are finished", strict=True)
     def test_counts_one_as_one(self) -> None:
         display, file = self.shown(watched=False)
         with display:
             display.begin(small.line(), 1, 1, 1, 1)
         assert file.getvalue() == "line: 1 trial of 1 epoch in 1 process; 1 is finished already\n"
 
-    @pytest.mark.xfail(reason="taken for a mark of Rich's and left out", strict=True)
     def test_a_problems_name_may_have_brackets(self) -> None:
         display, file = self.shown(watched=False)
         with display:
@@ -551,7 +545,6 @@ class TestBench:
     def test_tells_what_cannot_be(self, run: Run, words: list[str], says: str) -> None:
         assert one_sentence(run("bench", *words)) == says
 
-    @pytest.mark.xfail(reason="it is told after minutes of measuring", strict=True)
     def test_tells_of_a_file_that_cannot_be_written_before_it_measures(
         self, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:

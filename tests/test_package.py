@@ -128,9 +128,6 @@ class TestInstalled:
         assert Path(place).is_relative_to(bare)
         assert (step, loaded) == ("-1.0", "[]")
 
-    @pytest.mark.xfail(
-        reason="the sentence comes at the end of a traceback: the module is imported before main", strict=True
-    )
     def test_its_command_says_what_to_install(self, bare: Path, tmp_path: Path) -> None:
         done = python(bare / "bin" / "steprule", "show", "adadelta", cwd=tmp_path)
         assert done.returncode == 2

@@ -167,6 +167,7 @@ def threads() -> Problem:
 
 
 def unmakeable() -> Problem:
+    print("looking for the data")
     raise LookupError("there are no data here")
 
 

@@ -107,13 +107,11 @@ class TestGridsThatAreAskedFor:
         with pytest.raises(TypeError, match="lr is .*; allowed is a number in"):
             grids([rules.sgd], RATES, {"sgd": {"lr": [value]}})
 
-    @pytest.mark.xfail(reason="no trial is run and nothing is said", strict=True)
     @pytest.mark.parametrize(("rates", "asked"), [((), {}), (RATES, {"sgd": {"lr": ()}})])
     def test_hold_at_least_one_value(self, rates: Any, asked: Any) -> None:
         with pytest.raises(ValueError, match="lr"):
             grids([rules.sgd], rates, asked)
 
-    @pytest.mark.xfail(reason="the trial is run and counted twice", strict=True)
     @pytest.mark.parametrize(("rates", "asked"), [((0.1, 0.1), {}), (RATES, {"sgd": {"lr": (0.1, 0.1)}})])
     def test_hold_no_value_twice(self, rates: Any, asked: Any) -> None:
         with pytest.raises(ValueError, match="twice"):
@@ -161,7 +159,6 @@ class TestReadingFromTheCommandLine:
         with pytest.raises(ValueError, match=r"^'--rates' holds a number twice$"):
             parse_numbers("0.1,1e-1", "--rates")
 
-    @pytest.mark.xfail(reason="the second silently replaces the first", strict=True)
     def test_a_hyperparameter_twice_is_told(self) -> None:
         with pytest.raises(ValueError, match="adadelta.rho"):
             parse_grid(["adadelta.rho=0.9", "adadelta.rho=0.95"])

@@ -188,7 +188,6 @@ def use(path: Path) -> None:
         store.close()
 
 
-@pytest.mark.xfail(reason="sqlite3's own error comes through, with a traceback", raises=sqlite3.Error, strict=True)
 def test_damage_beyond_the_first_page_is_told(filled: Path) -> None:
     content = filled.read_bytes()
     filled.write_bytes(content[:8192] + b"\xff" * (len(content) - 8192))
@@ -196,7 +195,6 @@ def test_damage_beyond_the_first_page_is_told(filled: Path) -> None:
         use(filled)
 
 
-@pytest.mark.xfail(reason="sqlite3's own error comes through, with a traceback", raises=sqlite3.Error, strict=True)
 def test_another_program_s_database_is_told(tmp_path: Path) -> None:
     path = tmp_path / "other.sqlite"
     database = sqlite3.connect(path)
@@ -238,7 +236,6 @@ def test_a_file_in_the_folders_place_is_told(tmp_path: Path) -> None:
         Store(tmp_path / "out" / "results.sqlite")
 
 
-@pytest.mark.xfail(reason="both write, and a trial can be left finished without epochs", strict=True)
 def test_a_second_writer_is_told(tmp_path: Path) -> None:
     first = Store(tmp_path / "results.sqlite")
     try:
@@ -248,7 +245,6 @@ def test_a_second_writer_is_told(tmp_path: Path) -> None:
         first.close()
 
 
-@pytest.mark.xfail(reason="it is told that it is no file of results, and to use --fresh", strict=True)
 def test_a_file_that_another_process_holds_is_not_called_damaged(filled: Path) -> None:
     holder = sqlite3.connect(filled, isolation_level=None)
     holder.execute("BEGIN EXCLUSIVE")

@@ -217,17 +217,13 @@ def test_a_parameters_data_may_be_replaced_by_a_view_of_other_strides(running):
         checked_step(opt)
 
 
-def test_a_parameter_may_be_turned_in_its_memory(running, request: pytest.FixtureRequest):
-    if "fused" in request.node.name:
-        request.applymarker(pytest.mark.xfail(reason="a plan looks at the address and not at the strides"))
+def test_a_parameter_may_be_turned_in_its_memory(running):
     each, opt = running
     each.data = each.data.t()
     checked_step(opt)
 
 
-def test_a_parameter_that_shrinks_in_its_memory_is_told_of(running, request: pytest.FixtureRequest):
-    if "fused" in request.node.name:
-        request.applymarker(pytest.mark.xfail(reason="a plan looks at the address and not at the size", strict=True))
+def test_a_parameter_that_shrinks_in_its_memory_is_told_of(running):
     each, opt = running
     whole = each.data
     kept = whole.clone()

@@ -71,6 +71,7 @@ def compare(
     Raises `ValueError` or `TypeError` for arguments that cannot be, `steprule.lab.data.DataError` for missing data, and
     `RuntimeError` where the problem cannot be made in a worker.
     """
+    workers.refuse_nested()
     started, clock = datetime.now(timezone.utc), time.monotonic()
     if isinstance(rules, (str, Rule)) or not all(isinstance(rule, (str, Rule)) for rule in rules):
         raise TypeError(f"rules is {rules!r}; allowed is a list of rules and names of rules")

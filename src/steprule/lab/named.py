@@ -74,7 +74,7 @@ def name_of(thing: Any) -> str:
         qualified = next((name for name, value in vars(module).items() if value is thing), "") if module else ""
     file = getattr(module, "__file__", None)
     in_file = module is not None and (module.__name__ == "__main__" or module.__name__.startswith("steprule_user_"))
-    if module is None or not qualified or (in_file and file is None):
+    if module is None or not qualified or (in_file and not (file and Path(file).is_file())):
         raise ValueError(
             f"{thing!r} has no name by which another process can find it; allowed is what a module defines"
         )

@@ -27,6 +27,7 @@ __all__ = [
     "Started",
     "Task",
     "environment",
+    "refuse_nested",
     "run",
     "share_threads",
 ]
@@ -158,16 +159,21 @@ class _Worker:
         self.end()
 
 
+def refuse_nested() -> None:
+    """Raise `RuntimeError` in a worker, whose comparison would start workers without end."""
+    if os.environ.get(WORKER_VARIABLE):
+        raise RuntimeError(
+            "a comparison was started while a worker loaded the problem: put it under `if __name__ == '__main__':`"
+        )
+
+
 def run(problem: str, tasks: Sequence[Task], jobs: int) -> Iterator[Event]:
     """Run `tasks` in `jobs` processes, in order, and yield what happens as it does.
 
     When the caller closes the iterator, the processes end. Raises `RuntimeError` where a process dies before it has
     taken a trial, since none would get further.
     """
-    if os.environ.get(WORKER_VARIABLE):
-        raise RuntimeError(
-            "a comparison was started while a worker loaded the problem: put it under `if __name__ == '__main__':`"
-        )
+    refuse_nested()
     waiting = deque(tasks)
     messages: queue.SimpleQueue[tuple[_Worker, dict[str, Any] | None]] = queue.SimpleQueue()
     threads = share_threads(jobs)
