@@ -1,0 +1,153 @@
+"""Symbols on which a rule is run once, so that what it computes is written down in its order."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any, Final
+
+__all__ = ["Trace", "Value"]
+
+_COMPARISONS: Final = ("less", "less_equal", "greater", "greater_equal", "equal", "not_equal")
+
+
+class Value:
+    """One value of a program: an input or slot (`name`), a number (`number`), or an operation on other values."""
+
+    def __init__(
+        self,
+        trace: Trace,
+        position: int,
+        operation: str,
+        operands: tuple[Value, ...],
+        varies: bool,
+        name: str,
+        number: float,
+    ) -> None:
+        self._trace = trace
+        self.position: Final = position
+        self.operation: Final = operation
+        self.operands: Final = operands
+        self.varies: Final = varies
+        """Whether it differs from element to element."""
+        self.name: Final = name
+        self.number: Final = number
+
+    def __steprule_trace__(self, operation: str, *operands: Any) -> Value:
+        return self._trace.apply(operation, *operands)
+
+    def __add__(self, other: Any) -> Value:
+        return self._trace.apply("add", self, other)
+
+    def __radd__(self, other: Any) -> Value:
+        return self._trace.apply("add", other, self)
+
+    def __sub__(self, other: Any) -> Value:
+        return self._trace.apply("subtract", self, other)
+
+    def __rsub__(self, other: Any) -> Value:
+        return self._trace.apply("subtract", other, self)
+
+    def __mul__(self, other: Any) -> Value:
+        return self._trace.apply("multiply", self, other)
+
+    def __rmul__(self, other: Any) -> Value:
+        return self._trace.apply("multiply", other, self)
+
+    def __truediv__(self, other: Any) -> Value:
+        return self._trace.apply("divide", self, other)
+
+    def __rtruediv__(self, other: Any) -> Value:
+        return self._trace.apply("divide", other, self)
+
+    def __pow__(self, other: Any) -> Value:
+        return self._trace.apply("power", self, other)
+
+    def __rpow__(self, other: Any) -> Value:
+        return self._trace.apply("power", other, self)
+
+    def __neg__(self) -> Value:
+        return self._trace.apply("negative", self)
+
+    def __pos__(self) -> Value:
+        return self
+
+    def __abs__(self) -> Value:
+        return self._trace.apply("abs", self)
+
+    def __lt__(self, other: Any) -> Value:
+        return self._trace.apply("less", self, other)
+
+    def __le__(self, other: Any) -> Value:
+        return self._trace.apply("less_equal", self, other)
+
+    def __gt__(self, other: Any) -> Value:
+        return self._trace.apply("greater", self, other)
+
+    def __ge__(self, other: Any) -> Value:
+        return self._trace.apply("greater_equal", self, other)
+
+    def __eq__(self, other: Any) -> Value:  # type: ignore[override]  # an equation compares elements, not objects
+        return self._trace.apply("equal", self, other)
+
+    def __ne__(self, other: Any) -> Value:  # type: ignore[override]  # as above
+        return self._trace.apply("not_equal", self, other)
+
+    __hash__ = object.__hash__
+
+    def __bool__(self) -> bool:
+        raise TypeError(
+            "a rule must not branch on its operands, since they hold many elements or are not known yet; use "
+            "steprule.notation.where(condition, a, b), which computes both"
+        )
+
+
+class Trace:
+    """Makes values; equal ones are one object. `reciprocals` asks for products in place of divisions by a scalar."""
+
+    def __init__(self, *, reciprocals: bool) -> None:
+        self._made: dict[tuple[Any, ...], Value] = {}
+        self._reciprocals = reciprocals
+
+    def _value(
+        self,
+        operation: str,
+        operands: tuple[Value, ...] = (),
+        *,
+        varies: bool = False,
+        name: str = "",
+        number: float = 0.0,
+    ) -> Value:
+        # repr tells 0.0 from -0.0 and holds for NaN.
+        key = (operation, tuple(id(operand) for operand in operands), varies, name, repr(number))
+        if key not in self._made:
+            self._made[key] = Value(self, len(self._made), operation, operands, varies, name, number)
+        return self._made[key]
+
+    def symbol(self, name: str, *, varies: bool) -> Value:
+        return self._value("symbol", varies=varies, name=name)
+
+    def apply(self, operation: str, *operands: Any) -> Value:
+        values = tuple(self.operand(operand) for operand in operands)
+        for place, value in enumerate(values):
+            if value.operation in _COMPARISONS and (operation, place) != ("where", 0):
+                # Libraries do not agree on what a sum of truths is.
+                raise TypeError(
+                    "a rule counts with a comparison, which is a condition; where(condition, 1.0, 0.0) makes a number of it"
+                )
+        if operation == "power" and values[0].varies and values[1].operation == "number":
+            exponent = values[1].number
+            if exponent in (1.0, 2.0, 3.0, 4.0):
+                # A product, as in the paper's square; a call of pow is neither as fast nor as exact.
+                return functools.reduce(lambda a, b: self.apply("multiply", a, b), [values[0]] * int(exponent))
+            if exponent == 0.5:
+                return self.apply("sqrt", values[0])
+        if operation == "divide" and self._reciprocals and values[0].varies and not values[1].varies:
+            return self.apply("multiply", values[0], self.apply("divide", 1.0, values[1]))
+        return self._value(operation, values, varies=any(value.varies for value in values))
+
+    def operand(self, operand: Any) -> Value:
+        if isinstance(operand, Value):
+            return operand
+        if isinstance(operand, bool) or not isinstance(operand, (int, float)):
+            raise TypeError(f"a rule's equation holds {operand!r}, a {type(operand).__name__}; allowed are numbers")
+        return self._value("number", number=float(operand))
