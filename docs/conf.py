@@ -22,21 +22,26 @@ suppress_warnings = ["myst.header"]
 def _page() -> str:
     parts = [
         "# The rules",
-        "Made from the rules' own code: the equations are those that the engines run. $\\Delta x_t$ is the update; a slot of "
-        "state with the index $t-1$ is what the step before has left.",
+        (
+            "Made from the rules' own code: the equations are those that the engines run. $\\Delta x_t$ is the update; a slot of "
+            "state with the index $t-1$ is what the step before has left."
+        ),
     ]
     for rule in rules.ALL.values():
         program = lower(rule)
         settings = [
-            f"- `{name}` in {each.range}, " + ("the user's choice" if each.default is None else f"default {each.default:g}")
+            f"- `{name}` in {each.range}, "
+            + ("the user's choice" if each.default is None else f"default {each.default:g}")
             for name, each in rule.hyperparameters.items()
         ]
         parts += [
             f"## {rule.name}",
             inspect.cleandoc(rule.__doc__ or ""),
             equations.latex(rule).replace("aligned", "align*"),
-            f"Source: [{rule.source}]({rule.url}). A float32 step moves {program.bytes_per_element(4)} bytes and does "
-            f"{program.operations} operations per element.",
+            (
+                f"Source: [{rule.source}]({rule.url}). A float32 step moves {program.bytes_per_element(4)} bytes and does "
+                f"{program.operations} operations per element."
+            ),
             "\n".join(settings),
         ]
     outer = [name for name in around.hyperparameters(rules.adadelta) if name not in rules.adadelta.hyperparameters]

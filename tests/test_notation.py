@@ -9,8 +9,8 @@ from collections.abc import Callable
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import torch
 
+import torch
 from steprule import notation
 from steprule.notation import maximum, minimum, sign, sqrt, where
 

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+import torch
 from steprule import Decay, NonNegative, Positive, Range, Real, rule, rules
 from steprule.specification import Hyperparameter
 from tests.conformance import users_rules

@@ -8,9 +8,9 @@ from typing import Any, Final
 
 import jax
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
+import torch
 from steprule import Rule, around, reference
 from steprule.around import Around
 from steprule.kernels import cpu

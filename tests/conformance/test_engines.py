@@ -10,13 +10,13 @@ from collections.abc import Iterator
 
 import jax
 import pytest
-import torch
-
-from steprule.around import Around, validated
 from tests.conformance import rounding
 from tests.conformance.cases import FORMS, RULES, SHAPES, Form, gradients, hyper, parameters
 from tests.conformance.engines import ENGINES, initial
 from tests.conformance.tolerances import ROUNDINGS, ROUNDINGS_OF_RULE
+
+import torch
+from steprule.around import Around, validated
 
 STEPS = 4
 

@@ -8,10 +8,10 @@ from typing import Any, Final
 
 import numpy as np
 import pytest
-import torch
-
-from steprule import torch as ours
 from tests.conformance.tolerances import ULPS, ulps
+
+import torch
+from steprule import torch as ours
 
 STEPS = 12
 SHAPES = [(3, 5), (17,), ()]

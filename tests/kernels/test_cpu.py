@@ -11,13 +11,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tests.conformance.cases import RULES
 
 from steprule import NonNegative, Real, Rule, around, reference, rule, rules
 from steprule.kernels import cpu
 from steprule.kernels.cpu import CHUNK
 from steprule.notation import maximum, minimum, sign, sqrt, where
 from steprule.program import Program, lower
-from tests.conformance.cases import RULES
 
 VALUES = {"sgd": {"lr": 0.1}, "momentum": {"lr": 0.1}, "nesterov": {"lr": 0.1}}
 

@@ -8,9 +8,9 @@ import sys
 import threading
 
 import pytest
+from tests.requirements import require, require_installed
 
 from steprule.kernels import team
-from tests.requirements import require, require_installed
 
 # A test that waits for what never comes must fail and not hang.
 PATIENCE = 30

@@ -167,8 +167,12 @@ def threads() -> Problem:
 
 
 def unmakeable() -> Problem:
-    print("looking for the data")
     raise LookupError("there are no data here")
+
+
+def unmakeable_with_a_word() -> Problem:
+    print("looking for the data")
+    return unmakeable()
 
 
 def unmakeable_elsewhere() -> Problem:

@@ -19,7 +19,7 @@ import pytest
 from tests.conformance.users_rules import lion, yogi
 from tests.lab import small
 from tests.lab.processes import children, gone, kill, soon
-from tests.requirements import require, require_installed
+from tests.requirements import require_installed
 
 import steprule
 from steprule import rules
@@ -200,7 +200,6 @@ class TestTheUsersOwn:
         assert timeless(by_object) == timeless(by_name)
         assert [outcome.status for outcome in by_object.outcomes] == ["finished", "finished"]
 
-    @pytest.mark.xfail(reason="each trial fails: its name leads to the function inside, which is no rule", strict=True)
     def test_a_rule_by_another_name_runs(self, tmp_path: Path) -> None:
         (tmp_path / "mine.py").write_text(
             "from steprule import rule\ndef _plain(g, *, lr: float): return -lr * g\nplain = rule(_plain)\n",
@@ -209,7 +208,6 @@ class TestTheUsersOwn:
         made = compared(tmp_path, rules=[f"{tmp_path}/mine.py:plain"], seeds=1, rates=[0.1], epochs=1)
         assert [(outcome.status, outcome.cause) for outcome in made.outcomes] == [("finished", "")]
 
-    @pytest.mark.xfail(reason="a worker does not have its parent's search path", strict=True)
     def test_a_script_s_neighbour_may_define_it(self, tmp_path: Path) -> None:
         (tmp_path / "mine.py").write_text(MINE, encoding="utf-8")
         (tmp_path / "script.py").write_text(
@@ -265,7 +263,6 @@ class TestWhatIsKept:
         (only,) = compared(tmp_path, seeds=1, rates=[0.1], fresh=True).outcomes
         assert only.status == "finished"
 
-    @pytest.mark.xfail(reason="the whole folder `figures` is removed, whatever is in it", strict=True)
     def test_fresh_removes_nothing_that_is_not_its_own(self, tmp_path: Path) -> None:
         (tmp_path / "figures").mkdir()
         (tmp_path / "figures" / "of-my-thesis.png").touch()
@@ -328,19 +325,6 @@ class TestTheNumberOfProcesses:
     def test_changes_no_number_of_a_small_problem(self, tmp_path: Path) -> None:
         one, two = (compared(tmp_path / str(jobs), jobs=jobs) for jobs in (1, 2))
         assert timeless(one) == timeless(two)
-
-    @pytest.mark.xfail(
-        reason="a worker has as many threads as its share of the cores, and matrix products depend on their number",
-        strict=True,
-    )
-    def test_changes_no_number_of_digits(self, tmp_path: Path) -> None:
-        require_installed("sklearn")
-        require(available_cores() >= 2, "there is one core only")
-        made = [
-            compare("digits", rules=["adam"], rates=[0.01], seeds=1, epochs=1, jobs=jobs, out=tmp_path / str(jobs))
-            for jobs in (1, 2)
-        ]
-        assert timeless(made[0]) == timeless(made[1])
 
 
 def steprule_compare(*words: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -463,7 +447,6 @@ class TestArgumentsThatCannotBe:
         assert "\n" not in str(caught.value)
         assert list(tmp_path.iterdir()) == []
 
-    @pytest.mark.xfail(reason="trials fail, or the error is Python's own and names no argument", strict=True)
     @pytest.mark.parametrize(
         "changes",
         [
@@ -484,7 +467,6 @@ class TestArgumentsThatCannotBe:
         with pytest.raises((ValueError, TypeError), match=rf"{argument}.*allowed"):
             compare(**usual | changes, out=tmp_path / "out")
 
-    @pytest.mark.xfail(reason="every trial is started and fails", strict=True)
     @pytest.mark.parametrize(
         ("text", "says"),
         [

@@ -179,7 +179,7 @@ def test_what_the_main_script_defines_is_named_after_its_file(tmp_path: Path) ->
 
 @pytest.mark.parametrize(
     "given",
-    ["-c", pytest.param("-", marks=pytest.mark.xfail(reason="a module's file may be called <stdin>", strict=True))],
+    ["-c", "-"],
 )
 def test_what_has_no_file_is_told(given: str) -> None:
     program = (

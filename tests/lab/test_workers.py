@@ -116,7 +116,6 @@ def test_a_worker_that_exits_is_told_with_its_status() -> None:
     assert of(10, found)[-1] == Ended(10, "failed", "its process ended with exit status 7")
 
 
-@pytest.mark.xfail(reason="what an earlier trial has written is taken for its last words", strict=True)
 def test_the_last_words_of_a_worker_are_of_its_last_trial() -> None:
     found = events(small.talking_then_killed, seeds=2)
     assert of(10, found)[-1] == Ended(10, "failed", "its process ended with SIGKILL")
@@ -141,6 +140,12 @@ def test_a_problem_that_cannot_be_made_is_told(problem: Callable[[], Any], cause
     assert str(caught.value) == f"the problem {small.named(problem)} could not be made: {cause}"
 
 
+def test_what_a_problem_prints_before_it_fails_does_not_hide_the_cause(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
+    with pytest.raises(RuntimeError, match="saying last: LookupError: there are no data here$"):
+        events(small.unmakeable_with_a_word)
+
+
 def test_what_the_users_code_prints_does_no_harm(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SMALL_TALKS", "1")
     found = events(small.printing, seeds=2)
@@ -157,11 +162,6 @@ print("ends", endings(events(getattr(small, sys.argv[1]), seeds=1)))
 """
 
 
-@pytest.mark.xfail(
-    reason="a worker's own standard input and output carry the protocol; the first such line hangs the comparison",
-    raises=subprocess.TimeoutExpired,
-    strict=True,
-)
 @pytest.mark.parametrize("problem", [small.printing_beside_python, small.asking])
 def test_what_goes_through_the_standard_streams_does_no_harm(problem: Callable[[], Any]) -> None:
     command = [sys.executable, "-c", APART, problem.__name__]

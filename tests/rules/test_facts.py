@@ -7,9 +7,9 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+from tests.conformance.tolerances import SHARES, ULPS, ulps
 
 from steprule import reference, rules
-from tests.conformance.tolerances import SHARES, ULPS, ulps
 
 GRADIENTS = [-300.0, -1.0, -1e-3, 1e-9, 0.02, 1.0, 7e4]
 

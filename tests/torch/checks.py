@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import torch
+from tests.conformance import rounding
+from tests.conformance.tolerances import ROUNDINGS, rounded
 
+import torch
 from steprule import around
 from steprule.around import Around
 from steprule.torch import RuleOptimizer
-from tests.conformance import rounding
-from tests.conformance.tolerances import ROUNDINGS, rounded
 
 __all__ = ["checked_step", "parameter", "paths"]
 

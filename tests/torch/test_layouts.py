@@ -8,10 +8,10 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-import torch
-
-from steprule import torch as ours
 from tests.torch.checks import checked_step, parameter, paths
+
+import torch
+from steprule import torch as ours
 
 Tensor = torch.Tensor
 

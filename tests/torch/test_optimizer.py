@@ -8,14 +8,14 @@ import weakref
 from typing import Any
 
 import pytest
-import torch
+from tests.conformance import users_rules
+from tests.torch.checks import checked_step, parameter, paths
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
+import torch
 from steprule import Decay, NonNegative, Real, rule, rules
 from steprule import torch as ours
 from steprule.torch import RuleOptimizer, optimizer
-from tests.conformance import users_rules
-from tests.torch.checks import checked_step, parameter, paths
 
 CLASSES = {name: getattr(ours, name) for name in ours.__all__ if name not in ("RuleOptimizer", "optimizer")}
 CLASSES |= {"Yogi": optimizer(users_rules.yogi), "Lion": optimizer(users_rules.lion)}

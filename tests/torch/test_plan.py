@@ -7,15 +7,15 @@ import dataclasses
 import pickle
 from typing import Any
 
-import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
-
-from steprule import torch as ours
-from steprule.torch import optimizer
 from tests.conformance import users_rules
 from tests.torch.checks import checked_step, paths
+
+import torch
+from steprule import torch as ours
+from steprule.torch import optimizer
 
 DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
 # Few rules, since each form of each is compiled once.
@@ -147,7 +147,8 @@ class TrainingLoop(RuleBasedStateMachine):
     def begin(self, cls: Any, seed: int) -> None:
         self.generator = torch.Generator().manual_seed(seed)
         params = [
-            self.fresh(shape, dtype) for shape, dtype in (((3, 4), DTYPES[0]), ((5,), DTYPES[2]), ((), DTYPES[1]))
+            self.fresh(shape, dtype)
+            for shape, dtype in (((3, 4), DTYPES[0]), ((5,), DTYPES[2]), ((3, 3), DTYPES[1]), ((), DTYPES[1]))
         ]
         self.optimizer = cls([{"params": params[:2]}, {"params": params[2:], "lr": 0.5}])
 
@@ -222,6 +223,33 @@ class TrainingLoop(RuleBasedStateMachine):
         state = self.optimizer.state.get(self.chosen(place), {})
         for name in set(state) - {"step"}:
             state[name] = state[name].clone() + 0.5
+
+    @rule(place=st.integers(0, 5), name=st.sampled_from(["step", "exp_avg", "square_avg", None]))
+    def state_loses_entries(self, place: int, name: str | None) -> None:
+        state = self.optimizer.state.get(self.chosen(place), {})
+        for each in [name] if name else list(state):
+            state.pop(each, None)
+
+    @rule(place=st.integers(0, 5))
+    def data_is_turned(self, place: int) -> None:
+        each = self.chosen(place)
+        if each.ndim == 2 and len(set(each.shape)) == 1:
+            each.data = each.data.t()
+
+    @rule(place=st.integers(0, 5), slots=st.booleans(), count=st.booleans())
+    def memory_moves(self, place: int, slots: bool, count: bool) -> None:
+        each = self.chosen(place)
+        state = self.optimizer.state.get(each, {})
+        tensors = [state[name] for name in state if (count if name == "step" else slots)]
+        for tensor in tensors or [each.data]:
+            tensor.share_memory_()
+
+    @rule(place=st.integers(0, 5))
+    def parameter_changes_its_group(self, place: int) -> None:
+        groups = self.optimizer.param_groups
+        source = groups[place % len(groups)]["params"]
+        if len(source) > 1:
+            groups[(place + 1) % len(groups)]["params"].insert(0, source.pop())
 
     @rule(dtype=st.sampled_from(DTYPES))
     def group_is_added(self, dtype: torch.dtype) -> None:

@@ -7,11 +7,11 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-import torch
+from tests.torch.checks import checked_step, parameter
 from torch.optim import lr_scheduler
 
+import torch
 from steprule import torch as ours
-from tests.torch.checks import checked_step, parameter
 
 Optimizer = torch.optim.Optimizer
 

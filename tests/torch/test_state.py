@@ -11,13 +11,13 @@ import sys
 from typing import Any
 
 import pytest
-import torch
+from tests.conformance import users_rules
+from tests.torch.checks import checked_step, parameter
 
+import torch
 from steprule import rule, rules
 from steprule import torch as ours
 from steprule.torch import RuleOptimizer, optimizer
-from tests.conformance import users_rules
-from tests.torch.checks import checked_step, parameter
 
 STATE = {
     "SGD": [],

@@ -6,12 +6,12 @@ import threading
 from collections.abc import Iterator
 
 import pytest
-import torch
+from tests.torch.checks import parameter
 
+import torch
 from steprule import torch as ours
 from steprule.kernels import team
 from steprule.kernels.cpu import CHUNK
-from tests.torch.checks import parameter
 
 
 @pytest.fixture(autouse=True)

@@ -53,6 +53,7 @@ def _take_streams() -> tuple[TextIO, TextIO]:
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)
     os.dup2(2, 1)
+    sys.stdout = sys.stderr  # what both write comes in order
     return commands, protocol
 
 

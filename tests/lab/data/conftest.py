@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
 from tests.lab.data.toy import Server, serve
 from tests.requirements import require_installed
 

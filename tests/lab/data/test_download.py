@@ -14,10 +14,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-
-from steprule.lab.data import DataError, locate
 from tests.lab.data.toy import CONTENT, Server, files_under, register_toy
 from tests.requirements import require_installed
+
+from steprule.lab.data import DataError, locate
 
 pytestmark = pytest.mark.usefixtures("folders")
 

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import platformdirs
 import pytest
+from tests.lab.data.toy import CONTENT, Server, files_under, put_toy, register_toy
+from tests.requirements import require_installed
 
 from steprule.folders import cache_folder
 from steprule.lab.data import DATA_SETS, DataError, DataSet, locate, mnist, overview
-from tests.lab.data.toy import CONTENT, Server, files_under, put_toy, register_toy
-from tests.requirements import require_installed
 
 pytestmark = pytest.mark.usefixtures("folders")
 

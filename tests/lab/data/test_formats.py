@@ -78,8 +78,10 @@ LONG = "holds 7 bytes of data, expected 6 for the header's shape (2, 3)"
         (
             b"\0\0\x0d\x02" + _idx(MATRIX)[4:],
             None,
-            "has the IDX magic number 0x00000d02, expected 0x00000801 to 0x000008ff "
-            "(unsigned bytes, 1 to 255 dimensions)",
+            (
+                "has the IDX magic number 0x00000d02, expected 0x00000801 to 0x000008ff "
+                "(unsigned bytes, 1 to 255 dimensions)"
+            ),
         ),
         (
             _idx(MATRIX),

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
-from steprule.lab.data import DATA_SETS, airfoil, digits, locate, mnist
 from tests.lab.data.toy import Server, files_under
 from tests.requirements import require_data_set, require_installed
+
+from steprule.lab.data import DATA_SETS, airfoil, digits, locate, mnist
 
 
 @pytest.fixture
