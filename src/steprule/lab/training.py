@@ -48,12 +48,14 @@ def train_epoch(problem: Problem, model: nn.Module, stepper: RuleOptimizer, orde
     model.train()
     total = torch.zeros((), dtype=torch.float64)
     permutation = torch.randperm(examples, generator=order)
+    parameters = list(model.parameters())
     for batch in torch.split(permutation, problem.batch_size):
         loss = problem.loss(model(inputs.index_select(0, batch)), targets.index_select(0, batch))
-        stepper.zero_grad()
+        for parameter in parameters:
+            parameter.grad = None  # as zero_grad() does, whose own time shows on a small net
         loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
         stepper.step()
-        total += loss.detach() * len(batch)
+        total.add_(loss.detach(), alpha=len(batch))
     return total.item() / examples
 
 
