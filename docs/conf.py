@@ -19,11 +19,16 @@ autodoc_typehints = "none"
 suppress_warnings = ["myst.header"]
 
 
+_INTRODUCTION = (
+    "Made from the rules' own code: the equations are those that the engines run. $\\Delta x_t$ is the update; a slot of "
+    "state with the index $t-1$ is what the step before has left."
+)
+
+
 def _page() -> str:
     parts = [
         "# The rules",
-        "Made from the rules' own code: the equations are those that the engines run. $\\Delta x_t$ is the update; a slot "
-        "of state with the index $t-1$ is what the step before has left.",
+        _INTRODUCTION,
     ]
     for rule in rules.ALL.values():
         program = lower(rule)
