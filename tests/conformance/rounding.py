@@ -22,13 +22,16 @@ __all__ = ["Rounded", "step", "times_too_far"]
 
 
 class Rounded:
-    """A value, the bound of its error in units of the type's own, and where numbers beyond the type's largest arose."""
+    """A value, the bound of its error, and where anything may be: where a number was beyond the type's largest, or a
+    divisor might be zero.
+    """
 
     def __init__(self, value: Any, error: Any, beyond: Any, kind: str) -> None:
         self.value = np.asarray(value, np.float64)
+        finite, bounded = np.isfinite(self.value), np.isfinite(error)
         # What is no number has no error: it must be there.
-        self.error = np.where(np.isfinite(self.value), error, 0.0)
-        self.beyond = np.asarray(beyond) | (np.isfinite(self.value) & (np.abs(self.value) > FORMATS[kind].largest))
+        self.error = np.where(finite & bounded, error, 0.0)
+        self.beyond = np.asarray(beyond) | (finite & (~bounded | (np.abs(self.value) > FORMATS[kind].largest)))
         self.kind = kind
 
     def _with(self, other: Any) -> Rounded:
@@ -36,11 +39,11 @@ class Rounded:
             return other
         return Rounded(other, abs(other - float(rounded(other, self.kind))), False, self.kind)
 
-    def _made(self, value: Any, error: Any, *others: Rounded, roundings: int = 1) -> Rounded:
+    def _made(self, value: Any, error: Any, *others: Rounded, roundings: int = 1, lost: Any = False) -> Rounded:
         form: Format = FORMATS[self.kind]
         error = np.where(np.isfinite(value), error, 0.0)
         size = np.where(np.isfinite(value), np.abs(value), 0.0) + error
-        beyond = np.logical_or.reduce(np.broadcast_arrays(self.beyond, *(other.beyond for other in others)))
+        beyond = np.logical_or.reduce(np.broadcast_arrays(lost, self.beyond, *(other.beyond for other in others)))
         return Rounded(value, error + roundings * (size * form.half + form.smallest), beyond, self.kind)
 
     def __array_namespace__(self, *, api_version: str | None = None) -> Any:
@@ -65,7 +68,12 @@ class Rounded:
     def __mul__(self, other: Any) -> Rounded:
         other = self._with(other)
         error = np.abs(self.value) * other.error + np.abs(other.value) * self.error + self.error * other.error
-        return self._made(self.value * other.value, error, other)
+        # Infinity times what may be zero may be NaN.
+        lost = (np.isinf(self.value) & other._may_vanish()) | (np.isinf(other.value) & self._may_vanish())
+        return self._made(self.value * other.value, error, other, lost=lost)
+
+    def _may_vanish(self) -> Any:
+        return (self.value != 0) & (np.abs(self.value) <= self.error)
 
     __radd__, __rmul__ = __add__, __mul__
 
@@ -200,7 +208,7 @@ def times_too_far(found: NDArray[Any], expected: Rounded) -> float:
     given = np.asarray(found, np.float64)
     value, error, beyond = np.broadcast_arrays(expected.value, expected.error, expected.beyond)
     assert given.shape == value.shape
-    same = (given == value) | (np.isnan(given) & np.isnan(value)) | beyond | np.isposinf(error)
+    same = (given == value) | (np.isnan(given) & np.isnan(value)) | beyond
     with np.errstate(all="ignore"):
         times = np.where(np.isfinite(given) & np.isfinite(value), np.abs(given - value) / error, np.inf)
     return float(np.max(np.where(same, 0.0, times), initial=0.0))

@@ -10,13 +10,15 @@ from collections.abc import Iterator
 
 import jax
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from tests.conformance import rounding
 from tests.conformance.cases import FORMS, RULES, SHAPES, Form, gradients, hyper, parameters
 from tests.conformance.engines import ENGINES, initial
 from tests.conformance.tolerances import ROUNDINGS, ROUNDINGS_OF_RULE
 
 import torch
-from steprule.around import Around, validated
+from steprule.around import Around, hyperparameters, validated
 
 STEPS = 4
 
@@ -31,8 +33,17 @@ def _cases(kinds: list[str] | None = None) -> list[object]:
     ]
 
 
-def _agrees(name: str, dtype: str, rule_name: str, form: Form, shapes: list, *, non_finite: bool) -> None:
-    rule, values = RULES[rule_name], hyper(rule_name)
+def _agrees(
+    name: str,
+    dtype: str,
+    rule_name: str,
+    form: Form,
+    shapes: list,
+    *,
+    non_finite: bool = False,
+    values: dict[str, float] | None = None,
+) -> None:
+    rule, values = RULES[rule_name], hyper(rule_name) if values is None else values
     complete = validated(rule, {**values, **form.values})
     around = Around.of(complete, decoupled=form.decoupled, maximize=form.maximize)
     allowed = ROUNDINGS_OF_RULE.get((name, dtype, rule_name), ROUNDINGS[name, dtype])
@@ -71,13 +82,38 @@ def _float64_in_jax() -> Iterator[None]:
 @pytest.mark.parametrize(("engine", "dtype", "rule", "shape"), _cases())
 def test_engine_agrees_with_the_reference(engine: str, dtype: str, rule: str, shape: str):
     for form in FORMS.values():
-        _agrees(engine, dtype, rule, form, SHAPES[shape], non_finite=False)
+        _agrees(engine, dtype, rule, form, SHAPES[shape])
 
 
 @pytest.mark.parametrize(("engine", "dtype", "rule", "kind"), _cases(["non-finite"]))
 def test_infinities_and_nan_stand_where_the_reference_has_them(engine: str, dtype: str, rule: str, kind: str):
     for form in FORMS.values():
         _agrees(engine, dtype, rule, form, [(500,)], non_finite=True)
+
+
+_VALUES = {
+    "decay": st.one_of(st.floats(0, 1, exclude_max=True), st.sampled_from([0.0, 0.9, 0.999, 0.999999])),
+    "rate": st.one_of(st.floats(0, 10), st.sampled_from([0.0, 1e-12, 1.0])),
+}
+
+
+@st.composite
+def _rules_and_values(draw: st.DrawFn) -> tuple[str, dict[str, float], Form]:
+    name = draw(st.sampled_from(sorted(RULES)))
+    values = {
+        each: draw(_VALUES["decay" if 1.0 not in declared.range else "rate"])
+        for each, declared in hyperparameters(RULES[name]).items()
+    }
+    # Forms that the tests above have compiled.
+    return name, values, Form({}, decoupled=False, maximize=draw(st.booleans()))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@given(case=_rules_and_values())
+@settings(derandomize=True, max_examples=100, deadline=None)
+def test_a_kernel_agrees_with_the_reference_whatever_the_hyperparameters(dtype: str, case: tuple):
+    name, values, form = case
+    _agrees("CPU kernel", dtype, name, form, [(200,)], values=values)
 
 
 def test_each_rule_has_hyperparameters_of_its_own():

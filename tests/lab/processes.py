@@ -14,7 +14,7 @@ from tests.requirements import require
 __all__ = ["alive", "children", "gone", "kill", "soon"]
 
 # So long that only a fault reaches it, on the slowest machine.
-PATIENCE = 90.0
+PATIENCE = 180.0
 
 
 def children(parent: int) -> list[int]:

@@ -343,7 +343,7 @@ def integrity(out: Path) -> list[Any]:
 class TestInterruption:
     """Of `steprule compare` as a user types it, in a session of its own, with two workers."""
 
-    SEEDS = 15
+    SEEDS = 20
     ARGUMENTS = ("--rules", "sgd,adadelta", "--rates", "0.1,100", "--grid", "adadelta.rho=0.9,0.95", "--jobs", "2")
 
     def started(self, out: Path) -> subprocess.Popen[str]:
@@ -367,12 +367,15 @@ class TestInterruption:
             process = self.started(tmp_path / "out")
             before = notes.trained()
             try:
-                if attempt % 2 == 0:
-                    time.sleep(draw.uniform(0, 3))  # while it starts, reads the file, starts its workers
+                if attempt % 4 == 0:
+                    time.sleep(draw.uniform(0, 2))  # while it starts and reads the file
+                elif attempt % 4 == 2:
+                    soon(lambda process=process: children(process.pid) or process.poll() is not None)  # type: ignore[misc]
+                    time.sleep(draw.uniform(0, 1))  # while its workers start
                 else:
-                    more = before + draw.randint(1, 6)
+                    more = before + draw.randint(1, 4)
                     soon(lambda more=more, process=process: notes.trained() >= more or process.poll() is not None)  # type: ignore[misc]
-                    time.sleep(draw.uniform(0, 0.1))
+                    time.sleep(draw.uniform(0, 0.05))  # in the midst of a trial
                 processes += children(process.pid)
                 assert process.poll() is None, "it was over before it was killed: give it more to do"
             finally:

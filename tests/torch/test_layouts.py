@@ -200,6 +200,44 @@ def test_a_gradients_data_may_be_replaced(running):
     checked_step(opt)
 
 
+_SAME_OBJECT = "a gradient that is the same object as before is not looked at"
+
+
+@pytest.mark.parametrize("kind", ["transposed", "expanded", "with gaps"])
+def test_a_gradients_data_may_come_to_lie_otherwise(running, kind: str, request: pytest.FixtureRequest):
+    if "fused" in request.node.name:
+        request.applymarker(pytest.mark.xfail(reason=_SAME_OBJECT))
+    each, opt = running
+    each.grad.data = GRADS[kind](each.grad.detach())
+    checked_step(opt)
+
+
+def test_a_gradient_may_be_turned_in_its_memory(running, request: pytest.FixtureRequest):
+    if "fused" in request.node.name:
+        request.applymarker(pytest.mark.xfail(reason=_SAME_OBJECT))
+    each, opt = running
+    each.grad.t_()
+    checked_step(opt)
+
+
+def test_a_slot_may_be_turned_in_its_memory(running, request: pytest.FixtureRequest):
+    if "fused" in request.node.name:
+        request.applymarker(pytest.mark.xfail(reason="of a slot, the plan looks at the address and not at the strides"))
+    each, opt = running
+    slot = opt.state[each]["square_avg"]
+    slot.data = slot.data.t()
+    checked_step(opt)
+
+
+def test_a_slot_that_shrinks_in_its_memory_is_told_of(running, request: pytest.FixtureRequest):
+    if "fused" in request.node.name:
+        request.applymarker(pytest.mark.xfail(reason="of a slot, the plan looks at the address and not at the size"))
+    each, opt = running
+    opt.state[each]["square_avg"].resize_(2)
+    with pytest.raises(RuntimeError, match="size"):
+        opt.step()
+
+
 def test_a_parameters_data_may_be_replaced(running):
     each, opt = running
     old = each.data

@@ -281,6 +281,15 @@ def test_a_changed_value_counts_from_the_next_step_on(name: str, change: dict[st
     checked_step(opt)
 
 
+@pytest.mark.xfail(reason="one option that is no number hides all changes of its group")
+@pytest.mark.parametrize("option", ["maximize", "decoupled_weight_decay"])
+def test_an_option_of_none_is_false_and_hides_no_change(option: str):
+    opt = ours.Adadelta([parameter(3)], **{option: None})
+    checked_step(opt)
+    opt.param_groups[0]["lr"] = 0.5
+    checked_step(opt)
+
+
 def test_a_rate_may_be_a_tensor_that_changes_in_place():
     rate = torch.tensor(0.5, dtype=torch.float64)
     opt = ours.Adam([parameter(3), parameter(4)], lr=rate)

@@ -304,6 +304,22 @@ def test_a_count_may_be_replaced(running, fresh: Any):
     assert [int(opt.state[each]["step"]) for each in opt.param_groups[0]["params"]] == [42, 42, 4]
 
 
+@pytest.mark.xfail(reason="a copy asks each count to clone itself", raises=AttributeError)
+def test_a_count_that_is_a_plain_number_does_not_hinder_a_copy(running):
+    (first, *_), opt = running
+    opt.state[first]["step"] = 40
+    other = copy.deepcopy(opt)
+    checked_step(other)
+    assert int(other.state[other.param_groups[0]["params"][0]]["step"]) == 41
+
+
+@pytest.mark.xfail(reason="a copy takes every entry for a dict", raises=AttributeError)
+def test_an_entry_of_any_kind_does_not_hinder_a_copy(running):
+    _, opt = running
+    opt.state["epoch"] = 5
+    assert copy.deepcopy(opt).state["epoch"] == 5
+
+
 def test_a_count_may_be_changed_in_place(running):
     (first, second, _), opt = running
     opt.state[first]["step"].fill_(40)

@@ -35,10 +35,6 @@ __all__ = [
 WORKER_VARIABLE: Final = "STEPRULE_WORKER"
 """Set in a worker's environment, where nothing may start workers of its own."""
 
-# A training step frees large arrays and asks for them again at once. By default glibc gives them back to the system in
-# between, and the page faults take a third of an epoch on a small net.
-_KEEP_MEMORY: Final = {"MALLOC_MMAP_THRESHOLD_": str(2**30), "MALLOC_TRIM_THRESHOLD_": str(2**30)}
-
 
 @dataclass(frozen=True)
 class Task:
@@ -85,7 +81,7 @@ def share_threads(jobs: int) -> int:
 
 def environment(threads: int) -> dict[str, str]:
     """Return the environment variables of a process that trains in `threads` threads."""
-    return {**_KEEP_MEMORY, **os.environ, "OMP_NUM_THREADS": str(threads)}
+    return {**os.environ, "OMP_NUM_THREADS": str(threads)}
 
 
 def _search_path() -> list[str]:
