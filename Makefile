@@ -35,6 +35,8 @@ help:
 compare: .venv/lab
 	$(BIN)/steprule compare
 
+# Tests side by side have more threads than there are cores: those that wait must sleep, lest they keep the others from work.
+test: export OMP_WAIT_POLICY = passive
 test: .venv/dev
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not serial"
 	$(BIN)/python -m pytest -m serial

@@ -206,8 +206,10 @@ def times_too_far(found: NDArray[Any], expected: Rounded) -> float:
     Where a number beyond the type's largest arose on the way, nothing is expected.
     """
     given = np.asarray(found, np.float64)
-    value, error, beyond = np.broadcast_arrays(expected.value, expected.error, expected.beyond)
-    assert given.shape == value.shape
+    # A rule may make one number for all elements.
+    value, error, beyond = (
+        np.broadcast_to(each, given.shape) for each in (expected.value, expected.error, expected.beyond)
+    )
     same = (given == value) | (np.isnan(given) & np.isnan(value)) | beyond
     with np.errstate(all="ignore"):
         times = np.where(np.isfinite(given) & np.isfinite(value), np.abs(given - value) / error, np.inf)
