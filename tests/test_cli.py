@@ -389,12 +389,7 @@ class TestCompare:
             "def problem(:\n",
             "problem = absent\n",
             "def problem(): return {}['absent']\n",
-            pytest.param(
-                "def problem(): return 1 + '1'\n",
-                marks=pytest.mark.xfail(
-                    reason="a TypeError of the user's reads like one of ours, without place", strict=True
-                ),
-            ),
+            "def problem(): return 1 + '1'\n",
         ],
     )
     def test_tells_of_a_mistake_in_the_users_file(self, tmp_path: Path, text: str) -> None:

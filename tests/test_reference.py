@@ -159,6 +159,14 @@ def test_plain_numbers_divide_as_python_does():
         reference.step(over, np.array([1.0]), np.array([1.0]), {"step": 0})
 
 
+@pytest.mark.xfail(reason="the result is made an array of the parameter's type, of integers too")
+@pytest.mark.parametrize("library", [np.array, torch.tensor])
+def test_a_parameter_of_integers_is_not_cut_to_integers(library: Any):
+    x = library([1, 2])
+    found, _ = reference.step(rules.sgd, x, x, reference.init(rules.sgd, x), lr=0.5)
+    assert found.tolist() == [0.5, 1.0]
+
+
 def test_a_step_can_be_differentiated():
     lr = torch.tensor(3.0, requires_grad=True)
     x, _ = reference.step(rules.sgd, lr * 2.0, torch.tensor(1.0), {"step": 0}, lr=0.5)

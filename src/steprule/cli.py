@@ -209,11 +209,14 @@ def main() -> None:
 
 def _told(error: Exception) -> str:
     text = " ".join(str(error).split())
-    if isinstance(error, (ValueError, TypeError, RuntimeError, OSError, ModuleNotFoundError)):
+    known = (Path(__file__).parent, Path(sys.prefix), Path(sys.base_prefix))
+    frames = traceback.extract_tb(error.__traceback__)
+    users = [frame for frame in frames if not any(Path(frame.filename).is_relative_to(place) for place in known)]
+    if isinstance(error, (ValueError, TypeError, RuntimeError, OSError, ModuleNotFoundError)) and not users:
         return text
     # Most likely a mistake in the user's file, and the frame that is nearest to it tells where.
-    last = traceback.extract_tb(error.__traceback__)[-1]
-    place = "" if isinstance(error, SyntaxError) else f" ({last.filename}, line {last.lineno})"
+    nearest = (users or frames)[-1]
+    place = "" if isinstance(error, SyntaxError) else f" ({nearest.filename}, line {nearest.lineno})"
     return f"{type(error).__name__}: {text}{place}"
 
 

@@ -264,9 +264,6 @@ class TestWhatIsKept:
         (only,) = compared(tmp_path, seeds=1, rates=[0.1], fresh=True).outcomes
         assert only.status == "finished"
 
-    @pytest.mark.xfail(
-        reason="the file is removed under the process that writes to it, whose results are lost", strict=True
-    )
     def test_fresh_leaves_alone_what_another_process_is_writing(self, tmp_path: Path) -> None:
         writing = Store(tmp_path / "results.sqlite")
         try:

@@ -122,10 +122,11 @@ def test_the_gradient_may_be_the_parameters_own_memory():
         checked_step(ours.SGD([each], lr=0.5))
 
 
-def test_a_tensor_of_a_class_of_its_own_steps_through_torchs_operations():
-    class Own(torch.Tensor):
-        """What other libraries make of torch's tensors."""
+class Own(torch.Tensor):
+    """What other libraries make of torch's tensors."""
 
+
+def test_a_tensor_of_a_class_of_its_own_steps_through_torchs_operations():
     each = torch.nn.Parameter(numbers(5))
     each.grad = numbers(5).as_subclass(Own)
     opt = ours.Adadelta([each])
@@ -172,6 +173,8 @@ GRADS: dict[str, Callable[[Tensor], Tensor | None]] = {
     "transposed": lambda g: g.t(),
     "expanded": lambda g: g[:1].expand(4, 4),
     "with gaps": lambda g: torch.cat([g, g], 1)[:, ::2],
+    "negated when read": lambda g: torch._neg_view(g),
+    "of another class": lambda g: g.as_subclass(Own),
     "none": lambda g: None,
 }
 

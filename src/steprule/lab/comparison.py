@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import shlex
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -90,7 +91,7 @@ def compare(
     for rule in chosen:
         optimizer(rule), lower(rule)  # what no trial can use is told before any starts
     tried = grids(chosen, rates, grid)
-    keys = _keys(_name(problem, make), make, chosen, tried, seeds, epochs)
+    keys = _keys(_name(problem, make), make, chosen, tried, seeds, epochs, workers.share_threads(jobs))
     store = _store(Path(out), fresh=fresh)
     try:
         _run(keys, store, made, epochs, jobs, progress)
@@ -112,6 +113,7 @@ def _keys(
     tried: Mapping[str, Mapping[str, tuple[float, ...]]],
     seeds: int,
     epochs: int,
+    threads: int,
 ) -> list[Key]:
     """Return the trials, the first seed of every setting before the second of any."""
     rule_names, codes = {}, {}
@@ -119,14 +121,15 @@ def _keys(
         built_in = rule.function.__module__.startswith("steprule.rules.")
         rule_names[rule.name] = rule.name if built_in else named.name_of(rule)
         codes[rule.name] = named.digest(rule.function)
-    own = named.digest(make)
+    # Matrix products are summed in another order in another number of threads, or by another version.
+    own = f"{__version__} {torch.__version__} {threads} {named.digest(make)}"
     return [
         Key(
             problem,
             rule_names[setting.rule],
             Trial(setting, seed),
             epochs,
-            f"{__version__} {own} {codes[setting.rule]}",
+            f"{own} {codes[setting.rule]}",
         )
         for seed in range(seeds)
         for setting in settings(tried)
@@ -135,10 +138,17 @@ def _keys(
 
 def _store(out: Path, *, fresh: bool) -> Store:
     path = out / "results.sqlite"
-    if fresh:
+    try:
+        store = Store(path)
+    except ValueError as error:
+        if not fresh or "another process" in str(error):
+            raise
         for suffix in ("", "-wal", "-shm"):
             Path(f"{path}{suffix}").unlink(missing_ok=True)
-    return Store(path)
+        store = Store(path)
+    if fresh:
+        store.clear()
+    return store
 
 
 def _run(
@@ -171,7 +181,7 @@ def _run(
 
 def _command() -> str:
     program = Path(sys.argv[0]).name
-    return " ".join(["steprule" if program in ("steprule", "cli.py", "__main__.py") else program, *sys.argv[1:]])
+    return shlex.join(["steprule" if program in ("steprule", "cli.py", "__main__.py") else program, *sys.argv[1:]])
 
 
 def _machine(jobs: int) -> dict[str, str]:

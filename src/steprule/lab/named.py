@@ -49,9 +49,9 @@ def _file(path: Path, name: str) -> ModuleType:
     specification: Any = importlib.util.spec_from_file_location(known, path)
     module = importlib.util.module_from_spec(specification)
     sys.modules[known] = module
-    # Neighbouring files can be imported, as when Python runs the file; last, so that they hide nothing.
+    # Neighbouring files can be imported, as when Python runs the file.
     if str(path.resolve().parent) not in sys.path:
-        sys.path.append(str(path.resolve().parent))
+        sys.path.insert(0, str(path.resolve().parent))
     try:
         specification.loader.exec_module(module)
     except BaseException:

@@ -72,7 +72,8 @@ class RuleOptimizer(torch.optim.Optimizer):
         # The counts lie side by side in memory, and pickle would write all of them for each.
         kept["state"] = collections.defaultdict(dict)
         for parameter, state in self.state.items():
-            kept["state"][parameter] = {k: value.clone() if k == "step" else value for k, value in state.items()}
+            shared = isinstance(state, dict) and isinstance(state.get("step"), torch.Tensor)
+            kept["state"][parameter] = {**state, "step": state["step"].clone()} if shared else state
         # A class that `optimizer` made for a user's rule need not be bound to a name in any module; a subclass is.
         return (_bare_of, cls._recipe, kept) if "_recipe" in vars(cls) else (_bare, (cls,), kept)
 

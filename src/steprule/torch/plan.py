@@ -170,10 +170,12 @@ class _Group:
         self._changed = True
 
     def _floats(self, group: Mapping[str, Any]) -> tuple[float, ...]:
+        found = self._get(group)
         try:
-            return tuple(map(float, self._get(group)))
+            return tuple(map(float, found))
         except (TypeError, ValueError):
-            return ()  # what is no number is told of where the values are checked
+            # An option may be None; what else is no number is told of where the values are checked.
+            return tuple(float(each) if hasattr(each, "__float__") else hash(repr(each)) for each in found)
 
     def follows(self, group: Mapping[str, Any]) -> bool:
         """Take over the group's present values; return whether the form of the step is the same as before."""

@@ -17,7 +17,7 @@ WEIGHT_DEVIATION = 0.05
 
 
 def mnist() -> Problem:
-    """Return the problem: 784-500-300-10 with rectified units, all 60,000 images to train, batches of 100, 6 epochs.
+    """Return the problem: 784-500-300-10, the hidden units rectified, all 60,000 images to train, batches of 100, 6 epochs.
 
     The paper states neither initialisation nor scaling. Weights from N(0, 0.05²), biases 0 and inputs in [0, 1] give its
     tables nearly cell by cell. As in its tables, nothing is held out: the best setting is chosen on the test data.
@@ -25,8 +25,8 @@ def mnist() -> Problem:
     files = data.mnist()
     return Problem(
         name="mnist",
-        description="MNIST, the paper's net of 784-500-300-10 rectified units (Zeiler 2012, 4.1), weights from "
-        "N(0, 0.05²), inputs in [0, 1], cross-entropy, mini-batches of 100",
+        description="MNIST, the paper's net of 784-500-300-10 units, the hidden ones rectified (Zeiler 2012, 4.1), weights "
+        "from N(0, 0.05²), inputs in [0, 1], cross-entropy, mini-batches of 100",
         model=paper_net,
         train=(_inputs(files.train_images), torch.tensor(files.train_labels, dtype=torch.int64)),
         test=(_inputs(files.test_images), torch.tensor(files.test_labels, dtype=torch.int64)),
