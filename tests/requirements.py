@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import signal
 from pathlib import Path
 
 import pytest
 
-__all__ = ["require", "require_data_set", "require_installed"]
+__all__ = ["heed_interrupts", "require", "require_data_set", "require_installed"]
 
 
 def require(condition: object, reason: str) -> None:
@@ -33,3 +34,8 @@ def require_installed(*packages: str) -> None:
     """Require that the packages, by the names under which they are imported, are installed."""
     for package in packages:
         require(importlib.util.find_spec(package), f"{package} is not installed")
+
+
+def heed_interrupts() -> None:
+    """Make a process that is about to start die of SIGINT, which is ignored in what a shell runs in the background."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)

@@ -19,7 +19,7 @@ import pytest
 from tests.conformance.users_rules import lion, yogi
 from tests.lab import small
 from tests.lab.processes import children, gone, kill, soon
-from tests.requirements import require_installed
+from tests.requirements import heed_interrupts, require_installed
 
 import steprule
 from steprule import rules
@@ -359,7 +359,12 @@ class TestInterruption:
         words = [small.named(small.slow), *self.ARGUMENTS, "--seeds", str(self.SEEDS), "--out", str(out)]
         command = [sys.executable, "-m", "steprule", "compare", *words]
         return subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+            preexec_fn=heed_interrupts,
         )
 
     def whole(self, out: Path, **changes: Any) -> Comparison:
