@@ -5,11 +5,13 @@ from __future__ import annotations
 import importlib.util
 import os
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-__all__ = ["heed_interrupts", "require", "require_data_set", "require_installed"]
+__all__ = ["interrupts_heeded", "require", "require_data_set", "require_installed"]
 
 
 def require(condition: object, reason: str) -> None:
@@ -36,6 +38,15 @@ def require_installed(*packages: str) -> None:
         require(importlib.util.find_spec(package), f"{package} is not installed")
 
 
-def heed_interrupts() -> None:
-    """Make a process that is about to start die of SIGINT, which is ignored in what a shell runs in the background."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+@contextmanager
+def interrupts_heeded() -> Iterator[None]:
+    """Let the processes that start within die of SIGINT, which what a shell runs in the background ignores.
+
+    A program starts with the default action for each signal that its parent handles, and ignores what its parent ignores.
+    Popen's `preexec_fn` would do it too, but runs the handlers that other libraries (JAX) have registered for forks.
+    """
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -19,7 +19,7 @@ import pytest
 from tests.conformance.users_rules import lion, yogi
 from tests.lab import small
 from tests.lab.processes import children, gone, kill, soon
-from tests.requirements import heed_interrupts, require_installed
+from tests.requirements import interrupts_heeded, require_installed
 
 import steprule
 from steprule import rules
@@ -358,14 +358,9 @@ class TestInterruption:
     def started(self, out: Path) -> subprocess.Popen[str]:
         words = [small.named(small.slow), *self.ARGUMENTS, "--seeds", str(self.SEEDS), "--out", str(out)]
         command = [sys.executable, "-m", "steprule", "compare", *words]
-        return subprocess.Popen(
-            command,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-            preexec_fn=heed_interrupts,
-        )
+        pipe = subprocess.PIPE
+        with interrupts_heeded():
+            return subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, start_new_session=True)
 
     def whole(self, out: Path, **changes: Any) -> Comparison:
         grid = {"adadelta": {"rho": [0.9, 0.95]}}

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 from tests.lab.data.toy import CONTENT, Server, files_under, register_toy
-from tests.requirements import heed_interrupts, require_installed
+from tests.requirements import interrupts_heeded, require_installed
 
 from steprule.lab.data import DataError, locate
 
@@ -93,7 +93,9 @@ def test_a_process_that_is_stopped_leaves_no_file_that_is_taken_for_good(
     folder = tmp_path / "cache" / "data" / "toy"
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     command = [sys.executable, "-c", textwrap.dedent(program)]
-    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, preexec_fn=heed_interrupts) as process:
+    with interrupts_heeded():
+        process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE)
+    with process:
         _wait_for(lambda: any(path.stat().st_size for path in folder.glob("*")))
         process.send_signal(getattr(signal, end))
         process.communicate(timeout=30)
