@@ -174,7 +174,7 @@ def lower(rule: Rule, around_it: Around | None = PLAIN) -> Program:
     The rule alone has its update as the output `dx` in place of `x`. Raises `TypeError` where the rule branches on its
     operands or returns another number of values than its slots ask for.
     """
-    trace = Trace(reciprocals=around_it is not None)
+    trace = Trace(cheaply=around_it is not None)
     elements = [name for name in ("x", "g", "h", "g2") if name in (*rule.inputs, "x", "g")] + list(rule.slots)
     given = {name: trace.symbol(name, varies=True) for name in elements} | {"t": trace.symbol("t", varies=False)}
     declared = tuple(around.hyperparameters(rule))

@@ -102,11 +102,11 @@ class Value:
 
 
 class Trace:
-    """Makes values; equal ones are one object. `reciprocals` asks for products in place of divisions by a scalar."""
+    """Makes values; equal ones are one object. `cheaply` asks for the cheaper of two equal forms (see `_cheaper`)."""
 
-    def __init__(self, *, reciprocals: bool) -> None:
+    def __init__(self, *, cheaply: bool) -> None:
         self._made: dict[tuple[Any, ...], Value] = {}
-        self._reciprocals = reciprocals
+        self._cheaply = cheaply
 
     def _value(
         self,
@@ -141,9 +141,21 @@ class Trace:
                 return functools.reduce(lambda a, b: self.apply("multiply", a, b), [values[0]] * int(exponent))
             if exponent == 0.5:
                 return self.apply("sqrt", values[0])
-        if operation == "divide" and self._reciprocals and values[0].varies and not values[1].varies:
-            return self.apply("multiply", values[0], self.apply("divide", 1.0, values[1]))
+        cheaper = self._cheaper(*values) if operation == "divide" and self._cheaply and values[0].varies else None
+        if cheaper is not None:
+            return cheaper
         return self._value(operation, values, varies=any(value.varies for value in values))
+
+    def _cheaper(self, over: Value, under: Value) -> Value | None:
+        """Return a quotient that costs less: by a scalar's reciprocal, or of two roots under one root."""
+        if not under.varies:
+            return self.apply("multiply", over, self.apply("divide", 1.0, under))
+        if over.operation == "negative" and over.operands[0].operation == under.operation == "sqrt":
+            return self.apply("negative", self.apply("divide", over.operands[0], under))
+        if over.operation == under.operation == "sqrt":
+            # Two long operations in place of three, and two roundings.
+            return self.apply("sqrt", self.apply("divide", over.operands[0], under.operands[0]))
+        return None
 
     def operand(self, operand: Any) -> Value:
         if isinstance(operand, Value):

@@ -16,6 +16,8 @@ from steprule.around import Around
 from steprule.kernels import cpu
 from steprule.program import lower
 from steprule.torch import optimizer
+from steprule.torch.launch import Launch
+from steprule.torch.plain import PlainSteps
 
 from .cases import SHAPES, Arrays, Form
 from .tolerances import rounded
@@ -115,7 +117,8 @@ class _Kernel:
 def paths(made: torch.optim.Optimizer) -> tuple[int, int]:
     """Return how many parameters the last step took through the fused loop, and how many through torch's operations."""
     plan: Any = made._plan
-    return sum(len(launch.parameters) for launch in plan._launches), len(plan._plain)
+    fused = sum(len(each.parameters) for each in plan._steppers if isinstance(each, Launch))
+    return fused, sum(len(each._bounds) for each in plan._steppers if isinstance(each, PlainSteps))
 
 
 class _Torch:

@@ -101,6 +101,7 @@ _TORCH: Final = Allowed(
 _RECIPROCAL: Final = Allowed(
     2, "a division by a scalar is a product with its reciprocal, and the oracle rounds as well"
 )
+_ONE_ROOT: Final = Allowed(2, "a quotient of two roots is the root of one quotient, and the oracle rounds as well")
 
 ROUNDINGS: Final[Mapping[tuple[str, str], Allowed]] = {
     ("reference on NumPy", "float64"): _EXACT,
@@ -124,8 +125,10 @@ ROUNDINGS_OF_RULE: Final[Mapping[tuple[str, str, str], Allowed]] = {
     ("reference on JAX", "float64", "adam"): _RECIPROCAL,
     ("CPU kernel", "float64", "adam"): _RECIPROCAL,
     ("steprule.torch, fused", "float64", "adam"): _RECIPROCAL,
+    ("CPU kernel", "float64", "adadelta"): _ONE_ROOT,
+    ("steprule.torch, fused", "float64", "adadelta"): _ONE_ROOT,
 }
-"""The rules for which an engine may be farther off: those that divide by a scalar."""
+"""The rules for which an engine may be farther off: those that divide by a scalar, or one root by another."""
 
 ULPS: Final[Mapping[str, Allowed]] = {
     "twin of torch.optim": Allowed(

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 from tests.conformance import rounding
+from tests.conformance.engines import paths
 from tests.conformance.tolerances import ROUNDINGS, rounded
 
 import torch
@@ -23,12 +24,6 @@ def parameter(*shape: int, dtype: torch.dtype = torch.float64, grad: bool = True
     if grad:
         made.grad = torch.randn(shape, dtype=dtype, generator=generator)
     return made
-
-
-def paths(optimizer: torch.optim.Optimizer) -> tuple[int, int]:
-    """Return how many parameters the last step took through the fused loop, and how many through torch's operations."""
-    plan: Any = optimizer._plan
-    return sum(len(launch.parameters) for launch in plan._launches), len(plan._plain)
 
 
 def _exactly(tensor: torch.Tensor) -> np.ndarray:

@@ -204,21 +204,14 @@ def test_a_gradients_data_may_be_replaced(running):
     checked_step(opt)
 
 
-_SAME_OBJECT = "a gradient that is the same object as before is not looked at"
-
-
 @pytest.mark.parametrize("kind", ["transposed", "expanded", "with gaps"])
-def test_a_gradients_data_may_come_to_lie_otherwise(running, kind: str, request: pytest.FixtureRequest):
-    if "fused" in request.node.name:
-        request.applymarker(pytest.mark.xfail(reason=_SAME_OBJECT))
+def test_a_gradients_data_may_come_to_lie_otherwise(running, kind: str):
     each, opt = running
     each.grad.data = GRADS[kind](each.grad.detach())
     checked_step(opt)
 
 
-def test_a_gradient_may_be_turned_in_its_memory(running, request: pytest.FixtureRequest):
-    if "fused" in request.node.name:
-        request.applymarker(pytest.mark.xfail(reason=_SAME_OBJECT))
+def test_a_gradient_may_be_turned_in_its_memory(running):
     each, opt = running
     each.grad.t_()
     checked_step(opt)

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import itertools
 import operator
-import weakref
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 import torch
 from torch import Tensor
@@ -22,6 +22,8 @@ from .. import around
 from ..around import Around
 from ..specification import Rule
 from .launch import Bound, Launch, element_type
+from .layout import Layout
+from .plain import PlainSteps
 
 if TYPE_CHECKING:
     from .optimizer import RuleOptimizer
@@ -30,13 +32,6 @@ __all__ = ["Plan", "form_and_values"]
 
 _grad: Final = operator.attrgetter("grad")
 _pointer: Final = Tensor.data_ptr
-_ATTRIBUTES: Final[tuple[Callable[[Any], Any], ...]] = (
-    type,
-    operator.attrgetter("layout"),
-    operator.attrgetter("dtype"),
-    Tensor.is_neg,
-    Tensor._is_zerotensor,
-)
 
 
 def _same(some: Iterable[Any], others: Iterable[Any]) -> bool:
@@ -53,20 +48,12 @@ class Plan:
         self._parameters: Final = list(_parameters(optimizer))
         self._groups: Final = [_Group(group, optimizer) for group in optimizer.param_groups]
         self._sizes: Final = [len(group["params"]) for group in optimizer.param_groups]
-        self._parameters_layout: Final = _Layout(self._parameters)
+        self._parameters_layout: Final = Layout(self._parameters)
         bounds = self._bounds(optimizer)
         all_grads = list(map(_grad, self._parameters))
         grads = [grad for grad in all_grads if grad is not None]
         self._without: Final = [grad is None for grad in all_grads]
-        self._stepping: Final = len(grads)
-        self._layout: Final = _Layout(grads)
-        self._seen: list[Callable[[], Tensor | None]] = []
-        launches: dict[tuple[Any, str], dict[int, Bound]] = {}
-        self._plain: Final[dict[int, Bound]] = {}
-        for place, (bound, grad) in enumerate(zip(bounds, grads, strict=True)):
-            real = element_type(bound, grad, rule)
-            into = self._plain if real is None else launches.setdefault((bound.around, real), {})
-            into[place] = bound
+        self._layout: Final = Layout(grads)
 
         self._states: Final = [bound.state for bound in bounds] if self._state_names else []
         self._counts: Final = _counts_side_by_side(self._states)
@@ -78,8 +65,8 @@ class Plan:
         self._entry_states: Final = list(optimizer.state.values())
         self._kept_state: Final = [state[name] for state in self._states for name in self._state_names]
         self._state_of: Final = operator.itemgetter(*self._state_names) if len(self._state_names) > 1 else None
-        self._launches: Final = [Launch(rule, form, real, some) for (form, real), some in launches.items()]
-        self._kept: Final = [tensor for launch in self._launches for tensor in launch.kept]
+        self._steppers: Final = _steppers(rule, bounds, grads)
+        self._kept: Final = [tensor for stepper in self._steppers for tensor in stepper.kept]
         self._pointers: Final = list(map(_pointer, self._kept))
 
     @torch.no_grad()
@@ -115,7 +102,7 @@ class Plan:
             and _same(state.values(), self._entry_states)
             and self._state_holds()
             and list(map(_pointer, self._kept)) == self._pointers
-            and self._parameters_layout.strides_fit(parameters)
+            and self._parameters_layout.fits(parameters)
             and self._counts.data_ptr() == self._counts_pointer
         )
         return self._grads_of(parameters) if fits else None
@@ -130,31 +117,46 @@ class Plan:
 
     def _grads_of(self, parameters: Sequence[Tensor]) -> list[Tensor] | None:
         grads = list(map(_grad, parameters))
-        stepping = [grad for grad in grads if grad is not None]
-        # The seen ones that are no more are None, as those that are none; their number tells the two apart.
-        same = len(stepping) == self._stepping and len(self._seen) == len(grads)
-        if same and _same(grads, [seen() for seen in self._seen]):
-            return stepping
-        if list(map(operator.is_, grads, itertools.repeat(None))) != self._without or not self._layout.fits(stepping):
+        if list(map(operator.is_, grads, itertools.repeat(None))) != self._without:
             return None
-        self._seen = [_nothing if grad is None else weakref.ref(grad) for grad in grads]
-        return stepping
+        stepping = [grad for grad in grads if grad is not None]
+        return stepping if self._layout.fits(stepping) else None
 
     def step(self, grads: Sequence[Tensor]) -> None:
         """Step every parameter of the plan once, by its gradient in `grads`."""
         if self._steps.tobytes() != self._steps_seen:
             self._passed = 0
-            for launch in self._launches:
-                launch.regroup(self._steps)
+            for stepper in self._steppers:
+                stepper.regroup(self._steps)
         self._passed += 1
         self._steps += 1
         self._steps_seen = self._steps.tobytes()
         changed = [group.taken_over() for group in self._groups]
         values = [group.values for group in self._groups]
-        for launch in self._launches:
-            launch.step(grads, values, self._passed, any(changed))
-        for place, bound in self._plain.items():
-            _plain_step(self._rule, bound, grads[place], values[bound.group], int(self._steps[place]))
+        for stepper in self._steppers:
+            stepper.step(grads, values, self._passed, any(changed))
+
+
+class _Stepper(Protocol):
+    """What steps some parameters of a plan. `kept` are the tensors that must stay where they are in memory."""
+
+    @property
+    def kept(self) -> Sequence[Tensor]: ...
+    def regroup(self, steps: NDArray[np.float32]) -> None: ...
+    def step(
+        self, grads: Sequence[Tensor], values: Sequence[Mapping[str, float]], passed: int, changed: bool
+    ) -> None: ...
+
+
+def _steppers(rule: Rule, bounds: Sequence[Bound], grads: Sequence[Tensor]) -> list[_Stepper]:
+    launches: dict[tuple[Around, str], dict[int, Bound]] = {}
+    plain: dict[int, Bound] = {}
+    for place, (bound, grad) in enumerate(zip(bounds, grads, strict=True)):
+        real = element_type(bound, grad, rule)
+        into = plain if real is None else launches.setdefault((bound.around, real), {})
+        into[place] = bound
+    steppers: list[_Stepper] = [Launch(rule, form, real, some) for (form, real), some in launches.items()]
+    return [*steppers, PlainSteps(rule, plain)] if plain else steppers
 
 
 class _Group:
@@ -225,39 +227,3 @@ def _counts_side_by_side(states: Sequence[dict[str, Any]]) -> Tensor:
 
 def _nothing() -> None:
     """Stand for a gradient that there is not."""
-
-
-class _Layout:
-    """How tensors lie in memory, to tell whether others lie alike."""
-
-    def __init__(self, tensors: Sequence[Tensor]) -> None:
-        self._attributes: Final = [list(map(of, tensors)) for of in _ATTRIBUTES]
-        self._numbers: Final = list(map(Tensor.numel, tensors))
-        dense = all(tensor.layout is torch.strided for tensor in tensors)
-        self._strides: Final = [tensor.stride() for tensor in tensors] if dense else []
-        self._contiguous: Final = dense and all(map(Tensor.is_contiguous, tensors))
-
-    def fits(self, tensors: Sequence[Tensor]) -> bool:
-        """Whether `tensors`, whose shapes and devices are known to be the same, are of the same kind and lie alike."""
-        alike = all(list(map(of, tensors)) == seen for of, seen in zip(_ATTRIBUTES, self._attributes, strict=True))
-        return alike and self.strides_fit(tensors)
-
-    def strides_fit(self, tensors: Sequence[Tensor]) -> bool:
-        """Whether `tensors`, known to be dense ones and as many, have as many elements in the same order."""
-        if list(map(Tensor.numel, tensors)) != self._numbers:
-            return False
-        if self._contiguous and all(map(Tensor.is_contiguous, tensors)):
-            return True
-        return [tensor.stride() for tensor in tensors] == self._strides
-
-
-@torch.no_grad()
-def _plain_step(rule: Rule, bound: Bound, grad: Tensor, values: Mapping[str, float], t: int) -> None:
-    """Step one parameter through torch's operations, lower types widened to float32."""
-    real = torch.float64 if bound.parameter.dtype is torch.float64 else torch.float32
-    inputs = {"x": bound.parameter.to(real), "g": grad.to(real), "t": t}
-    slots = {name: bound.state[name].to(real) for name in rule.slots}
-    x, new, _ = around.step(rule, bound.around, inputs, slots, values)
-    bound.parameter.copy_(x)
-    for name, value in new.items():
-        bound.state[name].copy_(value)
