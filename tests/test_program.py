@@ -39,7 +39,7 @@ COSTS = {
     "adagrad": (20, 7),  # g g, +; root, + eps, -lr / it, * g; x + dx
     "rmsprop": (20, 9),  # 4 of the average; + eps, root, -lr / it, * g; x + dx
     "rmsprop_nesterov": (28, 13),  # 4; + eps, root, lr / it, * g, alpha v, -; (1 + alpha) v', -; x + dx
-    "adadelta": (28, 17),  # 4; + eps, root, -, + eps, root, /, * g; 4; lr dx, x + it
+    "adadelta": (28, 16),  # 4; + eps, root, -, + eps, root, /, * g; 4; lr dx, x + it
     "adam": (28, 14),  # 3; 4; 2 corrections; -lr m; root, + eps, /; x + dx
 }
 
@@ -69,7 +69,12 @@ def test_a_program_reads_as_the_rule_does():
     }
     assert expression(program.outputs["x"], names) == "x + lr * dx"
     (dx,) = (value for value in program.values() if program.names.get(id(value)) == "dx")
-    assert expression(dx, {id(program.outputs["square_avg"]): "r"}) == "-sqrt(acc_delta + eps) / sqrt(r + eps) * g"
+    assert expression(dx, {id(program.outputs["square_avg"]): "r"}) == "-sqrt((acc_delta + eps) / (r + eps)) * g"
+
+
+def test_a_quotient_of_roots_is_one_root_in_a_step_and_stands_as_printed_in_the_rule_alone():
+    (dx,) = (value for name, value in lower(rules.adadelta, None).outputs.items() if name == "dx")
+    assert expression(dx).startswith("-sqrt(acc_delta + eps) / sqrt(rho * square_avg")
 
 
 def test_values_come_in_the_order_in_which_the_rule_makes_them():
