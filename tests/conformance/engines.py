@@ -167,10 +167,6 @@ class _TorchPlain(_Torch):
         return tensor.repeat_interleave(2, -1)[..., ::2]
 
 
-class _TorchLower(_Torch):
-    fused = False
-
-
 @dataclass(frozen=True)
 class Engine:
     """An engine, and the element types and shapes (of `cases.SHAPES`) that it is tested with."""
@@ -191,5 +187,8 @@ ENGINES: Final[Mapping[str, Engine]] = {
     "steprule.torch, fused": Engine(_Torch),
     # Without dimensions, and with no or one element, a tensor is dense whatever its strides are.
     "steprule.torch, plain": Engine(_TorchPlain, shapes=("17", "3x5", "a chunk and one")),
-    "steprule.torch, lower types": Engine(_TorchLower, ("bfloat16", "float16"), shapes=(*_FEW, "one", "several")),
+    "steprule.torch, lower types": Engine(_Torch, ("bfloat16", "float16")),
+    "steprule.torch, lower types, plain": Engine(
+        _TorchPlain, ("bfloat16", "float16"), shapes=("17", "3x5", "a chunk and one")
+    ),
 }

@@ -118,6 +118,8 @@ ROUNDINGS: Final[Mapping[tuple[str, str], Allowed]] = {
     ("steprule.torch, plain", "float32"): _TORCH,
     ("steprule.torch, lower types", "bfloat16"): _ROUNDED,
     ("steprule.torch, lower types", "float16"): _ROUNDED,
+    ("steprule.torch, lower types, plain", "bfloat16"): _ROUNDED,
+    ("steprule.torch, lower types, plain", "float16"): _ROUNDED,
 }
 """For each engine and dtype, the error of a step as a multiple of what rounding each operation once may do (`rounding`)."""
 

@@ -7,9 +7,10 @@ looking at them takes as long as stepping them.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import operator
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import numpy as np
@@ -20,10 +21,12 @@ from torch import Tensor
 
 from .. import around
 from ..around import Around
+from ..kernels.cpu import Elements
 from ..specification import Rule
-from .launch import Bound, Launch, element_type
+from .launch import Bound, Launch, elements_of
 from .layout import Layout
 from .plain import PlainSteps
+from .storing import OPTIONS, Storing
 
 if TYPE_CHECKING:
     from .optimizer import RuleOptimizer
@@ -44,18 +47,19 @@ class Plan:
 
     def __init__(self, optimizer: RuleOptimizer) -> None:
         rule = self._rule = optimizer.rule
-        self._state_names: Final = ("step", *rule.slots) if rule.slots or "t" in rule.inputs else ()
         self._parameters: Final = list(_parameters(optimizer))
         self._groups: Final = [_Group(group, optimizer) for group in optimizer.param_groups]
         self._sizes: Final = [len(group["params"]) for group in optimizer.param_groups]
         self._parameters_layout: Final = Layout(self._parameters)
-        bounds = self._bounds(optimizer)
+        masters = any(group.storing.master_copies for group in self._groups)
+        has_state = bool(rule.slots) or "t" in rule.inputs or masters
+        bounds = self._bounds(optimizer, has_state)
         all_grads = list(map(_grad, self._parameters))
         grads = [grad for grad in all_grads if grad is not None]
         self._without: Final = [grad is None for grad in all_grads]
         self._layout: Final = Layout(grads)
 
-        self._states: Final = [bound.state for bound in bounds] if self._state_names else []
+        self._states: Final = [bound.state for bound in bounds] if has_state else []
         self._counts: Final = _counts_side_by_side(self._states)
         self._counts_pointer: Final = self._counts.data_ptr()
         self._steps = self._counts.numpy() if self._states else np.zeros(len(bounds), np.float32)
@@ -63,27 +67,32 @@ class Plan:
         self._passed = 0
         self._entries: Final = list(optimizer.state)
         self._entry_states: Final = list(optimizer.state.values())
-        self._kept_state: Final = [state[name] for state in self._states for name in self._state_names]
-        self._state_of: Final = operator.itemgetter(*self._state_names) if len(self._state_names) > 1 else None
+        # Twice "step", since of one name itemgetter makes no tuple.
+        kept = [("step", *bound.storing.names(bound.parameter), "step") for bound in bounds] if has_state else []
+        self._state_of: Final = list(map(_getter, kept))
+        self._kept_state: Final = [
+            state[name] for names, state in zip(kept, self._states, strict=True) for name in names
+        ]
         self._steppers: Final = _steppers(rule, bounds, grads)
         self._kept: Final = [tensor for stepper in self._steppers for tensor in stepper.kept]
         self._pointers: Final = list(map(_pointer, self._kept))
 
     @torch.no_grad()
-    def _bounds(self, optimizer: RuleOptimizer) -> list[Bound]:
+    def _bounds(self, optimizer: RuleOptimizer, has_state: bool) -> list[Bound]:
         bounds = []
-        for number, group in enumerate(optimizer.param_groups):
+        number = -1
+        for place, group in enumerate(optimizer.param_groups):
+            form, storing = self._groups[place].around, self._groups[place].storing
             for parameter in group["params"]:
+                number += 1
                 if parameter.grad is None:
                     continue
                 _refuse_unsupported(parameter)
-                state = optimizer.state[parameter] if self._state_names else {}
-                if self._state_names and "step" not in state:
+                state = optimizer.state[parameter] if has_state else {}
+                if has_state and "step" not in state:
                     state["step"] = torch.zeros((), dtype=torch.float32, device="cpu")
-                for name, initial in self._rule.slots.items():
-                    if name not in state:
-                        state[name] = torch.full_like(parameter, initial, memory_format=torch.preserve_format)
-                bounds.append(Bound(parameter, number, self._groups[number].around, state))
+                storing.prepare(parameter, state, number)
+                bounds.append(Bound(parameter, place, form, state, storing, number))
         return bounds
 
     def fitting_grads(self, optimizer: RuleOptimizer) -> list[Tensor] | None:
@@ -108,10 +117,13 @@ class Plan:
         return self._grads_of(parameters) if fits else None
 
     def _state_holds(self) -> bool:
-        if self._state_of is None:
-            return _same((state.get("step") for state in self._states), self._kept_state)
         try:
-            return _same(itertools.chain.from_iterable(map(self._state_of, self._states)), self._kept_state)
+            present = (
+                map(self._state_of[0], self._states)
+                if len(set(self._state_of)) == 1
+                else (get(state) for get, state in zip(self._state_of, self._states, strict=True))
+            )
+            return _same(itertools.chain.from_iterable(present), self._kept_state)
         except KeyError:
             return False
 
@@ -149,13 +161,13 @@ class _Stepper(Protocol):
 
 
 def _steppers(rule: Rule, bounds: Sequence[Bound], grads: Sequence[Tensor]) -> list[_Stepper]:
-    launches: dict[tuple[Around, str], dict[int, Bound]] = {}
+    launches: dict[tuple[Around, Elements], dict[int, Bound]] = {}
     plain: dict[int, Bound] = {}
     for place, (bound, grad) in enumerate(zip(bounds, grads, strict=True)):
-        real = element_type(bound, grad, rule)
-        into = plain if real is None else launches.setdefault((bound.around, real), {})
+        elements = elements_of(bound, grad)
+        into = plain if elements is None else launches.setdefault((bound.around, elements), {})
         into[place] = bound
-    steppers: list[_Stepper] = [Launch(rule, form, real, some) for (form, real), some in launches.items()]
+    steppers: list[_Stepper] = [Launch(rule, form, elements, some) for (form, elements), some in launches.items()]
     return [*steppers, PlainSteps(rule, plain)] if plain else steppers
 
 
@@ -168,6 +180,8 @@ class _Group:
         )
         self._rule: Final = optimizer.rule
         self.around, self.values = form_and_values(self._rule, group)
+        self.storing = Storing.of(self._rule, group)
+        self._kept = tuple(map(group.get, OPTIONS))
         self._seen = self._floats(group)
         self._changed = True
 
@@ -182,6 +196,8 @@ class _Group:
     def follows(self, group: Mapping[str, Any]) -> bool:
         """Take over the group's present values; return whether the form of the step is the same as before."""
         present = self._floats(group)
+        if tuple(map(group.get, OPTIONS)) != self._kept:
+            return False
         if present == self._seen:
             return True
         form, self.values = form_and_values(self._rule, group)
@@ -200,6 +216,11 @@ def form_and_values(rule: Rule, group: Mapping[str, Any]) -> tuple[Around, dict[
     values = around.validated(rule, {name: group[name] for name in names if name in group})
     decoupled = bool(group["decoupled_weight_decay"])
     return Around.of(values, decoupled=decoupled, maximize=bool(group["maximize"])), values
+
+
+@functools.cache
+def _getter(names: tuple[str, ...]) -> Callable[[Mapping[str, Any]], tuple[Any, ...]]:
+    return operator.itemgetter(*names)
 
 
 def _parameters(optimizer: RuleOptimizer) -> Iterable[Tensor]:
