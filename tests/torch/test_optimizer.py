@@ -65,7 +65,7 @@ SIGNATURES = {
 
 
 # Every class has these as well.
-STORING = ", state_dtype=None, master_copies=False, seed=0)"
+STORING = ", state_dtype=None, master_copies=False, seed=0, on_nonfinite='propagate')"
 
 
 def test_signature(name: str):

@@ -47,6 +47,7 @@ def step(launch):
     rows = int64_at(fields[4])
     scalars = {real}_at(fields[5])
     keys = int64_at(fields[6])
+    flags = int64_at(fields[7])
     while True:
         chunk = claim(claimed)
         if chunk >= len(chunks):
@@ -67,7 +68,7 @@ _HELPERS: Final = {
 # Every name that a generated module uses for itself.
 _TAKEN: Final = frozenset(re.findall(r"[A-Za-z_]\w*", _HEADER + "".join(_HELPERS.values()))) | {
     *("i", "range", "min", "abs", "float32", "float64", *notation.__all__, *codecs.FUNCTIONS),
-    *("begin", "count", "copy", "copy_at", "float32_at", "float64_at", "uint16_at", "uint8_at"),
+    *("begin", "count", "bad", "copy", "copy_at", "float32_at", "float64_at", "uint16_at", "uint8_at"),
 }
 
 # What belongs to an array `a` is called `a_at`, and so on.
@@ -260,7 +261,11 @@ def _loop(program: Program, elements: Elements, names: dict[int, str], called: M
             body.append(_write(program, elements, called, name, expression(value, names)))
     if elements.copy:
         body.append(_write(program, elements, called, "copy", f"{called['x']}_at[i]"))
-    return ["for i in range(count):", *(f"    {line}" for line in body)]
+    before, after = [], []
+    if program.finite is not None:
+        body.append(f"bad += 0 if {names[id(program.finite)]} else 1")
+        before, after = ["bad = 0"], ["if bad > 0:", "    flags[tensor] = 1"]
+    return [*before, "for i in range(count):", *(f"    {line}" for line in body), *after]
 
 
 def _block(program: Program, elements: Elements, names: dict[int, str], called: Mapping[str, str]) -> list[str]:
@@ -298,13 +303,15 @@ class Table:
 
     `pointers` is int64 (tensors, arrays), `sizes` the number of elements of each tensor, all of them dense in memory.
     `rows`, int64 (tensors,), says which row of the scalars each tensor takes; all take row 0 until it is set. `keys`, int64
-    (tensors,), begins each tensor's random numbers where its elements are rounded at random.
+    (tensors,), begins each tensor's random numbers where its elements are rounded at random. A guarded step sets `flags`,
+    int64 (tensors,), to 1 where a gradient is not finite.
     """
 
     def __init__(self, pointers: NDArray[np.int64], sizes: Sequence[int]) -> None:
         self.pointers: Final = np.ascontiguousarray(pointers, dtype=np.int64)
         self.rows: Final = np.zeros(len(sizes), dtype=np.int64)
         self.keys: Final = np.zeros(len(sizes), dtype=np.int64)
+        self.flags: Final = np.zeros(len(sizes), dtype=np.int64)
         self.chunks: Final = np.array(
             [
                 (tensor, first, min(CHUNK, size - first))
@@ -322,7 +329,7 @@ def launch(run: Any, table: Table, scalars: NDArray[Any], threads: int) -> None:
     `scalars`, of the kernel's type and C-contiguous, has a row of `program.fold(...)` for each value in `table.rows`.
     """
     claimed = np.zeros(1, dtype=np.int64)
-    addresses = (claimed, table.chunks, len(table.chunks), table.pointers, table.rows, scalars, table.keys)
+    addresses = (claimed, table.chunks, len(table.chunks), table.pointers, table.rows, scalars, table.keys, table.flags)
     fields = np.array([each if isinstance(each, int) else each.ctypes.data for each in addresses], dtype=np.int64)
     # To wake a thread takes about as long as a chunk.
     team.run(run, fields.ctypes.data, threads if table.elements > CHUNK else 1)

@@ -10,7 +10,7 @@ from numba.extending import intrinsic
 
 __all__ = ["CHUNK_FIELDS", "LAUNCH_FIELDS", "claim", "float32_at", "float64_at", "int64_at", "uint8_at", "uint16_at"]
 
-LAUNCH_FIELDS = ("claimed", "chunks", "number of chunks", "pointers", "rows", "scalars", "keys")
+LAUNCH_FIELDS = ("claimed", "chunks", "number of chunks", "pointers", "rows", "scalars", "keys", "flags")
 """What a kernel's only argument is the address of: these int64, all but the third of them addresses in their turn."""
 CHUNK_FIELDS = ("tensor", "first element", "elements")
 

@@ -41,6 +41,8 @@ class Bound:
     storing: Storing
     number: int
     """Its place in the optimizer."""
+    name: str
+    """What an error calls it."""
 
     def columns(self) -> dict[str, Tensor]:
         """Return what a kernel reads and writes, by the names of `kernels.cpu.Elements.columns`, without the gradient."""
@@ -99,6 +101,7 @@ class Launch:
             *bounds, next(iter(bounds))
         )  # one more, since of one it makes no tuple
         self._places: Final = np.array(list(bounds))
+        self._bounds: Final = list(bounds.values())
         self.parameters: Final = [bound.parameter for bound in bounds.values()]
         arrays = elements.columns(self.program)
         columns = [bound.columns() for bound in bounds.values()]
@@ -133,10 +136,12 @@ class Launch:
         self._steps = steps[self._places].astype(np.int64)
         self._scalars = None
 
-    def step(self, grads: Sequence[Tensor], values: Sequence[Mapping[str, float]], passed: int, changed: bool) -> None:
+    def step(
+        self, grads: Sequence[Tensor], values: Sequence[Mapping[str, float]], passed: int, changed: bool
+    ) -> list[Bound]:
         """Step the parameters by each group's `values`, `passed` steps after `regroup`; `changed` if values are new.
 
-        `grads` are the gradients of the whole plan.
+        `grads` are the gradients of the whole plan. Return the parameters whose gradient a guarded step found not finite.
         """
         pointers = list(map(_pointer, self._select(grads)))[:-1]
         if self._grad_column is not None and pointers != self._grad_pointers:
@@ -150,3 +155,8 @@ class Launch:
         cpu.launch(self._run, self._table, self._scalars, torch.get_num_threads())
         # The kernel writes behind autograd's back; a backward pass over stale values must fail all the same.
         torch.autograd.graph.increment_version(self.parameters)
+        if self.program.finite is None or not self._table.flags.any():
+            return []
+        flagged = [bound for bound, flag in zip(self._bounds, self._table.flags, strict=True) if flag]
+        self._table.flags[:] = 0
+        return flagged

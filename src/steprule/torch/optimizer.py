@@ -26,6 +26,8 @@ _OPTIONS: Mapping[str, str] = {
     '(rounded at random), "int8" (codes of 8 bits, see `steprule.kernels.codecs`), or a mapping of slots to these',
     "master_copies": "keep a float32 copy of each bfloat16 or float16 parameter, and step that",
     "seed": "of the random rounding",
+    "on_nonfinite": 'what an infinite or NaN element of a gradient does: "propagate", as in torch; "skip", its parameter '
+    'and state stay as they are; "raise", the same, and then a `FloatingPointError` that names the parameter',
 }
 
 
@@ -36,6 +38,8 @@ class RuleOptimizer(torch.optim.Optimizer):
     __signature__: ClassVar[inspect.Signature]
     _recipe: ClassVar[tuple[Rule, str, tuple[tuple[str, Any], ...]]]
     _plan: Plan | None = None
+    # `torch.amp.GradScaler` then sets `grad_scale` and `found_inf` for the time of a step.
+    _step_supports_amp_scaling = True
 
     def __init__(self, params: Any, *values: Any, **named: Any) -> None:
         if not hasattr(type(self), "rule"):
@@ -58,12 +62,16 @@ class RuleOptimizer(torch.optim.Optimizer):
         """Step every parameter that has a gradient; return the loss of `closure`, which is called first, if given.
 
         Raises `ValueError` where a hyperparameter, as a scheduler has left it, is out of range, and `TypeError` for a
-        sparse gradient or a complex parameter.
+        sparse gradient or a complex parameter, and `FloatingPointError` as the option `on_nonfinite` says.
+
+        Under `torch.amp.GradScaler` the gradients are unscaled within the step, and are left as they are.
         """
         loss = None
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
+        if float(getattr(self, "found_inf", 0.0)):
+            return loss
         grads = None if self._plan is None else self._plan.fitting_grads(self)
         if self._plan is None or grads is None:
             self._plan = Plan(self)

@@ -41,10 +41,12 @@ class PlainSteps:
         values: Sequence[Mapping[str, float]],
         passed: int,
         changed: bool,  # noqa: ARG002  # nothing is kept of earlier values
-    ) -> None:
+    ) -> list[Bound]:
         """Step the parameters, `passed` steps after `regroup`, as `Launch.step` does."""
         for place, bound in self._bounds.items():
             self._step(bound, grads[place], values[bound.group], int(self._steps[place]) + passed)
+        guarded = [(bound, grads[place]) for place, bound in self._bounds.items() if bound.around.guard]
+        return [bound for bound, grad in guarded if not bool(grad.isfinite().all())]
 
     @torch.no_grad()
     def _step(self, bound: Bound, grad: Tensor, values: Mapping[str, float], t: int) -> None:

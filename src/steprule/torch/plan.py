@@ -7,6 +7,7 @@ looking at them takes as long as stepping them.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import itertools
 import operator
@@ -48,7 +49,8 @@ class Plan:
     def __init__(self, optimizer: RuleOptimizer) -> None:
         rule = self._rule = optimizer.rule
         self._parameters: Final = list(_parameters(optimizer))
-        self._groups: Final = [_Group(group, optimizer) for group in optimizer.param_groups]
+        scale = _grad_scale(optimizer)
+        self._groups: Final = [_Group(group, optimizer.rule, scale) for group in optimizer.param_groups]
         self._sizes: Final = [len(group["params"]) for group in optimizer.param_groups]
         self._parameters_layout: Final = Layout(self._parameters)
         masters = any(group.storing.master_copies for group in self._groups)
@@ -83,7 +85,7 @@ class Plan:
         number = -1
         for place, group in enumerate(optimizer.param_groups):
             form, storing = self._groups[place].around, self._groups[place].storing
-            for parameter in group["params"]:
+            for index, parameter in enumerate(group["params"]):
                 number += 1
                 if parameter.grad is None:
                     continue
@@ -92,7 +94,10 @@ class Plan:
                 if has_state and "step" not in state:
                     state["step"] = torch.zeros((), dtype=torch.float32, device="cpu")
                 storing.prepare(parameter, state, number)
-                bounds.append(Bound(parameter, place, form, state, storing, number))
+                names = group.get("param_names")
+                shape = tuple(parameter.shape)
+                name = f"parameter {number}, of shape {shape}," if names is None else f"{names[index]}"
+                bounds.append(Bound(parameter, place, form, state, storing, number, name))
         return bounds
 
     def fitting_grads(self, optimizer: RuleOptimizer) -> list[Tensor] | None:
@@ -102,10 +107,11 @@ class Plan:
         """
         parameters = list(_parameters(optimizer))
         groups, state = optimizer.param_groups, optimizer.state
+        scale = _grad_scale(optimizer)
         fits = (
             [len(group["params"]) for group in groups] == self._sizes
             and _same(parameters, self._parameters)
-            and all(own.follows(group) for own, group in zip(self._groups, groups, strict=True))
+            and all(own.follows(group, scale) for own, group in zip(self._groups, groups, strict=True))
             and len(state) == len(self._entries)
             and _same(state, self._entries)
             and _same(state.values(), self._entry_states)
@@ -145,19 +151,29 @@ class Plan:
         self._steps_seen = self._steps.tobytes()
         changed = [group.taken_over() for group in self._groups]
         values = [group.values for group in self._groups]
+        flagged: list[Bound] = []
         for stepper in self._steppers:
-            stepper.step(grads, values, self._passed, any(changed))
+            flagged += stepper.step(grads, values, self._passed, any(changed))
+        for bound in sorted(flagged, key=operator.attrgetter("number")):
+            if self._groups[bound.group].raises:
+                raise FloatingPointError(
+                    f"the gradient of {bound.name} is infinite or NaN in some elements; these have not stepped "
+                    '(on_nonfinite="raise")'
+                )
 
 
 class _Stepper(Protocol):
-    """What steps some parameters of a plan. `kept` are the tensors that must stay where they are in memory."""
+    """What steps some parameters of a plan. `kept` are the tensors that must stay where they are in memory.
+
+    Of a guarded step, `step` returns the parameters whose gradient is not finite.
+    """
 
     @property
     def kept(self) -> Sequence[Tensor]: ...
     def regroup(self, steps: NDArray[np.float32]) -> None: ...
     def step(
         self, grads: Sequence[Tensor], values: Sequence[Mapping[str, float]], passed: int, changed: bool
-    ) -> None: ...
+    ) -> list[Bound]: ...
 
 
 def _steppers(rule: Rule, bounds: Sequence[Bound], grads: Sequence[Tensor]) -> list[_Stepper]:
@@ -174,33 +190,33 @@ def _steppers(rule: Rule, bounds: Sequence[Bound], grads: Sequence[Tensor]) -> l
 class _Group:
     """A parameter group's hyperparameters, as floats, and the form of step that they ask for."""
 
-    def __init__(self, group: Mapping[str, Any], optimizer: RuleOptimizer) -> None:
-        self._get: Final = operator.itemgetter(
-            *around.hyperparameters(optimizer.rule), "decoupled_weight_decay", "maximize"
-        )
-        self._rule: Final = optimizer.rule
-        self.around, self.values = form_and_values(self._rule, group)
-        self.storing = Storing.of(self._rule, group)
-        self._kept = tuple(map(group.get, OPTIONS))
-        self._seen = self._floats(group)
+    def __init__(self, group: Mapping[str, Any], rule: Rule, scale: float | None) -> None:
+        names = (*around.hyperparameters(rule), "decoupled_weight_decay", "maximize")
+        self._get: Final = operator.itemgetter(*names)
+        self._rule: Final = rule
+        self.around, self.values = form_and_values(rule, group, scale)
+        self.storing = Storing.of(rule, group)
+        self.raises: Final = group.get("on_nonfinite") == "raise"
+        self._options: Final = tuple(map(group.get, OPTIONS))
+        self._seen = self._floats(group, scale)
         self._changed = True
 
-    def _floats(self, group: Mapping[str, Any]) -> tuple[float, ...]:
+    def _floats(self, group: Mapping[str, Any], scale: float | None) -> tuple[float | None, ...]:
         found = self._get(group)
         try:
-            return tuple(map(float, found))
+            return (*map(float, found), scale)
         except (TypeError, ValueError):
             # An option may be None; what else is no number is told of where the values are checked.
-            return tuple(float(each) if hasattr(each, "__float__") else hash(repr(each)) for each in found)
+            return (*(float(each) if hasattr(each, "__float__") else hash(repr(each)) for each in found), scale)
 
-    def follows(self, group: Mapping[str, Any]) -> bool:
+    def follows(self, group: Mapping[str, Any], scale: float | None) -> bool:
         """Take over the group's present values; return whether the form of the step is the same as before."""
-        present = self._floats(group)
-        if tuple(map(group.get, OPTIONS)) != self._kept:
+        present = self._floats(group, scale)
+        if tuple(map(group.get, OPTIONS)) != self._options:
             return False
         if present == self._seen:
             return True
-        form, self.values = form_and_values(self._rule, group)
+        form, self.values = form_and_values(self._rule, group, scale)
         self._seen, self._changed = present, True
         return form == self.around
 
@@ -210,12 +226,27 @@ class _Group:
         return changed
 
 
-def form_and_values(rule: Rule, group: Mapping[str, Any]) -> tuple[Around, dict[str, float]]:
-    """Return the form of step that a parameter group asks for, and each hyperparameter's value, checked."""
+def form_and_values(
+    rule: Rule, group: Mapping[str, Any], scale: float | None = None
+) -> tuple[Around, dict[str, float]]:
+    """Return the form of step that a parameter group asks for, and each hyperparameter's value, checked.
+
+    `scale` is what the gradients are to be divided by, if anything.
+    """
     names = around.hyperparameters(rule)
     values = around.validated(rule, {name: group[name] for name in names if name in group})
-    decoupled = bool(group["decoupled_weight_decay"])
-    return Around.of(values, decoupled=decoupled, maximize=bool(group["maximize"])), values
+    decoupled, on_nonfinite = bool(group["decoupled_weight_decay"]), group.get("on_nonfinite", "propagate")
+    if on_nonfinite not in ("propagate", "skip", "raise"):
+        raise ValueError(f'on_nonfinite is {on_nonfinite!r}; allowed is "propagate", "skip" or "raise"')
+    form = Around.of(values, decoupled=decoupled, maximize=bool(group["maximize"]))
+    form = dataclasses.replace(form, unscale=scale is not None, guard=on_nonfinite != "propagate")
+    return form, values if scale is None else values | {"grad_scale": scale}
+
+
+def _grad_scale(optimizer: RuleOptimizer) -> float | None:
+    """Return what `torch.amp.GradScaler` asks this step to divide the gradients by."""
+    scale = getattr(optimizer, "grad_scale", None)
+    return None if scale is None else float(scale)
 
 
 @functools.cache

@@ -18,8 +18,13 @@ from . import codecs
 
 __all__ = ["MASTER", "NEAREST", "OPTIONS", "Storing", "load", "random_bits", "save"]
 
-OPTIONS: Final[Mapping[str, Any]] = {"state_dtype": None, "master_copies": False, "seed": 0}
-"""The options of a parameter group that say how state is kept, and their defaults."""
+OPTIONS: Final[Mapping[str, Any]] = {
+    "state_dtype": None,
+    "master_copies": False,
+    "seed": 0,
+    "on_nonfinite": "propagate",
+}
+"""The options of a parameter group that are no numbers of the rule's, and their defaults."""
 
 MASTER: Final = "master"
 """What the float32 copy of a parameter is called in its state."""
