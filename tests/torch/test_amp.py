@@ -35,10 +35,7 @@ def state_of(made: torch.optim.Optimizer) -> list[torch.Tensor]:
 
 
 def equal(some: list[torch.Tensor], others: list[torch.Tensor]) -> bool:
-    return all(
-        torch.equal(a.isnan(), b.isnan()) and torch.equal(a.nan_to_num(), b.nan_to_num())
-        for a, b in zip(some, others, strict=True)
-    )
+    return all(torch.allclose(a, b, rtol=0, atol=0, equal_nan=True) for a, b in zip(some, others, strict=True))
 
 
 @pytest.mark.parametrize("gaps", [False, True], ids=["fused", "plain"])

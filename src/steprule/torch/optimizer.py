@@ -80,6 +80,11 @@ class RuleOptimizer(torch.optim.Optimizer):
         self._plan.step(grads)
         return loss
 
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Load a state, of this optimizer or of its twin in `torch.optim`; low-precision slots come back as they were."""
+        super().load_state_dict(state_dict)
+        storing.restore(self, state_dict)
+
     def __reduce__(self) -> tuple[Any, ...]:
         cls = type(self)
         kept: dict[str, Any] = self.__getstate__()

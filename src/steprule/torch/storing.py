@@ -16,7 +16,7 @@ from ..signs import never_negative
 from ..specification import Rule
 from . import codecs
 
-__all__ = ["MASTER", "NEAREST", "OPTIONS", "Storing", "load", "random_bits", "save"]
+__all__ = ["MASTER", "NEAREST", "OPTIONS", "Storing", "load", "random_bits", "restore", "save"]
 
 OPTIONS: Final[Mapping[str, Any]] = {
     "state_dtype": None,
@@ -85,6 +85,14 @@ class Storing:
             return "random bfloat16"
         return NEAREST.get(parameter.dtype, "") if wish is None and not self.has_master(parameter) else ""
 
+    def dtype(self, slot: str, parameter: Tensor) -> torch.dtype:
+        """Return the dtype of a slot's tensor."""
+        storage = self.storage(slot, parameter)
+        if storage:
+            return codecs.DTYPES[storage]
+        wish = dict(zip(self.rule.slots, self.wishes, strict=True))[slot]
+        return wish or (torch.float32 if self.has_master(parameter) else parameter.dtype)
+
     def stored(self, parameter: Tensor) -> tuple[tuple[str, str], ...]:
         """Return the slots that are not kept as they are computed, and how they are, for `kernels.cpu.Elements`."""
         pairs = [(slot, self.storage(slot, parameter)) for slot in self.rule.slots]
@@ -102,10 +110,7 @@ class Storing:
         """
         self.check(parameter)
         for name, initial in self.rule.slots.items():
-            storage = self.storage(name, parameter)
-            wish = dict(zip(self.rule.slots, self.wishes, strict=True))[name]
-            stepped = torch.float32 if self.has_master(parameter) else parameter.dtype
-            dtype = codecs.DTYPES[storage] if storage else (wish or stepped)
+            storage, dtype = self.storage(name, parameter), self.dtype(name, parameter)
             present = state.get(name)
             if present is not None and present.dtype is dtype:
                 continue
@@ -123,6 +128,25 @@ class Storing:
             state.pop(MASTER, None)
         elif MASTER not in state:
             state[MASTER] = parameter.detach().to(torch.float32)
+
+
+def restore(optimizer: torch.optim.Optimizer, saved: Mapping[str, Any]) -> None:
+    """Put the state of a checkpoint back in its own form where `load_state_dict` has cast that to the parameters' dtype.
+
+    `saved` is the state dictionary that was loaded. A form that is not asked for any more is changed at the next step.
+    """
+    places = [place for group in saved["param_groups"] for place in group["params"]]
+    wanted = [(each, group) for group in optimizer.param_groups for each in group["params"]]
+    for place, (parameter, group) in zip(places, wanted, strict=True):
+        state = optimizer.state.get(parameter, {})
+        rule: Rule = optimizer.rule  # type: ignore[attr-defined]  # it is one of ours
+        storing = Storing.of(rule, group)
+        for name, value in saved["state"].get(place, {}).items():
+            if not isinstance(value, Tensor) or name == "step" or state[name].dtype is value.dtype:
+                continue
+            own = name == MASTER or name.endswith("_scale") or value.dtype is torch.uint8
+            if own or (name in rule.slots and value.dtype is storing.dtype(name, parameter)):
+                state[name] = value.detach().to(parameter.device, copy=True)
 
 
 def _real(dtype: torch.dtype) -> torch.dtype:
