@@ -15,10 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import notation
-from ..program import Program, Value, expression
+from ..program import Program, expression
 from . import team
 from .cache import compiled
+from .chunks import chunks
 from .native import CHUNK_FIELDS, LAUNCH_FIELDS
+from .source import name_values, remark, value_lines
 
 __all__ = ["CHUNK", "Table", "kernel", "launch", "source"]
 
@@ -75,9 +77,9 @@ def source(program: Program, real: str) -> str:
     rows. Every thread that calls it claims chunks until none is left.
     """
     itemsize = np.dtype(real).itemsize
-    names, called = _names(program)
+    names, called = name_values(program, _TAKEN)
     lines = [
-        f"        {names[id(scalar)]} = scalars[row + {index}]{_remark(scalar)}"
+        f"        {names[id(scalar)]} = scalars[row + {index}]{remark(scalar)}"
         for index, scalar in enumerate(program.scalars)
     ]
     lines += [
@@ -100,41 +102,8 @@ def source(program: Program, real: str) -> str:
     return header + "\n".join(lines) + "\n"
 
 
-def _remark(scalar: Value) -> str:
-    return "" if scalar.operation == "symbol" else f"  # {expression(scalar)}"
-
-
-def _names(program: Program) -> tuple[dict[int, str], dict[str, str]]:
-    """Name what the loop holds: values by their `id`, and arrays by what the rule calls them.
-
-    A symbol and an array are called as in the rule, a computed scalar c1, c2, ..., a line's value as the program says.
-    """
-    taken = set(_TAKEN)
-
-    def unused(wish: str) -> str:
-        while wish in taken or f"{wish}_at" in taken:
-            wish += "_"
-        taken.update((wish, f"{wish}_at"))
-        return wish
-
-    called = {name: unused(name) for name in program.arrays}
-    symbols = [value for value in (*program.values(), *program.scalars) if value.operation == "symbol"]
-    names = {id(value): called[value.name] if value.varies else unused(value.name) for value in symbols}
-    lines = program.line_values()
-    for value in lines:
-        if id(value) in program.names:
-            names[id(value)] = unused(program.names[id(value)])
-    for prefix, rest in (("c", program.scalars), ("v", lines)):
-        for number, value in enumerate([value for value in rest if id(value) not in names], 1):
-            names[id(value)] = unused(f"{prefix}{number}")
-    return names, called
-
-
 def _loop(program: Program, names: dict[int, str], called: dict[str, str]) -> list[str]:
-    lines = [f"{called[name]} = {called[name]}_at[i]" for name in program.inputs]
-    for value in program.line_values():
-        others = {key: name for key, name in names.items() if key != id(value)}
-        lines.append(f"{names[id(value)]} = {expression(value, others)}")
+    lines = [f"{called[name]} = {called[name]}_at[i]" for name in program.inputs] + value_lines(program, names)
     return lines + [f"{called[name]}_at[i] = {expression(value, names)}" for name, value in program.outputs.items()]
 
 
@@ -154,14 +123,7 @@ class Table:
     def __init__(self, pointers: NDArray[np.int64], sizes: Sequence[int]) -> None:
         self.pointers: Final = np.ascontiguousarray(pointers, dtype=np.int64)
         self.rows: Final = np.zeros(len(sizes), dtype=np.int64)
-        self.chunks: Final = np.array(
-            [
-                (tensor, first, min(CHUNK, size - first))
-                for tensor, size in enumerate(sizes)
-                for first in range(0, size, CHUNK)
-            ],
-            dtype=np.int64,
-        ).reshape(-1, 3)
+        self.chunks: Final = chunks(sizes, CHUNK)
         self.elements: Final = sum(sizes)
 
 
