@@ -130,9 +130,7 @@ _PYTHON: Final = {
 }
 
 
-def expression(
-    value: Value, names: Mapping[int, str] | None = None, functions: Mapping[str, str] | None = None
-) -> str:
+def expression(value: Value, names: Mapping[int, str] | None = None, functions: Mapping[str, str] | None = None) -> str:
     """Return `value` as a Python expression, in which a value whose `id` is in `names` is called by that name.
 
     An operation that is in `functions` is written as a call of the function that stands there for it.
