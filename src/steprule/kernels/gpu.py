@@ -74,8 +74,9 @@ _FOLD: Final = """
 @triton.jit
 def fold(counts, groups, values, scalars):
     tensor = tl.program_id(0).to(tl.int64)
-    t_before = tl.load(counts + tensor)
-    tl.store(counts + tensor, t_before + 1)
+    count = tl.load(counts + tensor).to(tl.pointer_type(tl.float32))
+    counted = tl.load(count) + 1
+    tl.store(count, counted)
     row = values + {values} * tl.load(groups + tensor)
     scalars += {scalars} * tensor
 {lines}
@@ -115,8 +116,9 @@ def source(program: Program, formats: Mapping[str, str] | str) -> str:
 
     `step` takes int64 tables: one row of addresses per tensor (those of `program.arrays` in order), each tensor's row of
     scalars, and the chunks (tensor, first element, elements); and the rows of scalars, of type `real_of(formats)`. A
-    program instance steps one chunk. `fold` makes such rows on the device: of each tensor's step count, to which it adds 1
-    first (float32), of its row in `values`, and of those rows, float64 (rows, hyperparameters).
+    program instance steps one chunk. `fold` makes such rows on the device: of each tensor's step count (float32, at the
+    address in `counts`), to which it adds 1 first, of its row in `values`, and of those rows, float64 (rows,
+    hyperparameters).
 
     Raises `ValueError` for a type that there is none of, and `KeyError` for an array whose type is missing.
     """
@@ -221,7 +223,7 @@ def _fold_lines(program: Program, real: str) -> list[str]:
     called = {name: f"{name}_" if name in _TAKEN else name for name in (*program.hyperparameters, "t")}
     names |= {id(value): called[value.name] for value in waiting if value.operation == "symbol"}
     if "t" in used:
-        lines.append(f"{called['t']} = (t_before + 1).to(tl.float64)")
+        lines.append(f"{called['t']} = counted.to(tl.float64)")
     lines += [
         f"{called[name]} = tl.load(row + {index})" for index, name in enumerate(program.hyperparameters) if name in used
     ]

@@ -18,7 +18,7 @@ from ..kernels import cpu
 from ..program import Program, lower
 from ..specification import Rule
 
-__all__ = ["Bound", "Launch", "element_type"]
+__all__ = ["Bound", "Launch", "element_type", "lie_alike"]
 
 _REALS: Final = {torch.float32: "float32", torch.float64: "float64"}
 _PLAIN_TYPES: Final = (Tensor, torch.nn.Parameter, torch.nn.Buffer)
@@ -36,6 +36,8 @@ class Bound:
     group: int
     around: Around
     state: dict[str, Any]
+    capturable: bool = False
+    """Whether its step count is on its device and its step may be captured in a graph."""
 
 
 def element_type(bound: Bound, grad: Tensor, rule: Rule) -> str | None:
@@ -46,18 +48,22 @@ def element_type(bound: Bound, grad: Tensor, rule: Rule) -> str | None:
     """
     parameter = bound.parameter
     tensors = [parameter, grad, *(bound.state[name] for name in rule.slots)]
-    fits = all(
+    plain = all(tensor.device.type == "cpu" and tensor.dtype is parameter.dtype for tensor in tensors)
+    return _REALS.get(parameter.dtype) if plain and lie_alike(tensors) else None
+
+
+def lie_alike(tensors: Sequence[Tensor]) -> bool:
+    """Whether a kernel can walk all `tensors` at once: they lie in memory alike, with no gap and no overlap."""
+    first = tensors[0]
+    return _dense(first) and all(
         type(tensor) in _PLAIN_TYPES
-        and tensor.device.type == "cpu"
         and tensor.layout is torch.strided
-        and tensor.dtype is parameter.dtype
-        and tensor.shape == parameter.shape
+        and tensor.shape == first.shape
         and not tensor.is_neg()  # what lies in its memory is the negative of what it is
         and not tensor._is_zerotensor()  # a zero that has no memory
-        and (tensor.stride() == parameter.stride() or (tensor.is_contiguous() and parameter.is_contiguous()))
+        and (tensor.stride() == first.stride() or (tensor.is_contiguous() and first.is_contiguous()))
         for tensor in tensors
     )
-    return _REALS.get(parameter.dtype) if fits and _dense(parameter) else None
 
 
 def _dense(tensor: Tensor) -> bool:
@@ -71,6 +77,9 @@ def _dense(tensor: Tensor) -> bool:
 
 class Launch:
     """The parameters that one kernel steps, each by its place (`places`) in the plan."""
+
+    _folds = True
+    """Whether the scalars are computed here and not on the device."""
 
     def __init__(self, rule: Rule, around: Around, real: str, bounds: Mapping[int, Bound]) -> None:
         self.program: Final[Program] = lower(rule, around)
@@ -93,9 +102,16 @@ class Launch:
         self._grad_pointers: list[int] = []
         self._groups: Final = np.array([bound.group for bound in bounds.values()])
         self._real: Final = real
-        self._run: Final = cpu.kernel(self.program, real)
+        self._run: Final = self._kernel()
         self._rows: list[tuple[int, int]] = []
         self._scalars: NDArray[Any] | None = None
+
+    def _kernel(self) -> Any:
+        return cpu.kernel(self.program, self._real)
+
+    def _launch(self, values: Sequence[Mapping[str, float]], changed: bool) -> None:  # noqa: ARG002  # the scalars hold them
+        assert self._scalars is not None
+        cpu.launch(self._run, self._table, self._scalars, torch.get_num_threads())
 
     def regroup(self, steps: NDArray[np.float32]) -> None:
         """Give parameters of one group and one step count one row of scalars; `steps` is what each has counted."""
@@ -114,10 +130,10 @@ class Launch:
         pointers = list(map(_pointer, self._select(grads)))[:-1]
         if self._grad_column is not None and pointers != self._grad_pointers:
             self._grad_column[:] = self._grad_pointers = pointers
-        if self._scalars is None or changed or self.program.counts:
+        if self._folds and (self._scalars is None or changed or self.program.counts):
             fold = self.program.fold
             rows = [fold(t=count + passed, **values[group]) for group, count in self._rows]
             self._scalars = np.array(rows, self._real).reshape(len(rows), -1)
-        cpu.launch(self._run, self._table, self._scalars, torch.get_num_threads())
+        self._launch(values, changed)
         # The kernel writes behind autograd's back; a backward pass over stale values must fail all the same.
         torch.autograd.graph.increment_version(self.parameters)

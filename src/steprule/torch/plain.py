@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from .. import around
 from ..specification import Rule
+from .gpu import counted
 from .launch import Bound
 
 __all__ = ["PlainSteps"]
@@ -41,10 +42,11 @@ class PlainSteps:
     ) -> None:
         """Step the parameters, `passed` steps after `regroup`, as `Launch.step` does."""
         for place, bound in self._bounds.items():
-            self._step(bound, grads[place], values[bound.group], int(self._steps[place]) + passed)
+            t = counted(bound) if bound.capturable else int(self._steps[place]) + passed
+            self._step(bound, grads[place], values[bound.group], t)
 
     @torch.no_grad()
-    def _step(self, bound: Bound, grad: Tensor, values: Mapping[str, float], t: int) -> None:
+    def _step(self, bound: Bound, grad: Tensor, values: Mapping[str, float], t: Any) -> None:
         """Step one parameter, lower types widened to float32."""
         real = torch.float64 if bound.parameter.dtype is torch.float64 else torch.float32
         inputs = {"x": bound.parameter.to(real), "g": grad.to(real), "t": t}

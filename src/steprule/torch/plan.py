@@ -21,6 +21,7 @@ from torch import Tensor
 from .. import around
 from ..around import Around
 from ..specification import Rule
+from . import gpu
 from .launch import Bound, Launch, element_type
 from .layout import Layout
 from .plain import PlainSteps
@@ -32,6 +33,13 @@ __all__ = ["Plan", "form_and_values"]
 
 _grad: Final = operator.attrgetter("grad")
 _pointer: Final = Tensor.data_ptr
+
+
+_FIRST_IN_CAPTURE: Final = (
+    "a graph captures a step that is the first, or before which parameters, state or groups have changed; take one such "
+    "step before the capture"
+)
+_NOT_CAPTURABLE: Final = "a graph captures a step whose capturable is False; allowed is True, in every parameter group"
 
 
 def _same(some: Iterable[Any], others: Iterable[Any]) -> bool:
@@ -49,14 +57,17 @@ class Plan:
         self._groups: Final = [_Group(group, optimizer) for group in optimizer.param_groups]
         self._sizes: Final = [len(group["params"]) for group in optimizer.param_groups]
         self._parameters_layout: Final = Layout(self._parameters)
+        devices = {parameter.device for parameter in self._parameters if parameter.device.type in gpu.DEVICES}
+        gpu.refuse_capture(devices, _FIRST_IN_CAPTURE)
         bounds = self._bounds(optimizer)
+        self._not_capturable: Final = {bound.parameter.device for bound in bounds if not bound.capturable} & devices
         all_grads = list(map(_grad, self._parameters))
         grads = [grad for grad in all_grads if grad is not None]
         self._without: Final = [grad is None for grad in all_grads]
         self._layout: Final = Layout(grads)
 
         self._states: Final = [bound.state for bound in bounds] if self._state_names else []
-        self._counts: Final = _counts_side_by_side(self._states)
+        self._counts: Final = _counts_side_by_side(bounds if self._state_names else [])
         self._counts_pointer: Final = self._counts.data_ptr()
         self._steps = self._counts.numpy() if self._states else np.zeros(len(bounds), np.float32)
         self._steps_seen = b""
@@ -78,12 +89,15 @@ class Plan:
                     continue
                 _refuse_unsupported(parameter)
                 state = optimizer.state[parameter] if self._state_names else {}
+                capturable = self._groups[number].capturable and parameter.device.type in gpu.DEVICES
                 if self._state_names and "step" not in state:
                     state["step"] = torch.zeros((), dtype=torch.float32, device="cpu")
+                if self._state_names and capturable:
+                    state["step"] = gpu.count_there(state["step"], parameter.device)
                 for name, initial in self._rule.slots.items():
                     if name not in state:
                         state[name] = torch.full_like(parameter, initial, memory_format=torch.preserve_format)
-                bounds.append(Bound(parameter, number, self._groups[number].around, state))
+                bounds.append(Bound(parameter, number, self._groups[number].around, state, capturable))
         return bounds
 
     def fitting_grads(self, optimizer: RuleOptimizer) -> list[Tensor] | None:
@@ -124,6 +138,7 @@ class Plan:
 
     def step(self, grads: Sequence[Tensor]) -> None:
         """Step every parameter of the plan once, by its gradient in `grads`."""
+        gpu.refuse_capture(self._not_capturable, _NOT_CAPTURABLE)
         if self._steps.tobytes() != self._steps_seen:
             self._passed = 0
             for stepper in self._steppers:
@@ -149,13 +164,16 @@ class _Stepper(Protocol):
 
 
 def _steppers(rule: Rule, bounds: Sequence[Bound], grads: Sequence[Tensor]) -> list[_Stepper]:
-    launches: dict[tuple[Around, str], dict[int, Bound]] = {}
+    launches: dict[tuple[Around, str | gpu.Kind], dict[int, Bound]] = {}
     plain: dict[int, Bound] = {}
     for place, (bound, grad) in enumerate(zip(bounds, grads, strict=True)):
-        real = element_type(bound, grad, rule)
-        into = plain if real is None else launches.setdefault((bound.around, real), {})
+        kind = gpu.kind_of(bound, grad, rule) or element_type(bound, grad, rule)
+        into = plain if kind is None else launches.setdefault((bound.around, kind), {})
         into[place] = bound
-    steppers: list[_Stepper] = [Launch(rule, form, real, some) for (form, real), some in launches.items()]
+    steppers: list[_Stepper] = [
+        Launch(rule, form, kind, some) if isinstance(kind, str) else gpu.DeviceLaunch(rule, form, kind, some)
+        for (form, kind), some in launches.items()
+    ]
     return [*steppers, PlainSteps(rule, plain)] if plain else steppers
 
 
@@ -167,12 +185,16 @@ class _Group:
             *around.hyperparameters(optimizer.rule), "decoupled_weight_decay", "maximize"
         )
         self._rule: Final = optimizer.rule
+        self.capturable: Final = bool(group.get("capturable", False))
         self.around, self.values = form_and_values(self._rule, group)
         self._seen = self._floats(group)
         self._changed = True
 
     def _floats(self, group: Mapping[str, Any]) -> tuple[float, ...]:
         found = self._get(group)
+        if self.capturable:
+            # To read a tensor on a device would be to wait for it.
+            found = tuple(id(each) if gpu.is_live(each) else each for each in found)
         try:
             return tuple(map(float, found))
         except (TypeError, ValueError):
@@ -181,6 +203,8 @@ class _Group:
 
     def follows(self, group: Mapping[str, Any]) -> bool:
         """Take over the group's present values; return whether the form of the step is the same as before."""
+        if bool(group.get("capturable", False)) != self.capturable:
+            return False
         present = self._floats(group)
         if present == self._seen:
             return True
@@ -197,7 +221,7 @@ class _Group:
 def form_and_values(rule: Rule, group: Mapping[str, Any]) -> tuple[Around, dict[str, float]]:
     """Return the form of step that a parameter group asks for, and each hyperparameter's value, checked."""
     names = around.hyperparameters(rule)
-    values = around.validated(rule, {name: group[name] for name in names if name in group})
+    values = gpu.validated(rule, {name: group[name] for name in names if name in group}, group)
     decoupled = bool(group["decoupled_weight_decay"])
     return Around.of(values, decoupled=decoupled, maximize=bool(group["maximize"])), values
 
@@ -217,11 +241,16 @@ def _refuse_unsupported(parameter: Tensor) -> None:
         )
 
 
-def _counts_side_by_side(states: Sequence[dict[str, Any]]) -> Tensor:
-    """Move the step counts next to each other in memory, where one addition counts them all; return that memory."""
-    counts = torch.tensor([float(state["step"]) for state in states], dtype=torch.float32, device="cpu")
-    for state, count in zip(states, counts.unbind(), strict=True):
-        state["step"] = count
+def _counts_side_by_side(bounds: Sequence[Bound]) -> Tensor:
+    """Move the step counts next to each other in memory, where one addition counts them all; return that memory.
+
+    Where a count is on its parameter's device, one stands here that nobody reads.
+    """
+    steps = [0.0 if bound.capturable else float(bound.state["step"]) for bound in bounds]
+    counts = torch.tensor(steps, dtype=torch.float32, device="cpu")
+    for bound, count in zip(bounds, counts.unbind(), strict=True):
+        if not bound.capturable:
+            bound.state["step"] = count
     return counts
 
 
