@@ -84,7 +84,7 @@ def fold(counts, groups, values, scalars):
 
 # Written out so that NaN goes through as in NumPy. A condition that is the same for all elements comes as a number.
 _HELPERS: Final = {
-    "sign": "def sign(v):\n    return tl.where(v > 0, v * 0 + 1, tl.where(v < 0, v * 0 - 1, v))",
+    "sign": "def sign(v):\n    return tl.where(v > 0, 1.0, tl.where(v < 0, -1.0, v))",
     "maximum": "def maximum(a, b):\n    return tl.where((a > b) | (a != a), a, b)",
     "minimum": "def minimum(a, b):\n    return tl.where((a < b) | (a != a), a, b)",
     "where": "def where(condition, a, b):\n    return tl.where(condition != 0, a, b)",
