@@ -24,7 +24,7 @@ import steprule.report.page
 from steprule import around, cli, equations, rules
 from steprule.bench import steps as bench_steps
 from steprule.bench.timing import Times
-from steprule.kernels import cpu
+from steprule.kernels import cpu, gpu
 from steprule.lab import Comparison, Epoch, Metric, Outcome, Problem, Setting, Trial
 from steprule.lab.comparison import RULES
 from steprule.lab.data import DATA_SETS
@@ -134,17 +134,16 @@ class TestShow:
         behind = run("show", "adadelta").out.partition("\\end{aligned}\n")[2]
         assert all(line.startswith("%") for line in behind.splitlines() if line)
 
-    @pytest.mark.parametrize("dtype", ["float32", "float64"])
+    @pytest.mark.parametrize(
+        ("engine", "dtype"), [("cpu", "float32"), ("cpu", "float64"), *(("gpu", dtype) for dtype in gpu.TYPES)]
+    )
     @pytest.mark.parametrize("rule", rules.ALL.values(), ids=lambda rule: rule.name)
-    def test_prints_the_kernel_as_python(self, run: Run, rule: Any, dtype: str) -> None:
-        ended = run("show", rule.name, "--engine", "cpu", "--dtype", dtype)
+    def test_prints_the_kernel_as_python(self, run: Run, rule: Any, engine: str, dtype: str) -> None:
+        ended = run("show", rule.name, "--engine", engine, "--dtype", dtype)
         assert (ended.status, ended.err) == (0, "")
         assert any(isinstance(node, ast.FunctionDef) for node in ast.parse(ended.out).body)
-        assert ended.out.startswith(cpu.source(lower(rule), dtype))
-        assert (
-            f"a step in {dtype} moves {lower(rule).bytes_per_element(4 if dtype == 'float32' else 8)} bytes"
-            in ended.out
-        )
+        assert ended.out.startswith({"cpu": cpu, "gpu": gpu}[engine].source(lower(rule), dtype))
+        assert f"a step in {dtype} moves {lower(rule).bytes_per_element(gpu.TYPES[dtype])} bytes" in ended.out
 
     @pytest.mark.parametrize(
         ("words", "form"),
@@ -159,7 +158,7 @@ class TestShow:
         assert out.startswith(cpu.source(lower(rules.adam, form), "float32"))
         assert out != run("show", "adam", "--engine", "cpu").out
 
-    @pytest.mark.parametrize("engine", ["", "cpu"])
+    @pytest.mark.parametrize("engine", ["", "cpu", "gpu"])
     def test_takes_a_users_rule(self, run: Run, engine: str) -> None:
         ended = run("show", f"{OWN_RULE}:yogi", "--engine", engine)
         assert (ended.status, ended.err) == (0, "")
@@ -177,8 +176,12 @@ class TestShow:
             (["adamw"], f"there is no rule 'adamw'; allowed are {', '.join(rules.ALL)}, and your own as"),
             (["absent.py:rule"], "'absent.py:rule' names no object: there is no file absent.py"),
             (["json:dumps"], "json:dumps is of type function; allowed is a rule, a function under @rule"),
-            (["adam", "--engine", "gpu"], "--engine is 'gpu'; allowed are cpu"),
+            (["adam", "--engine", "tpu"], "--engine is 'tpu'; allowed are cpu, gpu"),
             (["adam", "--dtype", "float16"], "--dtype is 'float16'; allowed are float32, float64"),
+            (
+                ["adam", "--engine", "gpu", "--dtype", "int8"],
+                "--dtype is 'int8'; allowed are float64, float32, bfloat16, float16",
+            ),
             (["adam", "--weight-decay", "l2"], "--weight-decay is 'l2'; allowed are none, coupled, decoupled"),
         ],
     )

@@ -95,33 +95,37 @@ def show(
         str, typer.Argument(metavar="RULE", help="A built-in rule, or package.module:name, or path/to/file.py:name.")
     ],
     engine: Annotated[
-        str, typer.Option(help="cpu: the kernel that is made of the rule, in place of its equations.")
+        str, typer.Option(help="cpu or gpu: the kernel that is made of the rule, in place of its equations.")
     ] = "",
-    dtype: Annotated[str, typer.Option(help="float32 or float64.")] = "float32",
+    dtype: Annotated[
+        str, typer.Option(help="float32 or float64; for the GPU's kernel bfloat16 or float16 too.")
+    ] = "float32",
     weight_decay: Annotated[
         str, typer.Option(help="none, coupled or decoupled: the form of the kernel's step.")
     ] = "none",
     maximize: Annotated[bool, typer.Option("--maximize", help="The kernel of a step that climbs.")] = False,
 ) -> None:
     """Print a rule's equations as LaTeX, or the kernel that an engine makes of it, and what a step costs."""
+    from .kernels import gpu
     from .lab.grids import find_rule
 
-    _one_of("--engine", engine, ("", "cpu"))
-    _one_of("--dtype", dtype, ("float32", "float64"))
+    _one_of("--engine", engine, ("", "cpu", "gpu"))
+    _one_of("--dtype", dtype, tuple(gpu.TYPES) if engine == "gpu" else ("float32", "float64"))
     _one_of("--weight-decay", weight_decay, ("none", "coupled", "decoupled"))
     rule = find_rule(name)
     program = lower(rule, around.Around(weight_decay, maximize))  # type: ignore[arg-type]  # checked above
-    if engine:
+    if engine == "cpu":
         from .kernels import cpu
 
         print(cpu.source(program, dtype))
+    elif engine == "gpu":
+        print(gpu.source(program, dtype))
     else:
         print(equations.latex(rule))
         print()
-    itemsize = 4 if dtype == "float32" else 8
     comment = "#" if engine else "%"
     print(f"{comment} {rule.name}: {rule.source} {rule.url}".rstrip())
-    moved = program.bytes_per_element(itemsize)
+    moved = program.bytes_per_element(gpu.TYPES[dtype])
     print(f"{comment} a step in {dtype} moves {moved} bytes and does {program.operations} operations per element")
 
 

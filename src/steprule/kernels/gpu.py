@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from .. import notation
 from ..program import Program, Value, expression
 from . import chunks
-from .source import name_values, remark, value_lines
+from .source import Names, name_values, remark, value_lines
 
 __all__ = [
     "BLOCK",
@@ -85,8 +85,8 @@ def fold(counts, groups, values, scalars):
 # Written out so that NaN goes through as in NumPy. A condition that is the same for all elements comes as a number.
 _HELPERS: Final = {
     "sign": "def sign(v):\n    return tl.where(v > 0, 1.0, tl.where(v < 0, -1.0, v))",
-    "maximum": "def maximum(a, b):\n    return tl.where((a > b) | (a != a), a, b)",
-    "minimum": "def minimum(a, b):\n    return tl.where((a < b) | (a != a), a, b)",
+    "maximum": "def maximum(a, b):\n    return tl.where(a > b, a, tl.where(a != a, a, b))",
+    "minimum": "def minimum(a, b):\n    return tl.where(a < b, a, tl.where(a != a, a, b))",
     "where": "def where(condition, a, b):\n    return tl.where(condition != 0, a, b)",
 }
 _POWER: Final = "from triton.language.extra.libdevice import pow as power\n"
@@ -216,11 +216,11 @@ def _fold_lines(program: Program, real: str) -> list[str]:
             numbers.setdefault(id(value), value)
         if value.operation == "symbol":
             used.add(value.name)
-    free = (f"n{number}" for number in itertools.count(1) if f"n{number}" not in program.hyperparameters)
+    unused = Names(_TAKEN).unused
+    called = {name: unused(name) for name in (*program.hyperparameters, "t")}
     # A literal by itself would be of float32.
-    names = dict(zip(numbers, free, strict=False))
+    names = {key: unused(f"n{number}") for number, key in enumerate(numbers, 1)}
     lines = [f"{names[key]} = tl.full((), {expression(value)}, tl.float64)" for key, value in numbers.items()]
-    called = {name: f"{name}_" if name in _TAKEN else name for name in (*program.hyperparameters, "t")}
     names |= {id(value): called[value.name] for value in waiting if value.operation == "symbol"}
     if "t" in used:
         lines.append(f"{called['t']} = counted.to(tl.float64)")
@@ -238,6 +238,7 @@ def interpreted() -> bool:
     return os.environ.get("TRITON_INTERPRET", "0").lower() in ("1", "true", "yes", "y", "on")
 
 
+@functools.cache
 def installed() -> bool:
     """Whether there is a Triton."""
     return importlib.util.find_spec("triton") is not None

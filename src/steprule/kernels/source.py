@@ -6,7 +6,22 @@ from collections.abc import Collection, Mapping
 
 from ..program import Program, Value, expression
 
-__all__ = ["name_values", "remark", "value_lines"]
+__all__ = ["Names", "name_values", "remark", "value_lines"]
+
+
+class Names:
+    """Hands out names, each once: none that is `taken`, also not with one of the `suffixes`."""
+
+    def __init__(self, taken: Collection[str], suffixes: Collection[str] = ("",)) -> None:
+        self._used = set(taken)
+        self._suffixes = suffixes
+
+    def unused(self, wish: str) -> str:
+        """Return `wish`, with as many underscores behind it as it takes."""
+        while not self._used.isdisjoint(wish + suffix for suffix in self._suffixes):
+            wish += "_"
+        self._used.update(wish + suffix for suffix in self._suffixes)
+        return wish
 
 
 def name_values(
@@ -17,14 +32,7 @@ def name_values(
     A symbol and an array are called as in the rule, a computed scalar c1, c2, ..., a line's value as the program says. No
     name is in `taken`, none with one of the `suffixes`, by which an engine calls what belongs to an array.
     """
-    used = set(taken)
-
-    def unused(wish: str) -> str:
-        while not used.isdisjoint(wish + suffix for suffix in suffixes):
-            wish += "_"
-        used.update(wish + suffix for suffix in suffixes)
-        return wish
-
+    unused = Names(taken, suffixes).unused
     called = {name: unused(name) for name in program.arrays}
     symbols = [value for value in (*program.values(), *program.scalars) if value.operation == "symbol"]
     names = {id(value): called[value.name] if value.varies else unused(value.name) for value in symbols}
