@@ -119,7 +119,7 @@ def count_there(count: Tensor, device: torch.device) -> Tensor:
     """Return a step count as it is counted on `device`: itself where it is so already, so that graphs still find it."""
     if torch.is_tensor(count) and count.device == device and count.dtype is torch.float32:
         return count
-    return torch.tensor(float(count), dtype=torch.float32).to(device)
+    return torch.full((), float(count), dtype=torch.float32, device=device)
 
 
 @torch.no_grad()
