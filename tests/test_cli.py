@@ -21,6 +21,7 @@ import steprule.bench
 import steprule.lab.comparison
 import steprule.lab.display
 import steprule.report.page
+import torch
 from steprule import around, cli, equations, rules
 from steprule.bench import steps as bench_steps
 from steprule.bench.timing import Times
@@ -101,7 +102,7 @@ class TestHelp:
             ("compare", "--rules --epochs --seeds --rates --grid --jobs --out --resume --fresh"),
             ("show", "--engine --dtype --weight-decay --maximize"),
             ("data", ""),
-            ("bench", "--sizes --rules --compile --no-compile --first-step --epoch --json"),
+            ("bench", "--sizes --rules --compile --no-compile --first-step --epoch --device --json"),
         ],
     )
     def test_says_what_each_option_is(self, run: Run, command: str, options: str) -> None:
@@ -549,12 +550,35 @@ class TestBench:
         ("words", "says"),
         [
             (["--sizes", "huge"], "--sizes is 'huge'; allowed are mnist, small, large, transformer"),
+            (["--device", "tpu"], "--device is 'tpu'; allowed are cpu, cuda"),
             (["--sizes", "mnist,"], "--sizes is ''; allowed are mnist, small, large, transformer"),
             (["--rules", "rmsprop"], "--rules is 'rmsprop'; allowed are sgd, adagrad, adadelta, adam"),
         ],
     )
     def test_tells_what_cannot_be(self, run: Run, words: list[str], says: str) -> None:
         assert one_sentence(run("bench", *words)) == says
+
+    def test_tells_where_there_is_no_gpu(self, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+        says = f"--device is 'cuda', and PyTorch {torch.__version__} finds no GPU here; allowed is cpu"
+        assert one_sentence(run("bench", "--device", "cuda")) == says
+
+    def test_measures_the_steps_alone_on_a_gpu(self, run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        measured = steprule.bench.measure_steps_on_gpu
+        monkeypatch.setattr(steprule.bench, "require_gpu", lambda: None)
+        monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"some {device}")
+        monkeypatch.setattr(
+            steprule.bench,
+            "measure_steps_on_gpu",
+            lambda *words, compiled: measured(*words, compiled=compiled, device="cpu"),
+        )
+        for name in ("measure_steps", "measure_first_step", "measure_epoch"):
+            monkeypatch.setattr(steprule.bench, name, lambda: pytest.fail("it is of the CPU"))
+        words = ["--device", "cuda", "--sizes", "mnist", "--rules", "adam", "--no-compile"]
+        assert run("bench", *words, "--json", str(tmp_path / "made.json")).status == 0
+        written = json.loads((tmp_path / "made.json").read_text(encoding="utf-8"))
+        assert written["made"]["device"] == "some cuda"
+        assert [(each["rule"], each["size"]) for each in written["steps"]] == [("adam", "mnist")]
 
     def test_tells_of_a_file_that_cannot_be_written_before_it_measures(
         self, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
