@@ -8,7 +8,7 @@ ifneq ($(wildcard ../shared/data),)
 export STEPRULE_DATA ?= $(abspath ../shared/data)
 endif
 
-.PHONY: help compare test lint format bench docs wheel browser clean
+.PHONY: help compare test lint format bench bench-gpu docs wheel browser clean
 
 help:
 	@echo "make compare   compare the update rules on real data; writes compare/index.html"
@@ -16,6 +16,7 @@ help:
 	@echo "make lint      style, types, floors"
 	@echo "make format    put the style right where a tool can"
 	@echo "make bench     measure against PyTorch; writes benchmarks/latest.json"
+	@echo "make bench-gpu the same on a GPU; writes benchmarks/gpu.json"
 	@echo "make docs      the documentation, in docs/_build/index.html"
 	@echo "make wheel     the package, in dist/"
 	@echo "make browser   install Chromium, which the page's tests need (Debian, as root)"
@@ -53,6 +54,9 @@ format: .venv/dev
 
 bench: .venv/lab
 	$(BIN)/steprule bench --json benchmarks/latest.json
+
+bench-gpu: .venv/lab
+	$(BIN)/steprule bench --device cuda --json benchmarks/gpu.json
 
 docs: .venv/dev
 	$(BIN)/sphinx-build --quiet --fail-on-warning --builder html docs docs/_build

@@ -21,10 +21,11 @@ import steprule.bench
 import steprule.lab.comparison
 import steprule.lab.display
 import steprule.report.page
+import torch
 from steprule import around, cli, equations, rules
 from steprule.bench import steps as bench_steps
 from steprule.bench.timing import Times
-from steprule.kernels import cpu
+from steprule.kernels import cpu, gpu
 from steprule.lab import Comparison, Epoch, Metric, Outcome, Problem, Setting, Trial
 from steprule.lab.comparison import RULES
 from steprule.lab.data import DATA_SETS
@@ -101,7 +102,7 @@ class TestHelp:
             ("compare", "--rules --epochs --seeds --rates --grid --jobs --out --resume --fresh"),
             ("show", "--engine --dtype --weight-decay --maximize"),
             ("data", ""),
-            ("bench", "--sizes --rules --compile --no-compile --first-step --epoch --json"),
+            ("bench", "--sizes --rules --compile --no-compile --first-step --epoch --device --json"),
         ],
     )
     def test_says_what_each_option_is(self, run: Run, command: str, options: str) -> None:
@@ -134,17 +135,16 @@ class TestShow:
         behind = run("show", "adadelta").out.partition("\\end{aligned}\n")[2]
         assert all(line.startswith("%") for line in behind.splitlines() if line)
 
-    @pytest.mark.parametrize("dtype", ["float32", "float64"])
+    @pytest.mark.parametrize(
+        ("engine", "dtype"), [("cpu", "float32"), ("cpu", "float64"), *(("gpu", dtype) for dtype in gpu.TYPES)]
+    )
     @pytest.mark.parametrize("rule", rules.ALL.values(), ids=lambda rule: rule.name)
-    def test_prints_the_kernel_as_python(self, run: Run, rule: Any, dtype: str) -> None:
-        ended = run("show", rule.name, "--engine", "cpu", "--dtype", dtype)
+    def test_prints_the_kernel_as_python(self, run: Run, rule: Any, engine: str, dtype: str) -> None:
+        ended = run("show", rule.name, "--engine", engine, "--dtype", dtype)
         assert (ended.status, ended.err) == (0, "")
         assert any(isinstance(node, ast.FunctionDef) for node in ast.parse(ended.out).body)
-        assert ended.out.startswith(cpu.source(lower(rule), dtype))
-        assert (
-            f"a step in {dtype} moves {lower(rule).bytes_per_element(4 if dtype == 'float32' else 8)} bytes"
-            in ended.out
-        )
+        assert ended.out.startswith({"cpu": cpu, "gpu": gpu}[engine].source(lower(rule), dtype))
+        assert f"a step in {dtype} moves {lower(rule).bytes_per_element(gpu.TYPES[dtype])} bytes" in ended.out
 
     @pytest.mark.parametrize(
         ("words", "form"),
@@ -159,7 +159,7 @@ class TestShow:
         assert out.startswith(cpu.source(lower(rules.adam, form), "float32"))
         assert out != run("show", "adam", "--engine", "cpu").out
 
-    @pytest.mark.parametrize("engine", ["", "cpu"])
+    @pytest.mark.parametrize("engine", ["", "cpu", "gpu"])
     def test_takes_a_users_rule(self, run: Run, engine: str) -> None:
         ended = run("show", f"{OWN_RULE}:yogi", "--engine", engine)
         assert (ended.status, ended.err) == (0, "")
@@ -177,8 +177,12 @@ class TestShow:
             (["adamw"], f"there is no rule 'adamw'; allowed are {', '.join(rules.ALL)}, and your own as"),
             (["absent.py:rule"], "'absent.py:rule' names no object: there is no file absent.py"),
             (["json:dumps"], "json:dumps is of type function; allowed is a rule, a function under @rule"),
-            (["adam", "--engine", "gpu"], "--engine is 'gpu'; allowed are cpu"),
+            (["adam", "--engine", "tpu"], "--engine is 'tpu'; allowed are cpu, gpu"),
             (["adam", "--dtype", "float16"], "--dtype is 'float16'; allowed are float32, float64"),
+            (
+                ["adam", "--engine", "gpu", "--dtype", "int8"],
+                "--dtype is 'int8'; allowed are float64, float32, bfloat16, float16",
+            ),
             (["adam", "--weight-decay", "l2"], "--weight-decay is 'l2'; allowed are none, coupled, decoupled"),
         ],
     )
@@ -546,12 +550,35 @@ class TestBench:
         ("words", "says"),
         [
             (["--sizes", "huge"], "--sizes is 'huge'; allowed are mnist, small, large, transformer"),
+            (["--device", "tpu"], "--device is 'tpu'; allowed are cpu, cuda"),
             (["--sizes", "mnist,"], "--sizes is ''; allowed are mnist, small, large, transformer"),
             (["--rules", "rmsprop"], "--rules is 'rmsprop'; allowed are sgd, adagrad, adadelta, adam"),
         ],
     )
     def test_tells_what_cannot_be(self, run: Run, words: list[str], says: str) -> None:
         assert one_sentence(run("bench", *words)) == says
+
+    def test_tells_where_there_is_no_gpu(self, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+        says = f"--device is 'cuda', and PyTorch {torch.__version__} finds no GPU here; allowed is cpu"
+        assert one_sentence(run("bench", "--device", "cuda")) == says
+
+    def test_measures_the_steps_alone_on_a_gpu(self, run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        measured = steprule.bench.measure_steps_on_gpu
+        monkeypatch.setattr(steprule.bench, "require_gpu", lambda: None)
+        monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"some {device}")
+        monkeypatch.setattr(
+            steprule.bench,
+            "measure_steps_on_gpu",
+            lambda *words, compiled: measured(*words, compiled=compiled, device="cpu"),
+        )
+        for name in ("measure_steps", "measure_first_step", "measure_epoch"):
+            monkeypatch.setattr(steprule.bench, name, lambda: pytest.fail("it is of the CPU"))
+        words = ["--device", "cuda", "--sizes", "mnist", "--rules", "adam", "--no-compile"]
+        assert run("bench", *words, "--json", str(tmp_path / "made.json")).status == 0
+        written = json.loads((tmp_path / "made.json").read_text(encoding="utf-8"))
+        assert written["made"]["device"] == "some cuda"
+        assert [(each["rule"], each["size"]) for each in written["steps"]] == [("adam", "mnist")]
 
     def test_tells_of_a_file_that_cannot_be_written_before_it_measures(
         self, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

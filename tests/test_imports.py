@@ -26,15 +26,29 @@ HEAVY = {
     "sklearn",
     "tensorflow",
     "torch",
+    "triton",
     "typer",
     "vl_convert",
 }
 
 PUBLIC = {
     "steprule": ["Decay", "NonNegative", "Positive", "Range", "Real", "Rule", "notation", "rule", "rules"],
-    "steprule.around": ["PLAIN", "Around", "hyperparameters", "step", "update", "validated"],
+    "steprule.around": ["PLAIN", "Around", "hyperparameters", "is_finite", "step", "update", "validated"],
     "steprule.folders": ["cache_folder"],
     "steprule.kernels.cpu": ["CHUNK", "Elements", "Table", "kernel", "launch", "source"],
+    "steprule.kernels.gpu": [
+        "BLOCK",
+        "TYPES",
+        "Kernel",
+        "chunk_table",
+        "fold",
+        "installed",
+        "interpreted",
+        "kernel",
+        "launch",
+        "real_of",
+        "source",
+    ],
     "steprule.notation": ["abs", "maximum", "minimum", "sign", "sqrt", "where"],
     "steprule.program": ["Program", "Value", "expression", "lower"],
     "steprule.reference": ["init", "step"],
@@ -86,6 +100,19 @@ def test_reference_on_numpy_loads_no_other_library():
 
 def test_cpu_kernels_load_no_framework():
     assert loaded_by("import steprule.kernels.cpu") & {"torch", "jax", "keras", "tensorflow", "mxnet"} == set()
+
+
+def test_gpu_kernels_load_no_framework_and_nothing_before_the_first_launch():
+    assert loaded_by("import steprule.kernels.gpu") & {"torch", "triton", "jax", "keras", "numba"} == set()
+
+
+def test_steps_on_the_cpu_load_no_triton():
+    step = (
+        "import torch, steprule.torch; x = torch.nn.Parameter(torch.ones(3)); x.sum().backward(); "
+        "steprule.torch.Adam([x]).step()"
+    )
+    before = loaded_by("import torch; torch.optim.Adam([torch.ones(1)])")
+    assert "triton" not in loaded_by(step) - before
 
 
 def test_torch_classes_load_torch_and_no_other_framework():

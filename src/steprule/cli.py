@@ -95,33 +95,37 @@ def show(
         str, typer.Argument(metavar="RULE", help="A built-in rule, or package.module:name, or path/to/file.py:name.")
     ],
     engine: Annotated[
-        str, typer.Option(help="cpu: the kernel that is made of the rule, in place of its equations.")
+        str, typer.Option(help="cpu or gpu: the kernel that is made of the rule, in place of its equations.")
     ] = "",
-    dtype: Annotated[str, typer.Option(help="float32 or float64.")] = "float32",
+    dtype: Annotated[
+        str, typer.Option(help="float32 or float64; for the GPU's kernel bfloat16 or float16 too.")
+    ] = "float32",
     weight_decay: Annotated[
         str, typer.Option(help="none, coupled or decoupled: the form of the kernel's step.")
     ] = "none",
     maximize: Annotated[bool, typer.Option("--maximize", help="The kernel of a step that climbs.")] = False,
 ) -> None:
     """Print a rule's equations as LaTeX, or the kernel that an engine makes of it, and what a step costs."""
+    from .kernels import gpu
     from .lab.grids import find_rule
 
-    _one_of("--engine", engine, ("", "cpu"))
-    _one_of("--dtype", dtype, ("float32", "float64"))
+    _one_of("--engine", engine, ("", "cpu", "gpu"))
+    _one_of("--dtype", dtype, tuple(gpu.TYPES) if engine == "gpu" else ("float32", "float64"))
     _one_of("--weight-decay", weight_decay, ("none", "coupled", "decoupled"))
     rule = find_rule(name)
     program = lower(rule, around.Around(weight_decay, maximize))  # type: ignore[arg-type]  # checked above
-    if engine:
+    if engine == "cpu":
         from .kernels import cpu
 
         print(cpu.source(program, dtype))
+    elif engine == "gpu":
+        print(gpu.source(program, dtype))
     else:
         print(equations.latex(rule))
         print()
-    itemsize = 4 if dtype == "float32" else 8
     comment = "#" if engine else "%"
     print(f"{comment} {rule.name}: {rule.source} {rule.url}".rstrip())
-    moved = program.bytes_per_element(itemsize)
+    moved = program.bytes_per_element(gpu.TYPES[dtype])
     print(f"{comment} a step in {dtype} moves {moved} bytes and does {program.operations} operations per element")
 
 
@@ -154,42 +158,52 @@ def data() -> None:
 
 @app.command()
 def bench(
-    sizes: Annotated[str, typer.Option(help="Sizes, with commas between: mnist, small, large, transformer.")] = "",
+    sizes: Annotated[
+        str,
+        typer.Option(help="Sizes, with commas between: mnist, small, large, transformer; on a GPU huge, too."),
+    ] = "",
     rule_names: Annotated[str, typer.Option("--rules", help="Rules: sgd, adagrad, adadelta, adam.")] = "adadelta,adam",
     compiled: Annotated[
         bool, typer.Option("--compile/--no-compile", help="Measure torch.compile of torch's step too.")
     ] = True,
-    first_step: Annotated[bool, typer.Option(help="Measure the first step of a process.")] = True,
-    epoch: Annotated[bool, typer.Option(help="Measure a whole epoch.")] = True,
+    first_step: Annotated[bool, typer.Option(help="Measure the first step of a process, on the CPU.")] = True,
+    epoch: Annotated[bool, typer.Option(help="Measure a whole epoch, on the CPU.")] = True,
+    device: Annotated[str, typer.Option(help="cpu or cuda: where the steps are.")] = "cpu",
     file: Annotated[Path | None, typer.Option("--json", help="Write every repetition to this file.")] = None,
 ) -> None:
     """Measure our steps against PyTorch's and the memory's limit, the first step, and a whole epoch, in one run."""
     from . import bench as measure
     from .bench.steps import TWINS
 
-    chosen_sizes = sizes.split(",") if sizes else list(measure.SIZES)
+    _one_of("--device", device, ("cpu", "cuda"))
+    on_gpu = device == "cuda"
+    known = measure.GPU_SIZES if on_gpu else measure.SIZES
+    chosen_sizes = sizes.split(",") if sizes else list(known)
     chosen_rules = rule_names.split(",")
     for each in chosen_sizes:
-        _one_of("--sizes", each, tuple(measure.SIZES))
+        _one_of("--sizes", each, tuple(known))
     for each in chosen_rules:
         _one_of("--rules", each, tuple(TWINS))
     if file is not None and not file.parent.is_dir():
         raise ValueError(f"--json is {file}, and there is no folder {file.parent}")
+    if on_gpu:
+        measure.require_gpu()
+    measure_steps = measure.measure_steps_on_gpu if on_gpu else measure.measure_steps
     console, progress = _console(), Console(stderr=True)
     steps = []
     for size in chosen_sizes:
         for rule_name in chosen_rules:
             with progress.status(f"{rule_name}, {size}"):
-                steps.append(measure.measure_steps(size, rule_name, compiled=compiled))
+                steps.append(measure_steps(size, rule_name, compiled=compiled))
     with progress.status("first step"):
-        first = measure.measure_first_step() if first_step else {}
+        first = measure.measure_first_step() if first_step and not on_gpu else {}
     with progress.status("one epoch"):
-        whole = measure.measure_epoch() if epoch else {}
+        whole = measure.measure_epoch() if epoch and not on_gpu else {}
     for table in measure.tables(steps, first, whole):
         console.print(table)
     if file is not None:
         aside = file.with_name(f".{file.name}.tmp")
-        aside.write_text(json.dumps(measure.as_json(steps, first, whole)), encoding="utf-8")
+        aside.write_text(json.dumps(measure.as_json(steps, first, whole, device)), encoding="utf-8")
         aside.replace(file)
 
 

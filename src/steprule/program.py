@@ -136,9 +136,12 @@ _PYTHON: Final = {
 }
 
 
-def expression(value: Value, names: Mapping[int, str] | None = None) -> str:
-    """Return `value` as a Python expression, in which a value whose `id` is in `names` is called by that name."""
-    return _expression(value, names or {})[0]
+def expression(value: Value, names: Mapping[int, str] | None = None, functions: Mapping[str, str] | None = None) -> str:
+    """Return `value` as a Python expression, in which a value whose `id` is in `names` is called by that name.
+
+    An operation that is in `functions` is written as a call of the function that stands there for it.
+    """
+    return _expression(value, names or {}, functions or {})[0]
 
 
 def _literal(number: float) -> str:
@@ -151,16 +154,17 @@ def _literal(number: float) -> str:
     return f"({text})" if text.startswith("-") else text
 
 
-def _expression(value: Value, names: Mapping[int, str]) -> tuple[str, int]:
+def _expression(value: Value, names: Mapping[int, str], functions: Mapping[str, str]) -> tuple[str, int]:
     if id(value) in names:
         return names[id(value)], 9
     if value.operation == "symbol":
         return value.name, 9
     if value.operation == "number":
         return _literal(value.number), 9
-    parts = [_expression(operand, names) for operand in value.operands]
-    if value.operation not in _PYTHON:
-        return f"{value.operation}({', '.join(text for text, _ in parts)})", 9
+    parts = [_expression(operand, names, functions) for operand in value.operands]
+    if value.operation not in _PYTHON or value.operation in functions:
+        called = functions.get(value.operation, value.operation)
+        return f"{called}({', '.join(text for text, _ in parts)})", 9
     sign, rank = _PYTHON[value.operation]
 
     def bracketed(part: tuple[str, int], least: int) -> str:

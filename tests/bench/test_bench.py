@@ -17,7 +17,20 @@ from rich.table import Table
 import steprule
 import torch
 from steprule import rules
-from steprule.bench import SIZES, as_json, epoch, first_step, measure_epoch, measure_first_step, measure_steps, tables
+from steprule.bench import (
+    GPU_SIZES,
+    SIZES,
+    as_json,
+    epoch,
+    first_step,
+    measure_epoch,
+    measure_first_step,
+    measure_steps,
+    measure_steps_on_gpu,
+    on_gpu,
+    require_gpu,
+    tables,
+)
 from steprule.bench import steps as bench_steps
 from steprule.bench.steps import TWINS, StepBench
 from steprule.bench.timing import Times, interleaved
@@ -197,6 +210,58 @@ class TestSteps:
         assert TWINS[name].mine.rule is rules.ALL[name]  # type: ignore[attr-defined]  # ours have one
         assert TWINS[name].theirs.__name__.lower() == name
         assert TWINS[name].theirs.__module__.startswith("torch.optim.")
+
+
+class TestStepsOnAGpu:
+    """Here on the CPU; what differs is who waits for whom, and what the limit is."""
+
+    @pytest.fixture(autouse=True)
+    def _tiny(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setitem(on_gpu.GPU_SIZES, "huge", [(30,)])  # type: ignore[arg-type]  # it is a dict
+        monkeypatch.setattr(on_gpu, "_STEPS", ((100, 3),))
+
+    def measured(self, name: str = "adam") -> StepBench:
+        return measure_steps_on_gpu("huge", name, compiled=False, device="cpu")
+
+    def test_there_is_one_of_a_thousand_million_elements(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.undo()
+        assert GPU_SIZES["huge"] == [(1_000_000_000,)]
+        assert GPU_SIZES.keys() - SIZES.keys() == {"huge"}
+
+    @pytest.mark.parametrize("name", TWINS)
+    def test_every_form_of_a_rule_is_measured_as_often(self, name: str) -> None:
+        made = self.measured(name)
+        fused = {"torch fused"} if name != "adadelta" else set()
+        assert set(made.times) == {"steprule", "torch for-loop", "torch foreach", "limit"} | fused
+        assert {len(times.seconds) for times in made.times.values()} == {3}
+        assert (made.elements, made.moved) == (30, lower(rules.ALL[name]).bytes_per_element(4))
+
+    @pytest.mark.parametrize("most", [2, 7, 100])
+    def test_the_limit_copies_the_bytes_of_the_step(self, most: int, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(on_gpu, "_COPIED", most)
+        copied, copy = [], Tensor.copy_
+        monkeypatch.setattr(Tensor, "copy_", lambda to, of: copied.append(of.numel()) or copy(to, of))
+        on_gpu._copy(28 * 30, "cpu")()
+        assert sum(copied) * 8 == 28 * 30
+        assert max(copied) <= most
+
+    def test_what_does_not_fit_is_left_out_unless_it_is_ours(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def full(*_: Any, **__: Any) -> Any:
+            raise torch.OutOfMemoryError("full")
+
+        monkeypatch.setattr(torch.optim.Adam, "step", full)
+        assert set(self.measured().times) == {"steprule", "limit"}
+        monkeypatch.setattr(TWINS["adam"].mine, "step", full)
+        with pytest.raises(torch.OutOfMemoryError):
+            self.measured()
+
+    def test_a_graphics_card_and_triton_are_asked_for(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+        monkeypatch.setattr(on_gpu.gpu, "installed", lambda: True)
+        require_gpu()
+        monkeypatch.setattr(on_gpu.gpu, "installed", lambda: False)
+        with pytest.raises(ValueError, match="triton, which makes the kernels there, is not installed"):
+            require_gpu()
 
 
 class Answers:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from steprule import Rule, rules
 from steprule.kernels.cpu import CHUNK
+from steprule.kernels.gpu import BLOCK
 
 from . import users_rules
 from .tolerances import rounded
@@ -50,6 +51,7 @@ SHAPES: Final[Mapping[str, list[tuple[int, ...]]]] = {
     "a chunk": [(CHUNK,)],
     "a chunk and one": [(CHUNK + 1,)],
     "40000": [(40_000,)],
+    "about a block": [(), (0,), (1,), (BLOCK - 1,), (BLOCK,), (3, 5), (BLOCK + 1,)],
     "several": [(17,), (), (3, 5), (0, 4), (CHUNK + 1,), (1,), (2, 3, 4, 5), (1, 7)],
 }
 

@@ -9,11 +9,12 @@ from typing import Any, Final
 import jax
 import numpy as np
 from numpy.typing import NDArray
+from tests.interpreter import interpreting
 
 import torch
 from steprule import Rule, around, reference
 from steprule.around import Around
-from steprule.kernels import cpu
+from steprule.kernels import cpu, gpu
 from steprule.program import lower
 from steprule.torch import optimizer
 from steprule.torch.launch import Launch
@@ -125,12 +126,14 @@ class _Torch:
     """A class of `steprule.torch`; every parameter must take the path `fused` or the plain one."""
 
     fused = True
+    device = "cpu"
+    capturable = False
 
     def __init__(self, rule: Rule, values: Mapping[str, float], form: Form, dtype: str, start: Arrays) -> None:
         self._rule, self._dtype = rule, getattr(torch, dtype)
         self._parameters = [torch.nn.Parameter(self.tensor(x)) for x in start]
         self._optimizer = optimizer(rule)(
-            self._parameters,
+            [{"params": self._parameters, "capturable": self.capturable}],
             decoupled_weight_decay=form.decoupled,
             maximize=form.maximize,
             **values,
@@ -138,11 +141,11 @@ class _Torch:
         )
 
     def tensor(self, values: NDArray[np.float64]) -> torch.Tensor:
-        return torch.tensor(values, dtype=self._dtype)
+        return torch.tensor(values, dtype=self._dtype, device=self.device)
 
     def step(self, grads: Arrays) -> None:
         for parameter, g in zip(self._parameters, grads, strict=True):
-            parameter.grad = torch.tensor(g, dtype=self._dtype)
+            parameter.grad = torch.tensor(g, dtype=self._dtype, device=self.device)
         self._optimizer.step()
         assert paths(self._optimizer)[0 if self.fused else 1] == len(self._parameters)
 
@@ -153,7 +156,9 @@ class _Torch:
             tensors = {"x": parameter.detach(), **{name: state[name] for name in self._rule.slots}}
             assert {tensor.dtype for tensor in tensors.values()} == {self._dtype}
             # A copy: the step changes them in place.
-            states.append({name: tensor.to(torch.float64, copy=True).numpy() for name, tensor in tensors.items()})
+            states.append(
+                {name: tensor.to("cpu", torch.float64, copy=True).numpy() for name, tensor in tensors.items()}
+            )
         return states
 
 
@@ -167,14 +172,44 @@ class _TorchPlain(_Torch):
         return tensor.repeat_interleave(2, -1)[..., ::2]
 
 
+class _TorchGpu(_Torch):
+    """Parameters on a GPU."""
+
+    device = "cuda"
+
+
+class _TorchGpuCapturable(_TorchGpu):
+    capturable = True
+
+
+class _TorchInterpreted(_Torch):
+    """Parameters on the CPU as if they were on a GPU, whose kernel Triton interprets."""
+
+    def step(self, grads: Arrays) -> None:
+        with interpreting():
+            super().step(grads)
+
+
+class _TorchInterpretedCapturable(_TorchInterpreted):
+    capturable = True
+
+
 @dataclass(frozen=True)
 class Engine:
-    """An engine, and the element types and shapes (of `cases.SHAPES`) that it is tested with."""
+    """An engine, and the element types and shapes (of `cases.SHAPES`) that it is tested with.
+
+    `absent` says why it cannot be tested here.
+    """
 
     begin: Callable[[Rule, Mapping[str, float], Form, str, Arrays], Any]
     dtypes: tuple[str, ...] = ("float32", "float64")
     shapes: tuple[str, ...] = tuple(SHAPES)
+    absent: str = ""
 
+
+_ALL_TYPES: Final = ("float32", "float64", "bfloat16", "float16")
+_NO_TRITON: Final = "" if gpu.installed() else "triton is not installed"
+_NO_GPU: Final = "" if torch.cuda.is_available() else "there is no GPU that PyTorch can use"
 
 # The loops of an array library are not ours to test at every length, and its chunks are not those of the kernel.
 _FEW: Final = ("0-dim", "empty", "17", "3x5")
@@ -191,4 +226,10 @@ ENGINES: Final[Mapping[str, Engine]] = {
     "steprule.torch, lower types, plain": Engine(
         _TorchPlain, ("bfloat16", "float16"), shapes=("17", "3x5", "a chunk and one")
     ),
+    "GPU kernel (interpreter)": Engine(_TorchInterpreted, _ALL_TYPES, ("about a block",), _NO_TRITON),
+    "GPU kernel (interpreter), capturable": Engine(
+        _TorchInterpretedCapturable, ("float32", "float64"), ("about a block",), _NO_TRITON
+    ),
+    "GPU kernel": Engine(_TorchGpu, _ALL_TYPES, absent=_NO_GPU),
+    "GPU kernel, capturable": Engine(_TorchGpuCapturable, _ALL_TYPES, absent=_NO_GPU),
 }

@@ -27,9 +27,14 @@ def _cases(kinds: list[str] | None = None) -> list[object]:
     return [
         pytest.param(name, dtype, rule, kind, id=f"{name}-{dtype}-{rule}-{kind}")
         for name, engine in ENGINES.items()
+        if not engine.absent
         for dtype in engine.dtypes
         for rule in RULES
         for kind in kinds or engine.shapes
+    ] + [
+        pytest.param(name, "", "", "", id=name, marks=pytest.mark.skip(reason=engine.absent))
+        for name, engine in ENGINES.items()
+        if engine.absent
     ]
 
 

@@ -103,6 +103,11 @@ _RECIPROCAL: Final = Allowed(
 )
 _ONE_ROOT: Final = Allowed(2, "a quotient of two roots is the root of one quotient, and the oracle rounds as well")
 
+_GPU: Final = (
+    *("GPU kernel (interpreter)", "GPU kernel (interpreter), capturable"),
+    *("GPU kernel", "GPU kernel, capturable"),
+)
+
 ROUNDINGS: Final[Mapping[tuple[str, str], Allowed]] = {
     ("reference on NumPy", "float64"): _EXACT,
     ("reference on NumPy", "float32"): _ROUNDED,
@@ -120,6 +125,11 @@ ROUNDINGS: Final[Mapping[tuple[str, str], Allowed]] = {
     ("steprule.torch, lower types", "float16"): _ROUNDED,
     ("steprule.torch, lower types, plain", "bfloat16"): _ROUNDED,
     ("steprule.torch, lower types, plain", "float16"): _ROUNDED,
+    **{
+        (engine, dtype): _EXACT if dtype == "float64" else _ROUNDED
+        for engine in _GPU
+        for dtype in ("float32", "float64", "bfloat16", "float16")
+    },
 }
 """For each engine and dtype, the error of a step as a multiple of what rounding each operation once may do (`rounding`)."""
 
@@ -129,6 +139,8 @@ ROUNDINGS_OF_RULE: Final[Mapping[tuple[str, str, str], Allowed]] = {
     ("steprule.torch, fused", "float64", "adam"): _RECIPROCAL,
     ("CPU kernel", "float64", "adadelta"): _ONE_ROOT,
     ("steprule.torch, fused", "float64", "adadelta"): _ONE_ROOT,
+    **{(engine, "float64", "adam"): _RECIPROCAL for engine in _GPU},
+    **{(engine, "float64", "adadelta"): _ONE_ROOT for engine in _GPU},
 }
 """The rules for which an engine may be farther off: those that divide by a scalar, or one root by another."""
 

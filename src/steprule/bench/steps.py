@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import shutil
 import time
@@ -20,7 +21,7 @@ from ..program import lower
 from ..specification import Rule, rule
 from .timing import Times, interleaved
 
-__all__ = ["SIZES", "StepBench", "measure_steps"]
+__all__ = ["SIZES", "TWINS", "StepBench", "Twin", "compiled_step", "contenders", "measure_steps"]
 
 _LAYER: Final = [(2304, 768), (2304,), (768, 768), (768,), (3072, 768), (3072,), (768, 3072), (768,), *[(768,)] * 4]
 
@@ -43,14 +44,19 @@ class Twin:
     mine: Callable[..., torch.optim.Optimizer]
     theirs: Callable[..., torch.optim.Optimizer]
     arguments: Mapping[str, float]
-    fused: bool
+    fused: tuple[str, ...]
+    """The types of devices on which PyTorch has a fused form."""
+
+    @property
+    def rule(self) -> Rule:
+        return self.mine.rule  # type: ignore[attr-defined, no-any-return]  # ours have one
 
 
 TWINS: Final = {
-    "sgd": Twin(ours.SGD, torch.optim.SGD, {"lr": 0.01}, fused=True),
-    "adagrad": Twin(ours.Adagrad, torch.optim.Adagrad, {"lr": 0.01}, fused=True),
-    "adadelta": Twin(ours.Adadelta, torch.optim.Adadelta, {"rho": 0.95}, fused=False),
-    "adam": Twin(ours.Adam, torch.optim.Adam, {"lr": 1e-3}, fused=True),
+    "sgd": Twin(ours.SGD, torch.optim.SGD, {"lr": 0.01}, fused=("cpu", "cuda")),
+    "adagrad": Twin(ours.Adagrad, torch.optim.Adagrad, {"lr": 0.01}, fused=("cpu",)),
+    "adadelta": Twin(ours.Adadelta, torch.optim.Adadelta, {"rho": 0.95}, fused=()),
+    "adam": Twin(ours.Adam, torch.optim.Adam, {"lr": 1e-3}, fused=("cpu", "cuda")),
 }
 
 
@@ -88,18 +94,11 @@ def measure_steps(size: str, name: str, *, compiled: bool = True) -> StepBench:
     `compiled` asks for `torch.compile` of PyTorch's step as well, which takes its compiler's time and needs a C++ one.
     """
     shapes, twin = SIZES[size], TWINS[name]
-    mine = twin.mine(_parameters(shapes), **twin.arguments)
-    calls: dict[str, Callable[[], object]] = {"steprule": mine.step}
-    forms: dict[str, dict[str, bool]] = {"torch for-loop": {"foreach": False}, "torch foreach": {"foreach": True}}
-    if twin.fused:
-        forms["torch fused"] = {"fused": True}
-    for form, flags in forms.items():
-        calls[form] = twin.theirs(_parameters(shapes), **twin.arguments, **flags).step
+    calls = {each: make() for each, make in contenders(twin, shapes, "cpu").items()}
     compile_seconds = None
     if compiled and shutil.which("c++") is not None:
-        calls["torch compiled"], compile_seconds = _compiled(twin, shapes)
-    spec: Rule = mine.rule  # type: ignore[attr-defined]  # ours have one
-    program = lower(spec)
+        calls["torch compiled"], compile_seconds = compiled_step(twin, shapes, "cpu")
+    program = lower(twin.rule)
     calls["limit"] = _limit(len(program.arrays) - 2, shapes)
     elements = sum(int(np.prod(shape)) for shape in shapes)
     rounds, steps = next((rounds, steps) for most, rounds, steps in _REPEATS if elements <= most)
@@ -108,16 +107,32 @@ def measure_steps(size: str, name: str, *, compiled: bool = True) -> StepBench:
     return StepBench(size, name, len(shapes), elements, program.bytes_per_element(4), times, compile_seconds)
 
 
-def _parameters(shapes: Sequence[tuple[int, ...]]) -> list[Tensor]:
-    generator = torch.Generator().manual_seed(0)
-    parameters = [torch.randn(shape, generator=generator).requires_grad_() for shape in shapes]
+def contenders(
+    twin: Twin, shapes: Sequence[tuple[int, ...]], device: str
+) -> dict[str, Callable[[], Callable[[], object]]]:
+    """Return what makes our step and each form of PyTorch's but the compiled one, each with parameters of its own."""
+    forms: dict[str, dict[str, bool]] = {"torch for-loop": {"foreach": False}, "torch foreach": {"foreach": True}}
+    if device in twin.fused:
+        forms["torch fused"] = {"fused": True}
+
+    def theirs(flags: Mapping[str, bool]) -> Callable[[], object]:
+        return twin.theirs(_parameters(shapes, device), **twin.arguments, **flags).step
+
+    mine = {"steprule": lambda: twin.mine(_parameters(shapes, device), **twin.arguments).step}
+    return mine | {form: functools.partial(theirs, flags) for form, flags in forms.items()}
+
+
+def _parameters(shapes: Sequence[tuple[int, ...]], device: str = "cpu") -> list[Tensor]:
+    generator = torch.Generator(device).manual_seed(0)
+    parameters = [torch.randn(shape, generator=generator, device=device).requires_grad_() for shape in shapes]
     for parameter in parameters:
-        parameter.grad = torch.randn(parameter.shape, generator=generator)
+        parameter.grad = torch.randn(parameter.shape, generator=generator, device=device)
     return parameters
 
 
-def _compiled(twin: Twin, shapes: Sequence[tuple[int, ...]]) -> tuple[Callable[[], object], float]:
-    optimizer = twin.theirs(_parameters(shapes), **twin.arguments)
+def compiled_step(twin: Twin, shapes: Sequence[tuple[int, ...]], device: str) -> tuple[Callable[[], object], float]:
+    """Return PyTorch's step as `torch.compile` makes it, and the seconds that this took."""
+    optimizer = twin.theirs(_parameters(shapes, device), **twin.arguments)
     step = torch.compile(optimizer.step)
     started = time.perf_counter()
     for _ in range(3):  # the second call may compile again, for a step count that is no constant

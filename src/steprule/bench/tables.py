@@ -90,8 +90,11 @@ def _ratio_table(steps: Sequence[StepBench]) -> Table:
     return table
 
 
-def as_json(steps: Sequence[StepBench], first: Mapping[str, Times], epoch: Mapping[str, Times]) -> dict[str, Any]:
+def as_json(
+    steps: Sequence[StepBench], first: Mapping[str, Times], epoch: Mapping[str, Times], device: str = "cpu"
+) -> dict[str, Any]:
     """Return all measurements, every repetition included, in seconds, and what they were made with."""
+    card = {} if device == "cpu" else {"device": torch.cuda.get_device_name(device)}
     return {
         "made": {
             "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -102,6 +105,7 @@ def as_json(steps: Sequence[StepBench], first: Mapping[str, Times], epoch: Mappi
             "cores": machine.available_cores(),
             "threads": torch.get_num_threads(),
             "vectors": torch.backends.cpu.get_cpu_capability(),
+            **card,
         },
         "steps": [
             {

@@ -16,11 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import notation
-from ..program import Program, Value, expression
+from ..program import Program, expression
 from . import codecs, team
 from .cache import compiled
 from .codecs import BLOCK, STORAGES, Storage
 from .native import CHUNK_FIELDS, LAUNCH_FIELDS
+from .source import name_values, remark, value_lines
 
 __all__ = ["CHUNK", "Elements", "Table", "kernel", "launch", "source"]
 
@@ -127,10 +128,10 @@ def source(program: Program, elements: Elements | str) -> str:
     """
     elements = _elements(elements)
     real = elements.real
-    names, called = _names(program)
+    names, called = name_values(program, _TAKEN, _SUFFIXES)
     columns = elements.columns(program)
     lines = [
-        f"{names[id(scalar)]} = scalars[row + {index}]{_remark(scalar)}" for index, scalar in enumerate(program.scalars)
+        f"{names[id(scalar)]} = scalars[row + {index}]{remark(scalar)}" for index, scalar in enumerate(program.scalars)
     ]
     if elements.scales(program):
         # The numbers of a block must all be known before the first of them can be stored.
@@ -182,36 +183,6 @@ def _arrays(elements: Elements, columns: Sequence[str], called: Mapping[str, str
     return lines
 
 
-def _remark(scalar: Value) -> str:
-    return "" if scalar.operation == "symbol" else f"  # {expression(scalar)}"
-
-
-def _names(program: Program) -> tuple[dict[int, str], dict[str, str]]:
-    """Name what the loop holds: values by their `id`, and arrays by what the rule calls them.
-
-    A symbol and an array are called as in the rule, a computed scalar c1, c2, ..., a line's value as the program says.
-    """
-    taken = set(_TAKEN)
-
-    def unused(wish: str) -> str:
-        while any(f"{wish}{suffix}" in taken for suffix in _SUFFIXES):
-            wish += "_"
-        taken.update(f"{wish}{suffix}" for suffix in _SUFFIXES)
-        return wish
-
-    called = {name: unused(name) for name in program.arrays}
-    symbols = [value for value in (*program.values(), *program.scalars) if value.operation == "symbol"]
-    names = {id(value): called[value.name] if value.varies else unused(value.name) for value in symbols}
-    lines = program.line_values()
-    for value in lines:
-        if id(value) in program.names:
-            names[id(value)] = unused(program.names[id(value)])
-    for prefix, rest in (("c", program.scalars), ("v", lines)):
-        for number, value in enumerate([value for value in rest if id(value) not in names], 1):
-            names[id(value)] = unused(f"{prefix}{number}")
-    return names, called
-
-
 def _reads(program: Program, elements: Elements, called: Mapping[str, str]) -> list[str]:
     """Return the lines that read one element of each input."""
     lines = []
@@ -222,14 +193,6 @@ def _reads(program: Program, elements: Elements, called: Mapping[str, str]) -> l
             scaled = f", {mine}_scale, {mine}_base, {storage.shift}" if storage.shift else ""
             read = f"{storage.decode}({read}{scaled})"
         lines.append(f"{mine} = {read}")
-    return lines
-
-
-def _computed(program: Program, names: dict[int, str]) -> list[str]:
-    lines = []
-    for value in program.line_values():
-        others = {key: name for key, name in names.items() if key != id(value)}
-        lines.append(f"{names[id(value)]} = {expression(value, others)}")
     return lines
 
 
@@ -251,7 +214,7 @@ def _noise(elements: Elements, program: Program, name: str) -> str:
 
 def _loop(program: Program, elements: Elements, names: dict[int, str], called: Mapping[str, str]) -> list[str]:
     """Return the loop over elements; the new numbers of an array with scales go to where `_block` finds them."""
-    body = _reads(program, elements, called) + _computed(program, names)
+    body = _reads(program, elements, called) + value_lines(program, names)
     for name, value in program.outputs.items():
         mine = called[name]
         if name in elements.scales(program):

@@ -20,7 +20,7 @@ from ..program import Program, lower
 from ..specification import Rule
 from .storing import MASTER, NEAREST, Storing
 
-__all__ = ["Bound", "Launch", "elements_of"]
+__all__ = ["Bound", "Launch", "elements_of", "lie_alike"]
 
 _PLAIN_TYPES: Final = (Tensor, torch.nn.Parameter, torch.nn.Buffer)
 _pointer: Final = Tensor.data_ptr
@@ -43,6 +43,10 @@ class Bound:
     """Its place in the optimizer."""
     name: str
     """What an error calls it."""
+    raises: bool = False
+    """Whether a gradient that is not finite is an error."""
+    capturable: bool = False
+    """Whether its step count is on its device and its step may be captured in a graph."""
 
     def columns(self) -> dict[str, Tensor]:
         """Return what a kernel reads and writes, by the names of `kernels.cpu.Elements.columns`, without the gradient."""
@@ -60,18 +64,8 @@ def elements_of(bound: Bound, grad: Tensor) -> Elements | None:
     alike, with no gap and no overlap, in whatever order of dimensions.
     """
     parameter, columns = bound.parameter, bound.columns()
-    alike = [grad, parameter, *(tensor for name, tensor in columns.items() if not name.endswith("_scale"))]
-    fits = all(
-        type(tensor) in _PLAIN_TYPES
-        and tensor.device.type == "cpu"
-        and tensor.layout is torch.strided
-        and tensor.shape == parameter.shape
-        and not tensor.is_neg()  # what lies in its memory is the negative of what it is
-        and not tensor._is_zerotensor()  # a zero that has no memory
-        and (tensor.stride() == parameter.stride() or (tensor.is_contiguous() and parameter.is_contiguous()))
-        for tensor in alike
-    )
-    if not fits or not _dense(parameter):
+    alike = [parameter, grad, *(tensor for name, tensor in columns.items() if not name.endswith("_scale"))]
+    if not lie_alike(alike) or any(tensor.device.type != "cpu" for tensor in alike):
         return None
     real = "float64" if parameter.dtype is torch.float64 else "float32"
     stored = dict(bound.storing.stored(parameter))
@@ -81,6 +75,20 @@ def elements_of(bound: Bound, grad: Tensor) -> Elements | None:
         elif tensor.dtype is not getattr(torch, real):
             return None
     return Elements(real, tuple(sorted(stored.items())), NEAREST[parameter.dtype] if "copy" in columns else "")
+
+
+def lie_alike(tensors: Sequence[Tensor]) -> bool:
+    """Whether a kernel can walk all `tensors` at once: they lie in memory alike, with no gap and no overlap."""
+    first = tensors[0]
+    return _dense(first) and all(
+        type(tensor) in _PLAIN_TYPES
+        and tensor.layout is torch.strided
+        and tensor.shape == first.shape
+        and not tensor.is_neg()  # what lies in its memory is the negative of what it is
+        and not tensor._is_zerotensor()  # a zero that has no memory
+        and (tensor.stride() == first.stride() or (tensor.is_contiguous() and first.is_contiguous()))
+        for tensor in tensors
+    )
 
 
 def _dense(tensor: Tensor) -> bool:
@@ -94,6 +102,9 @@ def _dense(tensor: Tensor) -> bool:
 
 class Launch:
     """The parameters that one kernel steps, each by its place (`places`) in the plan."""
+
+    _folds = True
+    """Whether the scalars are computed here and not on the device."""
 
     def __init__(self, rule: Rule, around: Around, elements: Elements, bounds: Mapping[int, Bound]) -> None:
         self.program: Final[Program] = lower(rule, around)
@@ -117,14 +128,21 @@ class Launch:
         self._grad_column: Final = self._table.pointers[:, arrays.index("g")] if "g" in arrays else None
         self._grad_pointers: list[int] = []
         self._groups: Final = np.array([bound.group for bound in bounds.values()])
-        self._real: Final = elements.real
-        self._run: Final = cpu.kernel(self.program, elements)
+        self._elements: Final = elements
+        self._run: Final = self._kernel()
         self._rows: list[tuple[int, int]] = []
         self._scalars: NDArray[Any] | None = None
         self._random: Final = elements.random(self.program)
         self._seeds: Final = np.array([bound.storing.seed for bound in bounds.values()], np.int64)
         self._numbers: Final = np.array([bound.number for bound in bounds.values()], np.int64)
         self._steps: NDArray[np.int64] = np.zeros(0, np.int64)
+
+    def _kernel(self) -> Any:
+        return cpu.kernel(self.program, self._elements)
+
+    def _launch(self, values: Sequence[Mapping[str, float]], changed: bool) -> None:  # noqa: ARG002  # the scalars hold them
+        assert self._scalars is not None
+        cpu.launch(self._run, self._table, self._scalars, torch.get_num_threads())
 
     def regroup(self, steps: NDArray[np.float32]) -> None:
         """Give parameters of one group and one step count one row of scalars; `steps` is what each has counted."""
@@ -146,13 +164,13 @@ class Launch:
         pointers = list(map(_pointer, self._select(grads)))[:-1]
         if self._grad_column is not None and pointers != self._grad_pointers:
             self._grad_column[:] = self._grad_pointers = pointers
-        if self._scalars is None or changed or self.program.counts:
+        if self._folds and (self._scalars is None or changed or self.program.counts):
             fold = self.program.fold
             rows = [fold(t=count + passed, **values[group]) for group, count in self._rows]
-            self._scalars = np.array(rows, self._real).reshape(len(rows), -1)
+            self._scalars = np.array(rows, self._elements.real).reshape(len(rows), -1)
         if self._random:
             self._table.keys[:] = codecs.keys(self._seeds, self._numbers, self._steps + passed)
-        cpu.launch(self._run, self._table, self._scalars, torch.get_num_threads())
+        self._launch(values, changed)
         # The kernel writes behind autograd's back; a backward pass over stale values must fail all the same.
         torch.autograd.graph.increment_version(self.parameters)
         if self.program.finite is None or not self._table.flags.any():

@@ -112,9 +112,9 @@ def optimizer(rule: Rule, *, name: str | None = None, **defaults: Any) -> type[R
     hyperparameters in their order, then `weight_decay`, `decoupled_weight_decay` and `maximize`. `defaults` replaces
     defaults; `name` the class's name, which is the rule's in CamelCase.
 
-    Parameters in float32 and float64 on the CPU, dense in memory in any order of dimensions, step in one fused loop;
-    every other one steps through torch's operations, with the same result and more slowly. State is kept in the
-    parameter's dtype and arithmetic is done in float32 at least.
+    Parameters in float32 and float64 on the CPU, and in bfloat16 and float16 too on a GPU, dense in memory in any order of
+    dimensions, step in one fused loop; every other one steps through torch's operations, with the same result and more
+    slowly. State is kept in the parameter's dtype and arithmetic is done in float32 at least.
 
     Raises `TypeError` for a rule that takes what torch's step does not know (`h`, `g2`).
     """

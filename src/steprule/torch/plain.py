@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,7 @@ from .. import around
 from ..kernels.codecs import STORAGES
 from ..specification import Rule
 from .codecs import turned
+from .gpu import counted
 from .launch import Bound
 from .storing import load, random_bits, save
 
@@ -44,12 +45,14 @@ class PlainSteps:
     ) -> list[Bound]:
         """Step the parameters, `passed` steps after `regroup`, as `Launch.step` does."""
         for place, bound in self._bounds.items():
-            self._step(bound, grads[place], values[bound.group], int(self._steps[place]) + passed)
-        guarded = [(bound, grads[place]) for place, bound in self._bounds.items() if bound.around.guard]
-        return [bound for bound, grad in guarded if not bool(grad.isfinite().all())]
+            t = counted(bound) if bound.capturable else int(self._steps[place]) + passed
+            self._step(bound, grads[place], values[bound.group], t)
+        return [
+            bound for place, bound in self._bounds.items() if bound.raises and not bool(grads[place].isfinite().all())
+        ]
 
     @torch.no_grad()
-    def _step(self, bound: Bound, grad: Tensor, values: Mapping[str, float], t: int) -> None:
+    def _step(self, bound: Bound, grad: Tensor, values: Mapping[str, float], t: Any) -> None:
         """Step one parameter, lower types widened to float32."""
         real = torch.float64 if bound.parameter.dtype is torch.float64 else torch.float32
         state, storing = bound.state, bound.storing

@@ -24,6 +24,7 @@ from .. import around
 from ..around import Around
 from ..kernels.cpu import Elements
 from ..specification import Rule
+from . import gpu
 from .launch import Bound, Launch, elements_of
 from .layout import Layout
 from .plain import PlainSteps
@@ -36,6 +37,13 @@ __all__ = ["Plan", "form_and_values"]
 
 _grad: Final = operator.attrgetter("grad")
 _pointer: Final = Tensor.data_ptr
+
+
+_FIRST_IN_CAPTURE: Final = (
+    "a graph captures a step that is the first, or before which parameters, state or groups have changed; take one such "
+    "step before the capture"
+)
+_NOT_CAPTURABLE: Final = "a graph captures a step whose capturable is False; allowed is True, in every parameter group"
 
 
 def _same(some: Iterable[Any], others: Iterable[Any]) -> bool:
@@ -55,14 +63,17 @@ class Plan:
         self._parameters_layout: Final = Layout(self._parameters)
         masters = any(group.storing.master_copies for group in self._groups)
         has_state = bool(rule.slots) or "t" in rule.inputs or masters
+        devices = {parameter.device for parameter in self._parameters if parameter.device.type in gpu.DEVICES}
+        gpu.refuse_capture(devices, _FIRST_IN_CAPTURE)
         bounds = self._bounds(optimizer, has_state)
+        self._not_capturable: Final = {bound.parameter.device for bound in bounds if not bound.capturable} & devices
         all_grads = list(map(_grad, self._parameters))
         grads = [grad for grad in all_grads if grad is not None]
         self._without: Final = [grad is None for grad in all_grads]
         self._layout: Final = Layout(grads)
 
         self._states: Final = [bound.state for bound in bounds] if has_state else []
-        self._counts: Final = _counts_side_by_side(self._states)
+        self._counts: Final = _counts_side_by_side(bounds if has_state else [])
         self._counts_pointer: Final = self._counts.data_ptr()
         self._steps = self._counts.numpy() if self._states else np.zeros(len(bounds), np.float32)
         self._steps_seen = b""
@@ -91,13 +102,17 @@ class Plan:
                     continue
                 _refuse_unsupported(parameter)
                 state = optimizer.state[parameter] if has_state else {}
+                capturable = self._groups[place].capturable and parameter.device.type in gpu.DEVICES
                 if has_state and "step" not in state:
                     state["step"] = torch.zeros((), dtype=torch.float32, device="cpu")
+                if has_state and capturable:
+                    state["step"] = gpu.count_there(state["step"], parameter.device)
                 storing.prepare(parameter, state, number)
                 names = group.get("param_names")
                 shape = tuple(parameter.shape)
                 name = f"parameter {number}, of shape {shape}," if names is None else f"{names[index]}"
-                bounds.append(Bound(parameter, place, form, state, storing, number, name))
+                raises = self._groups[place].raises
+                bounds.append(Bound(parameter, place, form, state, storing, number, name, raises, capturable))
         return bounds
 
     def fitting_grads(self, optimizer: RuleOptimizer) -> list[Tensor] | None:
@@ -142,6 +157,7 @@ class Plan:
 
     def step(self, grads: Sequence[Tensor]) -> None:
         """Step every parameter of the plan once, by its gradient in `grads`."""
+        gpu.refuse_capture(self._not_capturable, _NOT_CAPTURABLE)
         if self._steps.tobytes() != self._steps_seen:
             self._passed = 0
             for stepper in self._steppers:
@@ -177,13 +193,16 @@ class _Stepper(Protocol):
 
 
 def _steppers(rule: Rule, bounds: Sequence[Bound], grads: Sequence[Tensor]) -> list[_Stepper]:
-    launches: dict[tuple[Around, Elements], dict[int, Bound]] = {}
+    launches: dict[tuple[Around, Elements | gpu.Kind], dict[int, Bound]] = {}
     plain: dict[int, Bound] = {}
     for place, (bound, grad) in enumerate(zip(bounds, grads, strict=True)):
-        elements = elements_of(bound, grad)
-        into = plain if elements is None else launches.setdefault((bound.around, elements), {})
+        kind = gpu.kind_of(bound, grad, rule) or elements_of(bound, grad)
+        into = plain if kind is None else launches.setdefault((bound.around, kind), {})
         into[place] = bound
-    steppers: list[_Stepper] = [Launch(rule, form, elements, some) for (form, elements), some in launches.items()]
+    steppers: list[_Stepper] = [
+        Launch(rule, form, kind, some) if isinstance(kind, Elements) else gpu.DeviceLaunch(rule, form, kind, some)
+        for (form, kind), some in launches.items()
+    ]
     return [*steppers, PlainSteps(rule, plain)] if plain else steppers
 
 
@@ -194,6 +213,7 @@ class _Group:
         names = (*around.hyperparameters(rule), "decoupled_weight_decay", "maximize")
         self._get: Final = operator.itemgetter(*names)
         self._rule: Final = rule
+        self.capturable: Final = bool(group.get("capturable", False))
         self.around, self.values = form_and_values(rule, group, scale)
         self.storing = Storing.of(rule, group)
         self.raises: Final = group.get("on_nonfinite") == "raise"
@@ -203,6 +223,9 @@ class _Group:
 
     def _floats(self, group: Mapping[str, Any], scale: float | None) -> tuple[float | None, ...]:
         found = self._get(group)
+        if self.capturable:
+            # To read a tensor on a device would be to wait for it.
+            found = tuple(id(each) if gpu.is_live(each) else each for each in found)
         try:
             return (*map(float, found), scale)
         except (TypeError, ValueError):
@@ -211,9 +234,9 @@ class _Group:
 
     def follows(self, group: Mapping[str, Any], scale: float | None) -> bool:
         """Take over the group's present values; return whether the form of the step is the same as before."""
-        present = self._floats(group, scale)
-        if tuple(map(group.get, OPTIONS)) != self._options:
+        if tuple(map(group.get, OPTIONS)) != self._options or bool(group.get("capturable", False)) != self.capturable:
             return False
+        present = self._floats(group, scale)
         if present == self._seen:
             return True
         form, self.values = form_and_values(self._rule, group, scale)
@@ -234,7 +257,7 @@ def form_and_values(
     `scale` is what the gradients are to be divided by, if anything.
     """
     names = around.hyperparameters(rule)
-    values = around.validated(rule, {name: group[name] for name in names if name in group})
+    values = gpu.validated(rule, {name: group[name] for name in names if name in group}, group)
     decoupled, on_nonfinite = bool(group["decoupled_weight_decay"]), group.get("on_nonfinite", "propagate")
     if on_nonfinite not in ("propagate", "skip", "raise"):
         raise ValueError(f'on_nonfinite is {on_nonfinite!r}; allowed is "propagate", "skip" or "raise"')
@@ -269,11 +292,16 @@ def _refuse_unsupported(parameter: Tensor) -> None:
         )
 
 
-def _counts_side_by_side(states: Sequence[dict[str, Any]]) -> Tensor:
-    """Move the step counts next to each other in memory, where one addition counts them all; return that memory."""
-    counts = torch.tensor([float(state["step"]) for state in states], dtype=torch.float32, device="cpu")
-    for state, count in zip(states, counts.unbind(), strict=True):
-        state["step"] = count
+def _counts_side_by_side(bounds: Sequence[Bound]) -> Tensor:
+    """Move the step counts next to each other in memory, where one addition counts them all; return that memory.
+
+    Where a count is on its parameter's device, one stands here that nobody reads.
+    """
+    steps = [0.0 if bound.capturable else float(bound.state["step"]) for bound in bounds]
+    counts = torch.tensor(steps, dtype=torch.float32, device="cpu")
+    for bound, count in zip(bounds, counts.unbind(), strict=True):
+        if not bound.capturable:
+            bound.state["step"] = count
     return counts
 
 

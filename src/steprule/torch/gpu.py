@@ -1,0 +1,283 @@
+"""Parameters on a GPU: the fused loop's stepper there, which never waits for the device.
+
+What a launch needs is sent ahead, from pinned memory and only where it has changed: the table of addresses and the scalars,
+computed on the host. With `capturable`, steps are counted and scalars computed on the device, so that a CUDA graph that
+holds the step is right at every replay.
+"""
+
+from __future__ import annotations
+
+import functools
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+import torch
+from torch import Tensor
+
+from .. import around
+from ..around import Around
+from ..kernels import gpu
+from ..kernels.codecs import STORAGES
+from ..kernels.cpu import Elements
+from ..specification import Rule
+from .launch import Bound, Launch, lie_alike
+
+__all__ = [
+    "DEVICES",
+    "DeviceLaunch",
+    "Kind",
+    "count_there",
+    "counted",
+    "is_live",
+    "kind_of",
+    "refuse_capture",
+    "validated",
+]
+
+DEVICES: Final = {"cuda"}
+"""The types of devices on which kernels run, as PyTorch calls them; AMD's GPUs are "cuda" too."""
+
+_FORMATS: Final = {
+    torch.float64: "float64",
+    torch.float32: "float32",
+    torch.bfloat16: "bfloat16",
+    torch.float16: "float16",
+}
+
+_captured: Final[list[object]] = []  # memory that a graph reads at each replay; nothing tells when a graph is gone
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What the parameters of one launch have in common: arrays' types, by name, the device, and who counts."""
+
+    formats: tuple[tuple[str, str], ...]
+    device: torch.device
+    capturable: bool
+
+
+def kind_of(bound: Bound, grad: Tensor, rule: Rule) -> Kind | None:
+    """Return the kind of launch that can step this parameter, None where it is on no such device or none can."""
+    parameter = bound.parameter
+    # What these kernels have not: random rounding, codes, copies, and word of a gradient that is not finite.
+    beyond = [storage for _, storage in bound.storing.stored(parameter) if STORAGES[storage].random]
+    if beyond or bound.storing.has_master(parameter) or bound.raises or (bound.capturable and bound.around.unscale):
+        return None
+    if not _served(parameter.device):
+        return None
+    arrays = {"x": parameter, "g": grad} | {name: bound.state[name] for name in rule.slots}
+    tensors = list(arrays.values())
+    fits = all(tensor.device == parameter.device and tensor.dtype in _FORMATS for tensor in tensors)
+    if not fits or not lie_alike(tensors):
+        return None
+    formats = tuple((name, _FORMATS[tensor.dtype]) for name, tensor in arrays.items())
+    return Kind(formats, parameter.device, bound.capturable)
+
+
+def _served(device: torch.device) -> bool:
+    if device.type not in DEVICES:
+        return False
+    if not gpu.installed():
+        _warn_once()
+        return False
+    # The interpreter runs on the host, where a device's addresses mean nothing, and a device knows none of the host's.
+    return gpu.interpreted() == (device.type == "cpu")
+
+
+@functools.cache
+def _warn_once() -> None:
+    warnings.warn(
+        "triton is not installed, so that parameters on the GPU step through torch's operations, which takes longer",
+        RuntimeWarning,
+        stacklevel=2,
+    )
+
+
+def is_live(value: object) -> bool:
+    """Whether a hyperparameter's value is on a device, so that to read it would be to wait."""
+    return isinstance(value, Tensor) and value.device.type in DEVICES
+
+
+def validated(rule: Rule, values: Mapping[str, Any], group: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `around.validated(rule, values)`; in a capturable group, an `lr` on a device stays there, unread.
+
+    Raises `TypeError` where another hyperparameter is a tensor on a device, or `lr` has more than one element.
+    """
+    live = {name: value for name, value in values.items() if group.get("capturable", False) and is_live(value)}
+    for name, value in live.items():
+        if name != "lr" or value.numel() != 1:
+            raise TypeError(
+                f"{name} is a tensor of shape {tuple(value.shape)} on {value.device}; allowed is a number, and for lr a "
+                "tensor of one element"
+            )
+    # A stand-in that every range has; nobody reads it.
+    checked: dict[str, Any] = dict(around.validated(rule, {**values, **dict.fromkeys(live, 1.0)}))
+    return checked | live
+
+
+def count_there(count: Tensor, device: torch.device) -> Tensor:
+    """Return a step count as it is counted on `device`: itself where it is so already, so that graphs still find it."""
+    if torch.is_tensor(count) and count.device == device and count.dtype is torch.float32:
+        return count
+    return torch.full((), float(count), dtype=torch.float32, device=device)
+
+
+@torch.no_grad()
+def counted(bound: Bound) -> Tensor | int:
+    """Count a step, on its device, of a parameter that steps by itself; return the count in float64."""
+    if "step" not in bound.state:
+        return 0  # a rule that keeps no state does not ask
+    count: Tensor = bound.state["step"]
+    return count.add_(1).double()
+
+
+def _capturing(device: torch.device) -> bool:
+    return device.type == "cuda" and torch.cuda.is_current_stream_capturing()
+
+
+def refuse_capture(devices: Iterable[torch.device], why: str) -> None:
+    """Raise `RuntimeError(why)` where the present stream of one of the devices is being captured in a graph."""
+    if any(map(_capturing, devices)):
+        raise RuntimeError(why)
+
+
+def _on(device: torch.device) -> AbstractContextManager[Any]:
+    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
+
+
+class _Sent:
+    """An array of the host's that the device has a copy of, at one address for good."""
+
+    def __init__(self, values: NDArray[Any], device: torch.device, *, in_capture: bool = False) -> None:
+        self.there: Final = torch.empty(values.shape, dtype=torch.from_numpy(values).dtype, device=device)
+        self._in_capture: Final = in_capture
+        self._spare: Tensor | None = None
+        self.send(values)
+
+    def send(self, values: NDArray[Any]) -> None:
+        """Copy `values` there, in the order of the device's work; the caller may change them at once."""
+        here, device = torch.from_numpy(values), self.there.device
+        if device.type == "cpu":
+            self.there.copy_(here)
+            return
+        if not _capturing(device):
+            # PyTorch gives pinned memory out again only when the copy is done.
+            self.there.copy_(torch.empty_like(here, pin_memory=True).copy_(here), non_blocking=True)
+            if self._in_capture and self._spare is None:
+                self._spare = torch.empty_like(here, pin_memory=True)
+            return
+        # Memory cannot be pinned in a capture everywhere, and the graph copies from it at each replay.
+        pinned = torch.empty_like(here, pin_memory=True) if self._spare is None else self._spare
+        self._spare = None
+        self.there.copy_(pinned.copy_(here), non_blocking=True)
+        _captured.append((pinned, self.there))
+
+
+class DeviceLaunch(Launch):
+    """The parameters that one kernel steps on one device."""
+
+    def __init__(self, rule: Rule, around: Around, kind: Kind, bounds: Mapping[int, Bound]) -> None:
+        self._kind: Final = kind
+        super().__init__(rule, around, Elements(gpu.real_of(dict(kind.formats))), bounds)
+        with _on(kind.device):
+            sizes = [parameter.numel() for parameter in self.parameters]
+            self._chunks: Final = self._sent(gpu.chunk_table(sizes))
+            self._pointers: Final = self._sent(self._table.pointers, in_capture=kind.capturable)
+            self._rows_there: Final = self._sent(self._table.rows)
+            self._scalars_there: _Sent | None = None
+            self._counted: Final = _Counted(self, bounds) if kind.capturable else None
+        self._folds = not kind.capturable
+        self._pointers_seen: object = None
+        self._rows_seen: object = None
+        self._scalars_seen: object = None
+        if self._counted is not None:
+            self.kept.extend(self._counted.counts)
+
+    def _sent(self, values: NDArray[Any], *, in_capture: bool = False) -> _Sent:
+        return _Sent(values, self._kind.device, in_capture=in_capture)
+
+    def _kernel(self) -> gpu.Kernel:
+        return gpu.kernel(self.program, dict(self._kind.formats))
+
+    def _launch(self, values: Sequence[Mapping[str, Any]], changed: bool) -> None:
+        with _on(self._kind.device):
+            capturing = _capturing(self._kind.device)
+            # A graph steps what it was captured with, whatever later steps send.
+            if capturing or self._pointers_seen is not self._grad_pointers:
+                self._pointers.send(self._table.pointers)
+                self._pointers_seen = self._grad_pointers
+            rows, scalars = self._on_device(values, changed or capturing)
+            gpu.launch(self._run, self._pointers.there, rows, self._chunks.there, scalars)
+            if capturing and self._counted is not None:
+                _captured.append((self._pointers.there, self._chunks.there, rows, scalars, self._counted.tables))
+
+    def _on_device(self, values: Sequence[Mapping[str, Any]], changed: bool) -> tuple[Tensor, Tensor]:
+        """Return each tensor's row of scalars, and those rows."""
+        if self._counted is not None:
+            return self._counted.folded(values, changed)
+        if self._rows_seen is not self._rows:
+            self._rows_there.send(self._table.rows)
+            self._rows_seen = self._rows
+        scalars = self._scalars
+        assert scalars is not None
+        if self._scalars_there is None or self._scalars_there.there.shape != scalars.shape:
+            self._scalars_there = self._sent(scalars)
+        elif self._scalars_seen is not scalars:
+            self._scalars_there.send(scalars)
+        self._scalars_seen = scalars
+        return self._rows_there.there, self._scalars_there.there
+
+
+class _Counted:
+    """Step counts and scalars on the device, a row of scalars for each parameter."""
+
+    def __init__(self, launch: DeviceLaunch, bounds: Mapping[int, Bound]) -> None:
+        self._launch: Final = launch
+        device, number = launch._kind.device, len(bounds)
+        states = [bound.state for bound in bounds.values()]
+        spare = torch.zeros(number, dtype=torch.float32, device=device)  # for rules without state, which count nothing
+        self.counts: Final[list[Tensor]] = [
+            state.get("step", unused) for state, unused in zip(states, spare.unbind(), strict=True)
+        ]
+        self._counts: Final = launch._sent(np.array([count.data_ptr() for count in self.counts], dtype=np.int64))
+        self._groups: Final = sorted({bound.group for bound in bounds.values()})
+        places = np.searchsorted(self._groups, [bound.group for bound in bounds.values()])
+        self._group_of: Final = launch._sent(places.astype(np.int64))
+        self._rows: Final = launch._sent(np.arange(number, dtype=np.int64))
+        shape = (len(self._groups), len(launch.program.hyperparameters))
+        self._values: Final = launch._sent(np.zeros(shape), in_capture=True)
+        real = torch.float64 if launch._run.real == "float64" else torch.float32
+        self._scalars: Final = torch.empty((number, len(launch.program.scalars)), dtype=real, device=device)
+        self._fresh = True
+
+    @property
+    def tables(self) -> tuple[Tensor, ...]:
+        """What the device reads beside what `folded` returns."""
+        return self._counts.there, self._group_of.there, self._values.there, *self.counts
+
+    def folded(self, values: Sequence[Mapping[str, Any]], changed: bool) -> tuple[Tensor, Tensor]:
+        """Count a step and return each tensor's row of scalars, and those rows."""
+        names = self._launch.program.hyperparameters
+        live = [
+            (row, column, values[group][name])
+            for row, group in enumerate(self._groups)
+            for column, name in enumerate(names)
+            if is_live(values[group][name])
+        ]
+        if changed or self._fresh:
+            known = [
+                [0.0 if is_live(values[group][name]) else values[group][name] for name in names]
+                for group in self._groups
+            ]
+            self._values.send(np.array(known, dtype=np.float64).reshape(len(self._groups), len(names)))
+            self._fresh = False
+        for row, column, value in live:
+            self._values.there[row, column].copy_(value.detach().reshape(()), non_blocking=True)
+        gpu.fold(self._launch._run, self._counts.there, self._group_of.there, self._values.there, self._scalars)
+        return self._rows.there, self._scalars
