@@ -10,7 +10,7 @@ from tests.conformance.engines import paths
 from tests.conformance.tolerances import ROUNDINGS, rounded
 
 import torch
-from steprule import around
+from steprule import Rule, around
 from steprule.around import Around
 from steprule.torch import RuleOptimizer
 
@@ -28,6 +28,12 @@ def parameter(*shape: int, dtype: torch.dtype = torch.float64, grad: bool = True
 
 def _exactly(tensor: torch.Tensor) -> np.ndarray:
     return tensor.detach().to(torch.float64, copy=True).numpy()
+
+
+def _form_and_values(rule: Rule, group: dict[str, Any]) -> tuple[Around, dict[str, float]]:
+    parts = dict(zip(("beta1", "beta2"), group.get("betas", ()), strict=False))
+    values = around.validated(rule, {name: {**group, **parts}[name] for name in around.hyperparameters(rule)})
+    return Around.of(values, decoupled=group["decoupled_weight_decay"], maximize=group["maximize"]), values
 
 
 def checked_step(optimizer: RuleOptimizer, *arguments: Any) -> Any:
@@ -52,8 +58,7 @@ def checked_step(optimizer: RuleOptimizer, *arguments: Any) -> Any:
             assert np.array_equal(_exactly(each), x, equal_nan=True), "a parameter without gradient moved"
             assert int(optimizer.state.get(each, {}).get("step", 0)) == count
             continue
-        values = around.validated(rule, {name: group[name] for name in around.hyperparameters(rule)})
-        form = Around.of(values, decoupled=group["decoupled_weight_decay"], maximize=group["maximize"])
+        form, values = _form_and_values(rule, group)
         expected = rounding.step(rule, form, {"x": x, "g": g, "t": count + 1}, slots, values, dtype)
         engine = "steprule.torch, plain" if dtype in ("float32", "float64") else "steprule.torch, lower types"
         state = optimizer.state.get(each, {})

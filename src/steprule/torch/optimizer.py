@@ -6,28 +6,26 @@ import collections
 import functools
 import inspect
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import torch
 
-from .. import around
 from ..specification import Rule
-from .plan import Plan, form_and_values
+from .describe import docstring
+from .keywords import OPTIONS, Keywords
+from .plan import Plan
+from .state import begin, checked_groups, checked_states
+from .twins import PAIRS
 
 __all__ = ["RuleOptimizer", "optimizer"]
-
-_OPTIONS: Mapping[str, str] = {
-    "weight_decay": "L2 penalty: `weight_decay` times the parameter is added to the gradient",
-    "decoupled_weight_decay": "shrink the parameter by `lr * weight_decay` instead (Loshchilov and Hutter 2019)",
-    "maximize": "climb instead of descending",
-}
 
 
 class RuleOptimizer(torch.optim.Optimizer):
     """What the classes of `steprule.torch` share; make one with `optimizer(rule)`."""
 
     rule: ClassVar[Rule]
+    keywords: ClassVar[Keywords]
     __signature__: ClassVar[inspect.Signature]
     _recipe: ClassVar[tuple[Rule, str, tuple[tuple[str, Any], ...]]]
     _plan: Plan | None = None
@@ -35,18 +33,24 @@ class RuleOptimizer(torch.optim.Optimizer):
     def __init__(self, params: Any, *values: Any, **named: Any) -> None:
         if not hasattr(type(self), "rule"):
             raise TypeError("RuleOptimizer has no rule; steprule.torch.optimizer(rule) makes a class that has one")
-        signature = type(self).__signature__
-        given = signature.bind_partial(params, *values, **named).arguments
-        known = {
-            name: entry.default for name, entry in signature.parameters.items() if entry.default is not entry.empty
-        }
-        given.pop("params")
-        super().__init__(params, known | given)
+        super().__init__(params, self.keywords.bound(params, values, named))
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group of parameters, with its own values of the hyperparameters; errors as in the constructor."""
-        form_and_values(self.rule, self.defaults | param_group)
-        super().add_param_group(param_group)
+        group = self.keywords.folded(param_group, self.defaults) if isinstance(param_group, dict) else {}
+        self.keywords.form_and_values(self.defaults | group)
+        super().add_param_group(group or param_group)
+        if self.keywords.begins_at_once:
+            for parameter in self.param_groups[-1]["params"]:
+                begin(self.state[parameter], parameter, self.param_groups[-1], self.keywords)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take over what was loaded, unpickled or copied; where it does not fit, raise and leave everything as it was."""
+        groups = state["param_groups"]
+        counts = any(form.lr_decay for form in checked_groups(groups, self.keywords))
+        found = checked_states(state["state"], groups, self.keywords, counts=counts)
+        super().__setstate__({**state, "state": collections.defaultdict(dict, found)})
+        self.defaults = self.keywords.defaults | self.defaults
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Step every parameter that has a gradient; return the loss of `closure`, which is called first, if given.
@@ -109,58 +113,23 @@ def _optimizer(rule: Rule, name: str, defaults: tuple[tuple[str, Any], ...]) -> 
         raise TypeError(
             f"rule {rule.name} takes {', '.join(unknown)}; an optimizer of steprule.torch supplies g, x and t"
         )
-    hyperparameters = around.hyperparameters(rule)
-    for taken in ("params", "closure", "maximize", "decoupled_weight_decay", "param_names"):
-        if taken in hyperparameters:
+    for taken in ("params", "closure", "param_names", *OPTIONS, *PAIRS):
+        if taken in rule.hyperparameters:
             raise TypeError(f"rule {rule.name} has a hyperparameter {taken!r}, which has a meaning in every optimizer")
-    values: dict[str, Any] = {each.name: each.default for each in hyperparameters.values()}
-    values |= {"decoupled_weight_decay": False, "maximize": False}
-    for each in dict(defaults):
-        if each not in values:
-            raise TypeError(f"{name} has no hyperparameter {each!r} to give a default; it has: {', '.join(values)}")
-    values |= dict(defaults)
+    keywords = Keywords(rule, name, defaults)
     return type(
         name,
         (RuleOptimizer,),
         {
-            "__doc__": _docstring(rule, values),
+            "__doc__": docstring(keywords),
             "__module__": "steprule.torch",
-            "__signature__": _signature(values),
+            "__signature__": keywords.signature,
             "rule": rule,
+            "keywords": keywords,
             "_recipe": (rule, name, defaults),
         },
     )
 
 
-def _signature(values: Mapping[str, Any]) -> inspect.Signature:
-    parameters = [inspect.Parameter("params", inspect.Parameter.POSITIONAL_OR_KEYWORD)]
-    optional = False
-    for name, default in values.items():
-        # Python allows no parameter without default behind one with default, unless it is keyword-only.
-        optional = optional or default is not None
-        only = (optional and default is None) or name in ("decoupled_weight_decay", "maximize")
-        kind = inspect.Parameter.KEYWORD_ONLY if only else inspect.Parameter.POSITIONAL_OR_KEYWORD
-        value = inspect.Parameter.empty if default is None else default
-        parameters.append(inspect.Parameter(name, kind, default=value))
-    return inspect.Signature(sorted(parameters, key=lambda parameter: parameter.kind))
-
-
 def _camel(name: str) -> str:
     return "".join(part[:1].upper() + part[1:] for part in re.split("_+", name))
-
-
-def _docstring(rule: Rule, values: Mapping[str, Any]) -> str:
-    lines = [
-        inspect.cleandoc(rule.__doc__ or f"Step by the rule {rule.name}."),
-        "",
-        f"Source: {rule.source} {rule.url}",
-        "",
-    ]
-    for name, hyperparameter in around.hyperparameters(rule).items():
-        about = _OPTIONS.get(name, "multiplies the update" if name == "lr" and "lr" not in rule.hyperparameters else "")
-        said = "required" if values[name] is None else f"default {values[name]:g}"
-        lines.append(f"    {name}: in {hyperparameter.range}, {said}" + (f"; {about}" if about else ""))
-    lines += [
-        f"    {name}: bool, default {values[name]}; {_OPTIONS[name]}" for name in ("decoupled_weight_decay", "maximize")
-    ]
-    return "\n".join(lines)

@@ -18,17 +18,18 @@ from numpy.typing import NDArray
 import torch
 from torch import Tensor
 
-from .. import around
 from ..around import Around
 from ..specification import Rule
+from .keywords import Keywords
 from .launch import Bound, Launch, element_type
 from .layout import Layout
 from .plain import PlainSteps
+from .state import begin, names_of
 
 if TYPE_CHECKING:
     from .optimizer import RuleOptimizer
 
-__all__ = ["Plan", "form_and_values"]
+__all__ = ["Plan"]
 
 _grad: Final = operator.attrgetter("grad")
 _pointer: Final = Tensor.data_ptr
@@ -44,9 +45,9 @@ class Plan:
 
     def __init__(self, optimizer: RuleOptimizer) -> None:
         rule = self._rule = optimizer.rule
-        self._state_names: Final = ("step", *rule.slots) if rule.slots or "t" in rule.inputs else ()
         self._parameters: Final = list(_parameters(optimizer))
-        self._groups: Final = [_Group(group, optimizer) for group in optimizer.param_groups]
+        self._groups: Final = [_Group(group, optimizer.keywords) for group in optimizer.param_groups]
+        self._state_names: Final = names_of(rule, counts=any(group.around.lr_decay for group in self._groups))
         self._sizes: Final = [len(group["params"]) for group in optimizer.param_groups]
         self._parameters_layout: Final = Layout(self._parameters)
         bounds = self._bounds(optimizer)
@@ -69,7 +70,6 @@ class Plan:
         self._kept: Final = [tensor for stepper in self._steppers for tensor in stepper.kept]
         self._pointers: Final = list(map(_pointer, self._kept))
 
-    @torch.no_grad()
     def _bounds(self, optimizer: RuleOptimizer) -> list[Bound]:
         bounds = []
         for number, group in enumerate(optimizer.param_groups):
@@ -78,11 +78,8 @@ class Plan:
                     continue
                 _refuse_unsupported(parameter)
                 state = optimizer.state[parameter] if self._state_names else {}
-                if self._state_names and "step" not in state:
-                    state["step"] = torch.zeros((), dtype=torch.float32, device="cpu")
-                for name, initial in self._rule.slots.items():
-                    if name not in state:
-                        state[name] = torch.full_like(parameter, initial, memory_format=torch.preserve_format)
+                if self._state_names:
+                    begin(state, parameter, group, optimizer.keywords)
                 bounds.append(Bound(parameter, number, self._groups[number].around, state))
         return bounds
 
@@ -162,21 +159,19 @@ def _steppers(rule: Rule, bounds: Sequence[Bound], grads: Sequence[Tensor]) -> l
 class _Group:
     """A parameter group's hyperparameters, as floats, and the form of step that they ask for."""
 
-    def __init__(self, group: Mapping[str, Any], optimizer: RuleOptimizer) -> None:
-        self._get: Final = operator.itemgetter(
-            *around.hyperparameters(optimizer.rule), "decoupled_weight_decay", "maximize"
-        )
-        self._rule: Final = optimizer.rule
-        self.around, self.values = form_and_values(self._rule, group)
+    def __init__(self, group: Mapping[str, Any], keywords: Keywords) -> None:
+        self._keywords: Final = keywords
+        self.around, self.values = keywords.form_and_values(group)
         self._seen = self._floats(group)
         self._changed = True
 
     def _floats(self, group: Mapping[str, Any]) -> tuple[float, ...]:
-        found = self._get(group)
+        found = self._keywords.watched(group)
         try:
             return tuple(map(float, found))
         except (TypeError, ValueError):
             # An option may be None; what else is no number is told of where the values are checked.
+            found = self._keywords.watched(group)
             return tuple(float(each) if hasattr(each, "__float__") else hash(repr(each)) for each in found)
 
     def follows(self, group: Mapping[str, Any]) -> bool:
@@ -184,7 +179,7 @@ class _Group:
         present = self._floats(group)
         if present == self._seen:
             return True
-        form, self.values = form_and_values(self._rule, group)
+        form, self.values = self._keywords.form_and_values(group)
         self._seen, self._changed = present, True
         return form == self.around
 
@@ -192,14 +187,6 @@ class _Group:
         """Return whether the values are new since this was last asked."""
         changed, self._changed = self._changed, False
         return changed
-
-
-def form_and_values(rule: Rule, group: Mapping[str, Any]) -> tuple[Around, dict[str, float]]:
-    """Return the form of step that a parameter group asks for, and each hyperparameter's value, checked."""
-    names = around.hyperparameters(rule)
-    values = around.validated(rule, {name: group[name] for name in names if name in group})
-    decoupled = bool(group["decoupled_weight_decay"])
-    return Around.of(values, decoupled=decoupled, maximize=bool(group["maximize"])), values
 
 
 def _parameters(optimizer: RuleOptimizer) -> Iterable[Tensor]:
