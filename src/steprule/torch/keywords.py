@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Final
 
+from torch import Tensor
+
 from .. import around
 from ..around import Around
 from ..specification import Hyperparameter, Range, Rule
@@ -172,7 +174,10 @@ class Keywords:
         Raises `TypeError` and `ValueError` as `around.validated` does, and for what only a class of `torch.optim` can do.
         """
         self._refuse_relatives(group)
-        values = around.validated(self.rule, self.hyperparameters(group))
+        held = self.hyperparameters(group).items()
+        values = around.validated(
+            self.rule, {name: value.detach() if isinstance(value, Tensor) else value for name, value in held}
+        )
         for name, each in self.numbers.items():
             if name not in values and name in group:
                 each.validated(group[name])
@@ -181,6 +186,20 @@ class Keywords:
                 raise ValueError(f"{name} is {group[name]!r}; allowed for {self.name} is {allowed!r}: {instead}")
         decoupled = bool(group["decoupled_weight_decay"])
         return Around.of(values, decoupled=decoupled, maximize=bool(group["maximize"])), values
+
+    def with_tensors(
+        self, group: Mapping[str, Any], form: Around, values: Mapping[str, float]
+    ) -> tuple[Around, dict[str, Any]]:
+        """Return the form of step and the values for a step in autograd's graph, with the tensors that are part of it."""
+        held = self.hyperparameters(group).items()
+        tensors = {name: value.reshape(()) for name, value in held if isinstance(value, Tensor) and value.requires_grad}
+        # A decay of 0 has a gradient too.
+        decays = Around.of(
+            {**values, **dict.fromkeys(tensors, 1.0)},
+            decoupled=bool(group["decoupled_weight_decay"]),
+            maximize=form.maximize,
+        )
+        return decays, {**values, **tensors}
 
     def hyperparameters(self, group: Mapping[str, Any]) -> dict[str, Any]:
         """Return the hyperparameters that a group holds, by the rule's names."""

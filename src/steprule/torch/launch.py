@@ -17,11 +17,17 @@ from ..around import Around
 from ..kernels import cpu
 from ..program import Program, lower
 from ..specification import Rule
+from .memory import PLAIN_TYPES, dense
 
 __all__ = ["Bound", "Launch", "element_type"]
 
-_REALS: Final = {torch.float32: "float32", torch.float64: "float64"}
-_PLAIN_TYPES: Final = (Tensor, torch.nn.Parameter, torch.nn.Buffer)
+# A complex number is a pair of real ones.
+_REALS: Final = {
+    torch.float32: "float32",
+    torch.float64: "float64",
+    torch.complex64: "float32",
+    torch.complex128: "float64",
+}
 _pointer: Final = Tensor.data_ptr
 
 
@@ -47,26 +53,18 @@ def element_type(bound: Bound, grad: Tensor, rule: Rule) -> str | None:
     parameter = bound.parameter
     tensors = [parameter, grad, *(bound.state[name] for name in rule.slots)]
     fits = all(
-        type(tensor) in _PLAIN_TYPES
+        type(tensor) in PLAIN_TYPES
         and tensor.device.type == "cpu"
         and tensor.layout is torch.strided
         and tensor.dtype is parameter.dtype
         and tensor.shape == parameter.shape
         and not tensor.is_neg()  # what lies in its memory is the negative of what it is
+        and not tensor.is_conj()  # or its conjugate
         and not tensor._is_zerotensor()  # a zero that has no memory
         and (tensor.stride() == parameter.stride() or (tensor.is_contiguous() and parameter.is_contiguous()))
         for tensor in tensors
     )
-    return _REALS.get(parameter.dtype) if fits and _dense(parameter) else None
-
-
-def _dense(tensor: Tensor) -> bool:
-    expected = 1
-    for stride, size in sorted(zip(tensor.stride(), tensor.shape, strict=True)):
-        if size != 1 and stride != expected:
-            return tensor.numel() == 0
-        expected *= size
-    return True
+    return _REALS.get(parameter.dtype) if fits and dense(parameter) else None
 
 
 class Launch:
@@ -87,7 +85,7 @@ class Launch:
         """The tensors of the table whose memory stays where it is from step to step: all but the gradients."""
         self._table: Final = cpu.Table(
             np.array([list(map(_pointer, columns[name])) for name in arrays], dtype=np.int64).T,
-            [parameter.numel() for parameter in self.parameters],
+            [parameter.numel() * (1 + parameter.is_complex()) for parameter in self.parameters],
         )
         self._grad_column: Final = self._table.pointers[:, arrays.index("g")] if "g" in arrays else None
         self._grad_pointers: list[int] = []

@@ -7,7 +7,7 @@ import functools
 import inspect
 import re
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 import torch
 
@@ -19,6 +19,11 @@ from .state import begin, checked_groups, checked_states
 from .twins import PAIRS
 
 __all__ = ["RuleOptimizer", "optimizer"]
+
+
+# torch.compile leaves the loop, which is compiled already, as it is. The private form, which torch.optim wraps its own
+# methods in, imports the compiler with the first call and not with this module: a second.
+_outside_compiled_code: Final[Callable[[Any], Any]] = getattr(torch, "_disable_dynamo", torch.compiler.disable)
 
 
 class RuleOptimizer(torch.optim.Optimizer):
@@ -52,11 +57,12 @@ class RuleOptimizer(torch.optim.Optimizer):
         super().__setstate__({**state, "state": collections.defaultdict(dict, found)})
         self.defaults = self.keywords.defaults | self.defaults
 
+    @_outside_compiled_code
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Step every parameter that has a gradient; return the loss of `closure`, which is called first, if given.
 
-        Raises `ValueError` where a hyperparameter, as a scheduler has left it, is out of range, and `TypeError` for a
-        sparse gradient or a complex parameter.
+        Raises `ValueError` where a hyperparameter, as a scheduler has left it, is out of range, or a parameter overlaps
+        itself in memory, and `TypeError` for a sparse gradient or a parameter of integers.
         """
         loss = None
         if closure is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,13 +19,14 @@ __all__ = ["PlainSteps"]
 
 
 class PlainSteps:
-    """The parameters that step one by one, each by its place in the plan."""
+    """The parameters that step one by one, each by its place in the plan; `differentiable` if autograd goes along."""
 
     kept: Sequence[Tensor] = ()
 
-    def __init__(self, rule: Rule, bounds: Mapping[int, Bound]) -> None:
+    def __init__(self, rule: Rule, bounds: Mapping[int, Bound], *, differentiable: bool = False) -> None:
         self._rule: Final = rule
         self._bounds: Final = bounds
+        self._differentiable: Final = differentiable
         self._steps = np.zeros(0, np.float32)
 
     def regroup(self, steps: NDArray[np.float32]) -> None:
@@ -35,21 +36,37 @@ class PlainSteps:
     def step(
         self,
         grads: Sequence[Tensor],
-        values: Sequence[Mapping[str, float]],
+        values: Sequence[Mapping[str, Any]],
         passed: int,
         changed: bool,  # noqa: ARG002  # nothing is kept of earlier values
     ) -> None:
         """Step the parameters, `passed` steps after `regroup`, as `Launch.step` does."""
-        for place, bound in self._bounds.items():
-            self._step(bound, grads[place], values[bound.group], int(self._steps[place]) + passed)
+        with torch.set_grad_enabled(self._differentiable):
+            for place, bound in self._bounds.items():
+                self._step(bound, grads[place], values[bound.group], int(self._steps[place]) + passed)
 
-    @torch.no_grad()
-    def _step(self, bound: Bound, grad: Tensor, values: Mapping[str, float], t: int) -> None:
+    def _step(self, bound: Bound, grad: Tensor, values: Mapping[str, Any], t: int) -> None:
         """Step one parameter, lower types widened to float32."""
-        real = torch.float64 if bound.parameter.dtype is torch.float64 else torch.float32
-        inputs = {"x": bound.parameter.to(real), "g": grad.to(real), "t": t}
-        slots = {name: bound.state[name].to(real) for name in self._rule.slots}
+        real = torch.float64 if bound.parameter.dtype in (torch.float64, torch.complex128) else torch.float32
+        before = self._read(bound.parameter, real)
+        inputs = {"x": before, "g": self._read(grad, real), "t": t}
+        slots = {name: self._read(bound.state[name], real) for name in self._rule.slots}
+        values = {
+            name: self._read(value, real) if isinstance(value, Tensor) else value for name, value in values.items()
+        }
         x, new, _ = around.step(self._rule, bound.around, inputs, slots, values)
-        bound.parameter.copy_(x)
-        for name, value in new.items():
-            bound.state[name].copy_(value)
+        for tensor, value in ((bound.parameter, x), *((bound.state[name], value) for name, value in new.items())):
+            tensor.copy_(_complex(value, before) if tensor.is_complex() else value)
+
+    def _read(self, tensor: Tensor, real: torch.dtype) -> Tensor:
+        """Return what a rule computes on: real numbers, of a complex tensor each one's two."""
+        if tensor.is_complex():
+            tensor = torch.view_as_real(tensor.resolve_conj())
+        # What autograd keeps for its way back must not change when the step is written.
+        return tensor.to(real, copy=self._differentiable)
+
+
+def _complex(value: Any, like: Tensor) -> Tensor:
+    """Return the complex tensor of the pairs of `value`, which may be a number that stands for all of them."""
+    pairs = torch.as_tensor(value, dtype=like.dtype, device=like.device).expand(like.shape)
+    return torch.view_as_complex(pairs.contiguous())

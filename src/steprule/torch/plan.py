@@ -23,7 +23,9 @@ from ..specification import Rule
 from .keywords import Keywords
 from .launch import Bound, Launch, element_type
 from .layout import Layout
+from .memory import sharing
 from .plain import PlainSteps
+from .refusals import refuse_unsupported
 from .state import begin, names_of
 
 if TYPE_CHECKING:
@@ -46,7 +48,11 @@ class Plan:
     def __init__(self, optimizer: RuleOptimizer) -> None:
         rule = self._rule = optimizer.rule
         self._parameters: Final = list(_parameters(optimizer))
-        self._groups: Final = [_Group(group, optimizer.keywords) for group in optimizer.param_groups]
+        # As in torch, one answer for all groups, which a checkpoint does not change.
+        self._differentiable: Final = bool(optimizer.defaults["differentiable"])
+        self._groups: Final = [
+            _Group(group, optimizer.keywords, self._differentiable) for group in optimizer.param_groups
+        ]
         self._state_names: Final = names_of(rule, counts=any(group.around.lr_decay for group in self._groups))
         self._sizes: Final = [len(group["params"]) for group in optimizer.param_groups]
         self._parameters_layout: Final = Layout(self._parameters)
@@ -66,7 +72,7 @@ class Plan:
         self._entry_states: Final = list(optimizer.state.values())
         self._kept_state: Final = [state[name] for state in self._states for name in self._state_names]
         self._state_of: Final = operator.itemgetter(*self._state_names) if len(self._state_names) > 1 else None
-        self._steppers: Final = _steppers(rule, bounds, grads)
+        self._steppers: Final = _steppers(rule, bounds, grads, differentiable=self._differentiable)
         self._kept: Final = [tensor for stepper in self._steppers for tensor in stepper.kept]
         self._pointers: Final = list(map(_pointer, self._kept))
 
@@ -76,7 +82,7 @@ class Plan:
             for parameter in group["params"]:
                 if parameter.grad is None:
                     continue
-                _refuse_unsupported(parameter)
+                refuse_unsupported(parameter, differentiable=self._differentiable)
                 state = optimizer.state[parameter] if self._state_names else {}
                 if self._state_names:
                     begin(state, parameter, group, optimizer.keywords)
@@ -145,11 +151,15 @@ class _Stepper(Protocol):
     ) -> None: ...
 
 
-def _steppers(rule: Rule, bounds: Sequence[Bound], grads: Sequence[Tensor]) -> list[_Stepper]:
+def _steppers(rule: Rule, bounds: Sequence[Bound], grads: Sequence[Tensor], *, differentiable: bool) -> list[_Stepper]:
+    if differentiable:
+        return [PlainSteps(rule, dict(enumerate(bounds)), differentiable=True)]
+    # Parameters in the same memory step one after the other, and a launch's threads step all at once.
+    in_turn = sharing([(bound.parameter, *(bound.state[name] for name in rule.slots)) for bound in bounds])
     launches: dict[tuple[Around, str], dict[int, Bound]] = {}
     plain: dict[int, Bound] = {}
     for place, (bound, grad) in enumerate(zip(bounds, grads, strict=True)):
-        real = element_type(bound, grad, rule)
+        real = None if place in in_turn else element_type(bound, grad, rule)
         into = plain if real is None else launches.setdefault((bound.around, real), {})
         into[place] = bound
     steppers: list[_Stepper] = [Launch(rule, form, real, some) for (form, real), some in launches.items()]
@@ -159,11 +169,16 @@ def _steppers(rule: Rule, bounds: Sequence[Bound], grads: Sequence[Tensor]) -> l
 class _Group:
     """A parameter group's hyperparameters, as floats, and the form of step that they ask for."""
 
-    def __init__(self, group: Mapping[str, Any], keywords: Keywords) -> None:
+    def __init__(self, group: Mapping[str, Any], keywords: Keywords, differentiable: bool) -> None:
         self._keywords: Final = keywords
-        self.around, self.values = keywords.form_and_values(group)
-        self._seen = self._floats(group)
+        self._differentiable: Final = differentiable
+        self.around, self.values = self._form_and_values(group)
+        self._seen = () if differentiable else self._floats(group)
         self._changed = True
+
+    def _form_and_values(self, group: Mapping[str, Any]) -> tuple[Around, dict[str, Any]]:
+        form, values = self._keywords.form_and_values(group)
+        return self._keywords.with_tensors(group, form, values) if self._differentiable else (form, values)
 
     def _floats(self, group: Mapping[str, Any]) -> tuple[float, ...]:
         found = self._keywords.watched(group)
@@ -176,10 +191,11 @@ class _Group:
 
     def follows(self, group: Mapping[str, Any]) -> bool:
         """Take over the group's present values; return whether the form of the step is the same as before."""
-        present = self._floats(group)
-        if present == self._seen:
+        # A tensor in the graph may be another one of the same value.
+        present = () if self._differentiable else self._floats(group)
+        if present == self._seen and not self._differentiable:
             return True
-        form, self.values = self._keywords.form_and_values(group)
+        form, self.values = self._form_and_values(group)
         self._seen, self._changed = present, True
         return form == self.around
 
@@ -191,17 +207,6 @@ class _Group:
 
 def _parameters(optimizer: RuleOptimizer) -> Iterable[Tensor]:
     return itertools.chain.from_iterable(group["params"] for group in optimizer.param_groups)
-
-
-def _refuse_unsupported(parameter: Tensor) -> None:
-    shape = tuple(parameter.shape)
-    if not parameter.is_floating_point():
-        raise TypeError(f"a parameter of shape {shape} is {parameter.dtype}; allowed are real floating-point types")
-    if parameter.grad is not None and parameter.grad.layout is not torch.strided:
-        raise TypeError(
-            f"the gradient of a parameter of shape {shape} has the layout {parameter.grad.layout}; allowed is a "
-            "dense one (torch.strided)"
-        )
 
 
 def _counts_side_by_side(states: Sequence[dict[str, Any]]) -> Tensor:
