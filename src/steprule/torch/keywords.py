@@ -164,6 +164,12 @@ class Keywords:
         return itertools.chain(scalars, *(self._pair(group, pair) for pair in self.pairs))
 
     @cached_property
+    def foreign(self) -> frozenset[str]:
+        """Names that no group may have: parts of a pair, and what a relative of torch takes."""
+        relatives = RELATIVES.get(self.rule, {}).keys() - self.rule.hyperparameters.keys()
+        return frozenset({*self._whole, *relatives})
+
+    @cached_property
     def _watched(self) -> tuple[str, ...]:
         hyperparameters = (name for name in around.hyperparameters(self.rule) if name not in self._whole)
         return (*hyperparameters, "decoupled_weight_decay", "maximize", *(self.twin.only if self.twin else ()))
@@ -228,5 +234,5 @@ class Keywords:
 
     def _refuse_relatives(self, given: Mapping[str, Any]) -> None:
         for name, difference in RELATIVES.get(self.rule, {}).items():
-            if name in given and name not in self.rule.hyperparameters:
+            if name in given and name in self.foreign:
                 raise TypeError(f"{self.name} has no {name}: here {difference}")

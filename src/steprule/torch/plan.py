@@ -193,7 +193,7 @@ class _Group:
         """Take over the group's present values; return whether the form of the step is the same as before."""
         # A tensor in the graph may be another one of the same value.
         present = () if self._differentiable else self._floats(group)
-        if present == self._seen and not self._differentiable:
+        if present == self._seen and not self._differentiable and self._keywords.foreign.isdisjoint(group):
             return True
         form, self.values = self._form_and_values(group)
         self._seen, self._changed = present, True
