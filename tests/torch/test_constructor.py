@@ -124,6 +124,14 @@ def test_a_pair_may_be_given_by_its_parts():
     assert optimizer(users_rules.lion)([parameter(3)], beta2=0.5).param_groups[0]["betas"] == (0.9, 0.5)
 
 
+def test_a_group_stays_the_dict_that_it_was_given_as():
+    group = {"params": [parameter(3)], "beta1": 0.5}
+    opt = ours.Adam([group])
+    assert opt.param_groups[0] is group
+    group["lr"] = 0.25
+    checked_step(opt)
+
+
 def test_a_pair_and_its_part_are_not_both_taken():
     with pytest.raises(TypeError, match=r"^betas and beta1 are both given; allowed is one of them, since betas holds"):
         ours.Adam([parameter(3)], betas=(0.9, 0.9), beta1=0.5)

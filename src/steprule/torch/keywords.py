@@ -116,6 +116,11 @@ class Keywords:
         return (default is None and name in self.numbers) or (isinstance(default, tuple) and None in default)
 
     @cached_property
+    def known(self) -> dict[str, Any]:
+        """The defaults of the arguments that have one."""
+        return {name: default for name, default in self.defaults.items() if not self.requires(name)}
+
+    @cached_property
     def signature(self) -> inspect.Signature:
         """The constructor's: the twin's arguments in their order, then what only we have, by keyword."""
         if self.twin:
@@ -148,6 +153,13 @@ class Keywords:
             found[pair] = tuple(found.pop(part, other) for part, other in zip(parts, base[pair], strict=True))
         return found
 
+    def fold(self, group: dict[str, Any], base: Mapping[str, Any]) -> None:
+        """Put a pair in the place of its parts in `group` itself, which its owner may hold."""
+        folded = self.folded(group, base)
+        for part in group.keys() - folded.keys():
+            del group[part]
+        group.update(folded)
+
     def bound(self, params: Any, values: tuple[Any, ...], named: Mapping[str, Any]) -> dict[str, Any]:
         """Return the value of every argument of a constructor call, but `params`.
 
@@ -155,8 +167,7 @@ class Keywords:
         """
         self._refuse_relatives(named)
         bound = self.signature.bind_partial(params, *values, **self.folded(named, self.defaults))
-        known = {name: default for name, default in self.defaults.items() if not self.requires(name)}
-        return known | {name: value for name, value in bound.arguments.items() if name != "params"}
+        return self.known | {name: value for name, value in bound.arguments.items() if name != "params"}
 
     def watched(self, group: Mapping[str, Any]) -> Iterator[Any]:
         """Return what of a group decides its step."""

@@ -42,9 +42,10 @@ class RuleOptimizer(torch.optim.Optimizer):
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group of parameters, with its own values of the hyperparameters; errors as in the constructor."""
-        group = self.keywords.folded(param_group, self.defaults) if isinstance(param_group, dict) else {}
-        self.keywords.form_and_values(self.defaults | group)
-        super().add_param_group(group or param_group)
+        if isinstance(param_group, dict):
+            self.keywords.form_and_values(self.defaults | self.keywords.folded(param_group, self.defaults))
+            self.keywords.fold(param_group, self.defaults)
+        super().add_param_group(param_group)
         if self.keywords.begins_at_once:
             for parameter in self.param_groups[-1]["params"]:
                 begin(self.state[parameter], parameter, self.param_groups[-1], self.keywords)
@@ -55,7 +56,7 @@ class RuleOptimizer(torch.optim.Optimizer):
         counts = any(form.lr_decay for form in checked_groups(groups, self.keywords))
         found = checked_states(state["state"], groups, self.keywords, counts=counts)
         super().__setstate__({**state, "state": collections.defaultdict(dict, found)})
-        self.defaults = self.keywords.defaults | self.defaults
+        self.defaults = self.keywords.known | self.defaults
 
     @_outside_compiled_code
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -99,11 +100,14 @@ def _bare_of(rule: Rule, name: str, defaults: tuple[tuple[str, Any], ...]) -> Ru
 def optimizer(rule: Rule, *, name: str | None = None, **defaults: Any) -> type[RuleOptimizer]:
     """Return the `torch.optim.Optimizer` class of `rule`; the same rule gives the same class.
 
-    Its constructor takes `params` (tensors, named parameters or groups, as in torch), then `lr` and the rule's
-    hyperparameters in their order, then `weight_decay`, `decoupled_weight_decay` and `maximize`. `defaults` replaces
-    defaults; `name` the class's name, which is the rule's in CamelCase.
+    Its constructor takes `params` (tensors, named parameters or groups, as in torch). Where `torch.optim` has a class that
+    makes the same steps, its arguments follow in their order; else `lr`, the rule's hyperparameters in theirs, and
+    `weight_decay`. By name it takes `lr_decay`, `decoupled_weight_decay` and torch's options. `beta1` and `beta2` are one
+    pair, `betas`, which may be given by its parts too. `defaults` replaces defaults; `name` the class's name, which is the
+    rule's in CamelCase.
 
-    Parameters in float32 and float64 on the CPU, dense in memory in any order of dimensions, step in one fused loop;
+    Parameters in float32 and float64 on the CPU, and complex ones as pairs of these, dense in memory in any order of
+    dimensions, step in one fused loop;
     every other one steps through torch's operations, with the same result and more slowly. State is kept in the
     parameter's dtype and arithmetic is done in float32 at least.
 

@@ -42,9 +42,7 @@ def checked_groups(groups: Sequence[dict[str, Any]], keywords: Keywords) -> list
     """
     forms = []
     for number, group in enumerate(groups):
-        group |= (folded := keywords.folded(group, keywords.defaults))
-        for part in group.keys() - folded.keys():
-            del group[part]
+        keywords.fold(group, keywords.defaults)
         for name, default in keywords.defaults.items():
             if name not in group and (name in keywords.essential or keywords.requires(name)):
                 raise ValueError(
