@@ -29,15 +29,16 @@ def stepped(each: Rule, form: Around, x: float, g: float, slots: dict, **values:
     return around.step(each, form, {"x": x, "g": g, "t": 1}, slots, around.validated(each, values))
 
 
-def test_a_whole_step_has_lr_the_rules_own_and_weight_decay():
-    assert list(around.hyperparameters(half)) == ["lr", "weight_decay"]
-    assert list(around.hyperparameters(rules.adadelta)) == ["lr", "rho", "eps", "weight_decay"]
-    assert list(around.hyperparameters(rules.momentum)) == ["lr", "rho", "weight_decay"]
+def test_a_whole_step_has_lr_the_rules_own_and_what_decays():
+    assert list(around.hyperparameters(half)) == ["lr", "weight_decay", "lr_decay"]
+    assert list(around.hyperparameters(rules.adadelta)) == ["lr", "rho", "eps", "weight_decay", "lr_decay"]
+    assert list(around.hyperparameters(rules.momentum)) == ["lr", "rho", "weight_decay", "lr_decay"]
 
 
 def test_what_a_rule_has_in_its_equations_is_the_rules_own():
     found = around.hyperparameters(pull)
-    assert found == pull.hyperparameters
+    assert {name: found[name] for name in pull.hyperparameters} == pull.hyperparameters
+    assert list(found) == ["lr", "weight_decay", "lr_decay"]
     assert around.hyperparameters(rules.sgd)["lr"].default is None
 
 
@@ -79,6 +80,24 @@ def test_a_decay_of_the_equations_is_the_only_one(decay: str):
     assert stepped(pull, Around(decay), 8.0, 1.0, {})[0] == 8.0 - 0.25 * (1.0 + 24.0)
 
 
+def test_the_rate_of_a_later_step_is_divided():
+    form = Around("decoupled", lr_decay=True)
+    values = around.validated(rules.sgd, {"lr": 0.5, "lr_decay": 0.25, "weight_decay": 0.5})
+    for t, rate in ((1, 0.5), (5, 0.25)):
+        x, _, _ = around.step(rules.sgd, form, {"x": 8.0, "g": 2.0, "t": t}, {}, values)
+        assert x == (1 - rate * 0.5) * 8.0 - rate * 2.0
+
+
+def test_a_rate_that_decays_in_the_equations_does_so_alone():
+    @rule
+    def own(g, t, *, lr: NonNegative = 1.0, lr_decay: NonNegative = 1.0):
+        return -lr / (t + lr_decay) * g
+
+    assert around.hyperparameters(own)["lr_decay"].default == 1.0
+    values = around.validated(own, {})
+    assert around.step(own, Around(lr_decay=True), {"x": 0.0, "g": 1.0, "t": 3}, {}, values)[0] == -0.25
+
+
 NUMBERS = st.floats(-1e6, 1e6)
 
 
@@ -98,16 +117,20 @@ def test_the_form_follows_from_the_values(maximize: bool):
         assert Around.of({}, decoupled=decoupled, maximize=maximize) == Around("none", maximize)
     assert Around.of({"weight_decay": 0.1}, decoupled=True, maximize=maximize) == Around("decoupled", maximize)
     assert Around.of({"weight_decay": 0.1}, decoupled=False, maximize=maximize) == Around("coupled", maximize)
+    assert Around.of({"lr_decay": 0.1}, decoupled=False, maximize=maximize) == Around("none", maximize, lr_decay=True)
 
 
 def test_values_are_completed_in_order_as_floats():
-    assert around.validated(rules.adadelta, {"eps": 1}) == {"lr": 1.0, "rho": 0.95, "eps": 1.0, "weight_decay": 0.0}
-    assert list(around.validated(rules.adam, {"eps": 1})) == ["lr", "beta1", "beta2", "eps", "weight_decay"]
+    found = around.validated(rules.adadelta, {"eps": 1})
+    assert found == {"lr": 1.0, "rho": 0.95, "eps": 1.0, "weight_decay": 0.0, "lr_decay": 0.0}
+    assert list(around.validated(rules.adam, {"eps": 1})) == ["lr", "beta1", "beta2", "eps", "weight_decay", "lr_decay"]
     assert {type(value) for value in around.validated(rules.sgd, {"lr": 1}).values()} == {float}
 
 
 def test_an_unknown_hyperparameter_is_refused_with_what_there_is():
-    with pytest.raises(TypeError, match=r"^adadelta has no hyperparameter 'beta'; it has: lr, rho, eps, weight_decay$"):
+    with pytest.raises(
+        TypeError, match=r"^adadelta has no hyperparameter 'beta'; it has: lr, rho, eps, weight_decay, lr_decay$"
+    ):
         around.validated(rules.adadelta, {"beta": 0.5})
 
 

@@ -1,4 +1,4 @@
-"""What is around a rule and not the rule: learning-rate multiplier, weight decay, `maximize`, unscaling, a guard.
+"""What is around a rule and not the rule: the rate's multiplier and decay, weight decay, `maximize`, unscaling, a guard.
 
 Written once, in the same notation as a rule, and composed with it before it is lowered: an engine's loop does both in one
 pass over memory.
@@ -21,36 +21,42 @@ class Around:
     """Which of the things around a rule a step has.
 
     `weight_decay` is "coupled" where the decay is added to the gradient (L2), "decoupled" where it shrinks the parameter
-    (Loshchilov and Hutter 2019). `maximize` climbs instead of descending. `unscale` divides the gradient by `grad_scale`,
-    which the loss was multiplied by (Micikevicius et al. 2018). `guard` leaves an element whose gradient is infinite or NaN
-    as it is, with its slots.
+    (Loshchilov and Hutter 2019). `maximize` climbs instead of descending. `lr_decay` divides the rate of step t by
+    1 + (t - 1) lr_decay, as in `torch.optim.Adagrad`. `unscale` divides the gradient by `grad_scale`, which the loss was
+    multiplied by (Micikevicius et al. 2018). `guard` leaves an element whose gradient is infinite or NaN as it is, with its
+    slots.
     """
 
     weight_decay: Literal["none", "coupled", "decoupled"] = "none"
     maximize: bool = False
+    lr_decay: bool = False
     unscale: bool = False
     guard: bool = False
 
     @classmethod
     def of(cls, values: Mapping[str, float], *, decoupled: bool, maximize: bool) -> Around:
         """Return the form of step that the hyperparameters' `values` ask for: no decay where its rate is 0."""
+        lr_decay = bool(values.get("lr_decay"))
         if not values.get("weight_decay"):
-            return cls("none", maximize)
-        return cls("decoupled" if decoupled else "coupled", maximize)
+            return cls("none", maximize, lr_decay)
+        return cls("decoupled" if decoupled else "coupled", maximize, lr_decay)
 
 
 PLAIN = Around()
 
 _LR = Hyperparameter("lr", Range(low=0), 1.0)
 _WEIGHT_DECAY = Hyperparameter("weight_decay", Range(low=0), 0.0)
+_LR_DECAY = Hyperparameter("lr_decay", Range(low=0), 0.0)
 
 
 def hyperparameters(rule: Rule) -> dict[str, Hyperparameter]:
-    """Return the hyperparameters of a whole step, by name: `lr`, the rule's own, `weight_decay`.
+    """Return the hyperparameters of a whole step, by name: `lr`, the rule's own, `weight_decay`, `lr_decay`.
 
-    Where the rule has an `lr` or a `weight_decay` in its equations, it is that one.
+    Where the rule has one of these names in its equations, it is that one.
     """
-    return {"lr": _LR} | dict(rule.hyperparameters) | ({"weight_decay": _WEIGHT_DECAY} if _decays(rule) else {})
+    own = dict(rule.hyperparameters)
+    outer = {each.name: each for each in (_WEIGHT_DECAY, _LR_DECAY) if each.name not in own}
+    return {"lr": _LR} | own | outer
 
 
 def validated(rule: Rule, values: Mapping[str, Any]) -> dict[str, float]:
@@ -86,6 +92,8 @@ def step(
     """
     before, g = inputs["x"], inputs["g"]
     x = before
+    if around.lr_decay and "lr_decay" not in rule.hyperparameters:
+        values = {**values, "lr": values["lr"] / (1 + (inputs["t"] - 1) * values["lr_decay"])}
     if around.unscale:
         g = g / values["grad_scale"]
     finite = is_finite(g) if around.guard else None

@@ -34,7 +34,7 @@ def step(
 
     `x`, `g` (the gradient at `x`), each slot of `state`, and `h` and `g2` where the rule takes them, are arrays of one shape
     and one library: NumPy, PyTorch, JAX, MXNet, TensorFlow, or any with the array API. `hyperparameters` are the rule's own,
-    `lr` and `weight_decay`.
+    `lr`, `weight_decay` and `lr_decay`.
 
     Raises `TypeError` for a hyperparameter that is unknown or missing, or an input that is missing, and `ValueError` for a
     value out of range.

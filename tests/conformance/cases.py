@@ -72,6 +72,7 @@ FORMS: Final[Mapping[str, Form]] = {
     "maximize": Form(maximize=True),
     "coupled, maximize": Form({"weight_decay": 0.03}, maximize=True),
     "decoupled, maximize": Form({"weight_decay": 0.03}, decoupled=True, maximize=True),
+    "decoupled, decaying rate": Form({"weight_decay": 0.03, "lr_decay": 0.5}, decoupled=True),
 }
 
 

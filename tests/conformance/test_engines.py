@@ -108,6 +108,7 @@ def _rules_and_values(draw: st.DrawFn) -> tuple[str, dict[str, float], Form]:
     values = {
         each: draw(_VALUES["decay" if 1.0 not in declared.range else "rate"])
         for each, declared in hyperparameters(RULES[name]).items()
+        if each != "lr_decay"
     }
     # Forms that the tests above have compiled.
     return name, values, Form({}, decoupled=False, maximize=draw(st.booleans()))

@@ -10,7 +10,7 @@ from tests.conformance.engines import paths
 from tests.conformance.tolerances import ROUNDINGS, rounded
 
 import torch
-from steprule import around
+from steprule import Rule, around
 from steprule.around import Around
 from steprule.torch import RuleOptimizer
 
@@ -27,7 +27,14 @@ def parameter(*shape: int, dtype: torch.dtype = torch.float64, grad: bool = True
 
 
 def _exactly(tensor: torch.Tensor) -> np.ndarray:
-    return tensor.detach().to(torch.float64, copy=True).numpy()
+    tensor = tensor.detach().resolve_conj()
+    return (torch.view_as_real(tensor) if tensor.is_complex() else tensor).to(torch.float64, copy=True).numpy()
+
+
+def _form_and_values(rule: Rule, group: dict[str, Any]) -> tuple[Around, dict[str, float]]:
+    parts = dict(zip(("beta1", "beta2"), group.get("betas", ()), strict=False))
+    values = around.validated(rule, {name: {**group, **parts}[name] for name in around.hyperparameters(rule)})
+    return Around.of(values, decoupled=group["decoupled_weight_decay"], maximize=group["maximize"]), values
 
 
 def checked_step(optimizer: RuleOptimizer, *arguments: Any) -> Any:
@@ -37,10 +44,11 @@ def checked_step(optimizer: RuleOptimizer, *arguments: Any) -> Any:
     for group in optimizer.param_groups:
         for each in group["params"]:
             state = optimizer.state.get(each, {})
-            dtype = str(each.dtype).removeprefix("torch.")
+            dtype = str(each.dtype.to_real()).removeprefix("torch.")
+            starts = {name: optimizer.keywords.start(name, group) for name in rule.slots}
             slots = {
-                name: _exactly(state[name]) if name in state else np.full(each.shape, rounded(initial, dtype))
-                for name, initial in rule.slots.items()
+                name: _exactly(state[name]) if name in state else np.full(_exactly(each).shape, rounded(initial, dtype))
+                for name, initial in starts.items()
             }
             g = None if each.grad is None else _exactly(each.grad)
             before.append((group, each, dtype, _exactly(each), g, slots, int(state.get("step", 0))))
@@ -52,14 +60,13 @@ def checked_step(optimizer: RuleOptimizer, *arguments: Any) -> Any:
             assert np.array_equal(_exactly(each), x, equal_nan=True), "a parameter without gradient moved"
             assert int(optimizer.state.get(each, {}).get("step", 0)) == count
             continue
-        values = around.validated(rule, {name: group[name] for name in around.hyperparameters(rule)})
-        form = Around.of(values, decoupled=group["decoupled_weight_decay"], maximize=group["maximize"])
+        form, values = _form_and_values(rule, group)
         expected = rounding.step(rule, form, {"x": x, "g": g, "t": count + 1}, slots, values, dtype)
         engine = "steprule.torch, plain" if dtype in ("float32", "float64") else "steprule.torch, lower types"
         state = optimizer.state.get(each, {})
         for name, value in expected.items():
             found = _exactly(each if name == "x" else state[name])
             assert rounding.times_too_far(found, value) <= ROUNDINGS[engine, dtype].amount, name
-        if rule.slots or "t" in rule.inputs:
+        if rule.slots or "t" in rule.inputs or form.lr_decay:
             assert int(state["step"]) == count + 1
     return returned

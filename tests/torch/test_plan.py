@@ -7,6 +7,7 @@ import dataclasses
 import pickle
 from typing import Any
 
+import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
@@ -17,7 +18,8 @@ import torch
 from steprule import torch as ours
 from steprule.torch import optimizer
 
-DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
+DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16, torch.complex64, torch.complex128]
+FUSED = (torch.float32, torch.float64, torch.complex64, torch.complex128)
 # Few rules, since each form of each is compiled once.
 CLASSES = [ours.Adadelta, ours.Adam, optimizer(users_rules.yogi)]
 
@@ -261,7 +263,13 @@ class TrainingLoop(RuleBasedStateMachine):
 
     @rule()
     def state_is_loaded(self) -> None:
-        self.optimizer.load_state_dict(copy.deepcopy(self.optimizer.state_dict()))
+        kept = copy.deepcopy(self.optimizer.state_dict())
+        whole = {"step", *self.optimizer.rule.slots}
+        if all(state.keys() in (set(), whole) for state in kept["state"].values()):
+            self.optimizer.load_state_dict(kept)
+        else:
+            with pytest.raises(ValueError, match="has .*; allowed for"):
+                self.optimizer.load_state_dict(kept)
 
 
 TrainingLoop.TestCase.settings = settings(derandomize=True, deadline=None, max_examples=40, stateful_step_count=25)

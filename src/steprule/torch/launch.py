@@ -18,11 +18,20 @@ from ..kernels import codecs, cpu
 from ..kernels.cpu import Elements
 from ..program import Program, lower
 from ..specification import Rule
+from .memory import PLAIN_TYPES, dense
 from .storing import MASTER, NEAREST, Storing
 
 __all__ = ["Bound", "Launch", "elements_of", "lie_alike"]
 
-_PLAIN_TYPES: Final = (Tensor, torch.nn.Parameter, torch.nn.Buffer)
+# In what a step is computed; a complex number is a pair of real ones.
+_REALS: Final = {
+    torch.bfloat16: "float32",
+    torch.float16: "float32",
+    torch.float32: "float32",
+    torch.float64: "float64",
+    torch.complex64: "float32",
+    torch.complex128: "float64",
+}
 _pointer: Final = Tensor.data_ptr
 
 
@@ -67,12 +76,15 @@ def elements_of(bound: Bound, grad: Tensor) -> Elements | None:
     alike = [parameter, grad, *(tensor for name, tensor in columns.items() if not name.endswith("_scale"))]
     if not lie_alike(alike) or any(tensor.device.type != "cpu" for tensor in alike):
         return None
-    real = "float64" if parameter.dtype is torch.float64 else "float32"
+    if parameter.dtype not in _REALS:
+        return None
+    real = _REALS[parameter.dtype]
     stored = dict(bound.storing.stored(parameter))
+    exact = parameter.dtype if parameter.is_complex() else getattr(torch, real)
     for name, tensor in (("g", grad), ("x", columns["x"])):
         if tensor.dtype in NEAREST and real == "float32":
             stored[name] = NEAREST[tensor.dtype]
-        elif tensor.dtype is not getattr(torch, real):
+        elif tensor.dtype is not exact:
             return None
     return Elements(real, tuple(sorted(stored.items())), NEAREST[parameter.dtype] if "copy" in columns else "")
 
@@ -80,24 +92,16 @@ def elements_of(bound: Bound, grad: Tensor) -> Elements | None:
 def lie_alike(tensors: Sequence[Tensor]) -> bool:
     """Whether a kernel can walk all `tensors` at once: they lie in memory alike, with no gap and no overlap."""
     first = tensors[0]
-    return _dense(first) and all(
-        type(tensor) in _PLAIN_TYPES
+    return dense(first) and all(
+        type(tensor) in PLAIN_TYPES
         and tensor.layout is torch.strided
         and tensor.shape == first.shape
         and not tensor.is_neg()  # what lies in its memory is the negative of what it is
+        and not tensor.is_conj()  # or its conjugate
         and not tensor._is_zerotensor()  # a zero that has no memory
         and (tensor.stride() == first.stride() or (tensor.is_contiguous() and first.is_contiguous()))
         for tensor in tensors
     )
-
-
-def _dense(tensor: Tensor) -> bool:
-    expected = 1
-    for stride, size in sorted(zip(tensor.stride(), tensor.shape, strict=True)):
-        if size != 1 and stride != expected:
-            return tensor.numel() == 0
-        expected *= size
-    return True
 
 
 class Launch:
@@ -123,7 +127,7 @@ class Launch:
             np.array(
                 [[0 if name == "g" else _pointer(column[name]) for name in arrays] for column in columns], np.int64
             ),
-            [parameter.numel() for parameter in self.parameters],
+            [parameter.numel() * (1 + parameter.is_complex()) for parameter in self.parameters],
         )
         self._grad_column: Final = self._table.pointers[:, arrays.index("g")] if "g" in arrays else None
         self._grad_pointers: list[int] = []

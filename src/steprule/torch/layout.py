@@ -24,6 +24,7 @@ _ATTRIBUTES: Final[tuple[Callable[[Any], Any], ...]] = (
     operator.attrgetter("device"),
     operator.attrgetter("shape"),
     Tensor.is_neg,
+    Tensor.is_conj,
     Tensor._is_zerotensor,
 )
 

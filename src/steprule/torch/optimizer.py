@@ -6,35 +6,32 @@ import collections
 import functools
 import inspect
 import re
-from collections.abc import Callable, Mapping
-from typing import Any, ClassVar
+from collections.abc import Callable
+from typing import Any, ClassVar, Final
 
 import torch
 
-from .. import around
 from ..specification import Rule
 from . import storing
-from .plan import Plan, form_and_values
+from .describe import docstring
+from .keywords import OPTIONS, Keywords
+from .plan import Plan
+from .state import begin, checked_groups, checked_states
+from .twins import PAIRS
 
 __all__ = ["RuleOptimizer", "optimizer"]
 
-_OPTIONS: Mapping[str, str] = {
-    "weight_decay": "L2 penalty: `weight_decay` times the parameter is added to the gradient",
-    "decoupled_weight_decay": "shrink the parameter by `lr * weight_decay` instead (Loshchilov and Hutter 2019)",
-    "maximize": "climb instead of descending",
-    "state_dtype": "how slots are kept: None (as the parameter, or its master copy), torch.float32, torch.bfloat16 "
-    '(rounded at random), "int8" (codes of 8 bits, see `steprule.kernels.codecs`), or a mapping of slots to these',
-    "master_copies": "keep a float32 copy of each bfloat16 or float16 parameter, and step that",
-    "seed": "of the random rounding",
-    "on_nonfinite": 'what an infinite or NaN element of a gradient does: "propagate", as in torch; "skip", its parameter '
-    'and state stay as they are; "raise", the same, and then a `FloatingPointError` that names the parameter',
-}
+
+# torch.compile leaves the loop, which is compiled already, as it is. The private form, which torch.optim wraps its own
+# methods in, imports the compiler with the first call and not with this module: a second.
+_outside_compiled_code: Final[Callable[[Any], Any]] = getattr(torch, "_disable_dynamo", torch.compiler.disable)
 
 
 class RuleOptimizer(torch.optim.Optimizer):
     """What the classes of `steprule.torch` share; make one with `optimizer(rule)`."""
 
     rule: ClassVar[Rule]
+    keywords: ClassVar[Keywords]
     __signature__: ClassVar[inspect.Signature]
     _recipe: ClassVar[tuple[Rule, str, tuple[tuple[str, Any], ...]]]
     _plan: Plan | None = None
@@ -44,25 +41,37 @@ class RuleOptimizer(torch.optim.Optimizer):
     def __init__(self, params: Any, *values: Any, **named: Any) -> None:
         if not hasattr(type(self), "rule"):
             raise TypeError("RuleOptimizer has no rule; steprule.torch.optimizer(rule) makes a class that has one")
-        signature = type(self).__signature__
-        given = signature.bind_partial(params, *values, **named).arguments
-        known = {
-            name: entry.default for name, entry in signature.parameters.items() if entry.default is not entry.empty
-        }
-        given.pop("params")
-        super().__init__(params, known | given)
+        super().__init__(params, self.keywords.bound(params, values, named))
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group of parameters, with its own values of the hyperparameters; errors as in the constructor."""
-        form_and_values(self.rule, self.defaults | param_group)
-        storing.Storing.of(self.rule, self.defaults | param_group)
+        if isinstance(param_group, dict):
+            whole = self.defaults | self.keywords.folded(param_group, self.defaults)
+            self.keywords.form_and_values(whole)
+            storing.Storing.of(self.rule, whole)
+            self.keywords.fold(param_group, self.defaults)
         super().add_param_group(param_group)
+        if self.keywords.begins_at_once:
+            group = self.param_groups[-1]
+            first = sum(len(each["params"]) for each in self.param_groups[:-1])
+            for number, parameter in enumerate(group["params"], first):
+                begin(self.state[parameter], parameter, number, group, self.keywords)
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take over what was loaded, unpickled or copied; where it does not fit, raise and leave everything as it was."""
+        groups = state["param_groups"]
+        counts = any(form.lr_decay for form in checked_groups(groups, self.keywords))
+        found = checked_states(state["state"], groups, self.keywords, counts=counts)
+        super().__setstate__({**state, "state": collections.defaultdict(dict, found)})
+        self.defaults = self.keywords.known | self.defaults
+
+    @_outside_compiled_code
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Step every parameter that has a gradient; return the loss of `closure`, which is called first, if given.
 
-        Raises `ValueError` where a hyperparameter, as a scheduler has left it, is out of range, and `TypeError` for a
-        sparse gradient or a complex parameter, and `FloatingPointError` as the option `on_nonfinite` says.
+        Raises `ValueError` where a hyperparameter, as a scheduler has left it, is out of range, or a parameter overlaps
+        itself in memory, `TypeError` for a sparse gradient or a parameter of integers, and `FloatingPointError` as the
+        option `on_nonfinite` says.
 
         Under `torch.amp.GradScaler` the gradients are unscaled within the step, and are left as they are.
         """
@@ -108,13 +117,16 @@ def _bare_of(rule: Rule, name: str, defaults: tuple[tuple[str, Any], ...]) -> Ru
 def optimizer(rule: Rule, *, name: str | None = None, **defaults: Any) -> type[RuleOptimizer]:
     """Return the `torch.optim.Optimizer` class of `rule`; the same rule gives the same class.
 
-    Its constructor takes `params` (tensors, named parameters or groups, as in torch), then `lr` and the rule's
-    hyperparameters in their order, then `weight_decay`, `decoupled_weight_decay` and `maximize`. `defaults` replaces
-    defaults; `name` the class's name, which is the rule's in CamelCase.
+    Its constructor takes `params` (tensors, named parameters or groups, as in torch). Where `torch.optim` has a class that
+    makes the same steps, its arguments follow in their order; else `lr`, the rule's hyperparameters in theirs, and
+    `weight_decay`. By name it takes `lr_decay`, `decoupled_weight_decay` and torch's options. `beta1` and `beta2` are one
+    pair, `betas`, which may be given by its parts too. `defaults` replaces defaults; `name` the class's name, which is the
+    rule's in CamelCase.
 
-    Parameters in float32 and float64 on the CPU, and in bfloat16 and float16 too on a GPU, dense in memory in any order of
-    dimensions, step in one fused loop; every other one steps through torch's operations, with the same result and more
-    slowly. State is kept in the parameter's dtype and arithmetic is done in float32 at least.
+    Parameters on the CPU (float32, float64, bfloat16, float16, and complex ones as pairs) and on a GPU, dense in memory in
+    any order of dimensions, step in one fused loop; every other one steps through torch's operations, with the same result
+    and more slowly. Arithmetic is done in float32 at least; state is kept in the parameter's dtype unless `state_dtype` says
+    otherwise.
 
     Raises `TypeError` for a rule that takes what torch's step does not know (`h`, `g2`).
     """
@@ -128,60 +140,23 @@ def _optimizer(rule: Rule, name: str, defaults: tuple[tuple[str, Any], ...]) -> 
         raise TypeError(
             f"rule {rule.name} takes {', '.join(unknown)}; an optimizer of steprule.torch supplies g, x and t"
         )
-    hyperparameters = around.hyperparameters(rule)
-    for taken in ("params", "closure", "maximize", "decoupled_weight_decay", "param_names", *storing.OPTIONS):
-        if taken in hyperparameters:
+    for taken in ("params", "closure", "param_names", *OPTIONS, *PAIRS):
+        if taken in rule.hyperparameters:
             raise TypeError(f"rule {rule.name} has a hyperparameter {taken!r}, which has a meaning in every optimizer")
-    values: dict[str, Any] = {each.name: each.default for each in hyperparameters.values()}
-    values |= {"decoupled_weight_decay": False, "maximize": False, **storing.OPTIONS}
-    for each in dict(defaults):
-        if each not in values:
-            raise TypeError(f"{name} has no hyperparameter {each!r} to give a default; it has: {', '.join(values)}")
-    values |= dict(defaults)
+    keywords = Keywords(rule, name, defaults)
     return type(
         name,
         (RuleOptimizer,),
         {
-            "__doc__": _docstring(rule, values),
+            "__doc__": docstring(keywords),
             "__module__": "steprule.torch",
-            "__signature__": _signature(values),
+            "__signature__": keywords.signature,
             "rule": rule,
+            "keywords": keywords,
             "_recipe": (rule, name, defaults),
         },
     )
 
 
-def _signature(values: Mapping[str, Any]) -> inspect.Signature:
-    parameters = [inspect.Parameter("params", inspect.Parameter.POSITIONAL_OR_KEYWORD)]
-    optional = False
-    for name, default in values.items():
-        # Python allows no parameter without default behind one with default, unless it is keyword-only.
-        optional = optional or default is not None
-        option = name in ("decoupled_weight_decay", "maximize", *storing.OPTIONS)
-        only = (optional and default is None) or option
-        kind = inspect.Parameter.KEYWORD_ONLY if only else inspect.Parameter.POSITIONAL_OR_KEYWORD
-        value = inspect.Parameter.empty if default is None and not option else default
-        parameters.append(inspect.Parameter(name, kind, default=value))
-    return inspect.Signature(sorted(parameters, key=lambda parameter: parameter.kind))
-
-
 def _camel(name: str) -> str:
     return "".join(part[:1].upper() + part[1:] for part in re.split("_+", name))
-
-
-def _docstring(rule: Rule, values: Mapping[str, Any]) -> str:
-    lines = [
-        inspect.cleandoc(rule.__doc__ or f"Step by the rule {rule.name}."),
-        "",
-        f"Source: {rule.source} {rule.url}",
-        "",
-    ]
-    for name, hyperparameter in around.hyperparameters(rule).items():
-        about = _OPTIONS.get(name, "multiplies the update" if name == "lr" and "lr" not in rule.hyperparameters else "")
-        said = "required" if values[name] is None else f"default {values[name]:g}"
-        lines.append(f"    {name}: in {hyperparameter.range}, {said}" + (f"; {about}" if about else ""))
-    lines += [
-        f"    {name}: default {values[name]}; {_OPTIONS[name]}"
-        for name in ("decoupled_weight_decay", "maximize", *storing.OPTIONS)
-    ]
-    return "\n".join(lines)

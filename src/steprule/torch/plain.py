@@ -23,13 +23,14 @@ __all__ = ["PlainSteps"]
 
 
 class PlainSteps:
-    """The parameters that step one by one, each by its place in the plan."""
+    """The parameters that step one by one, each by its place in the plan; `differentiable` if autograd goes along."""
 
     kept: Sequence[Tensor] = ()
 
-    def __init__(self, rule: Rule, bounds: Mapping[int, Bound]) -> None:
+    def __init__(self, rule: Rule, bounds: Mapping[int, Bound], *, differentiable: bool = False) -> None:
         self._rule: Final = rule
         self._bounds: Final = bounds
+        self._differentiable: Final = differentiable
         self._steps = np.zeros(0, np.float32)
 
     def regroup(self, steps: NDArray[np.float32]) -> None:
@@ -39,35 +40,55 @@ class PlainSteps:
     def step(
         self,
         grads: Sequence[Tensor],
-        values: Sequence[Mapping[str, float]],
+        values: Sequence[Mapping[str, Any]],
         passed: int,
         changed: bool,  # noqa: ARG002  # nothing is kept of earlier values
     ) -> list[Bound]:
         """Step the parameters, `passed` steps after `regroup`, as `Launch.step` does."""
-        for place, bound in self._bounds.items():
-            t = counted(bound) if bound.capturable else int(self._steps[place]) + passed
-            self._step(bound, grads[place], values[bound.group], t)
+        with torch.set_grad_enabled(self._differentiable):
+            for place, bound in self._bounds.items():
+                t = counted(bound) if bound.capturable else int(self._steps[place]) + passed
+                self._step(bound, grads[place], values[bound.group], t)
         return [
             bound for place, bound in self._bounds.items() if bound.raises and not bool(grads[place].isfinite().all())
         ]
 
-    @torch.no_grad()
-    def _step(self, bound: Bound, grad: Tensor, values: Mapping[str, float], t: Any) -> None:
+    def _step(self, bound: Bound, grad: Tensor, values: Mapping[str, Any], t: Any) -> None:
         """Step one parameter, lower types widened to float32."""
-        real = torch.float64 if bound.parameter.dtype is torch.float64 else torch.float32
-        state, storing = bound.state, bound.storing
+        real = torch.float64 if bound.parameter.dtype in (torch.float64, torch.complex128) else torch.float32
         columns = bound.columns()
-        inputs = {"x": columns["x"].to(real), "g": grad.to(real), "t": t}
-        slots = {name: load(state, name, self._rule).to(real) for name in self._rule.slots}
+        before = self._read(columns["x"], real)
+        inputs = {"x": before, "g": self._read(grad, real), "t": t}
+        slots = {name: self._read(load(bound.state, name, self._rule), real) for name in self._rule.slots}
+        values = {
+            name: self._read(value, real) if isinstance(value, Tensor) else value for name, value in values.items()
+        }
         x, new, _ = around.step(self._rule, bound.around, inputs, slots, values)
         for name in ("x", "copy"):
             if name in columns:
-                columns[name].copy_(x)
+                columns[name].copy_(_complex(x, before) if columns[name].is_complex() else x)
+        self._write(bound, new, before, t)
+
+    def _write(self, bound: Bound, new: Mapping[str, Any], like: Tensor, t: Any) -> None:
         random = None
         for name, value in new.items():
-            storage = storing.storage(name, bound.parameter)
+            slot, storage = bound.state[name], bound.storing.storage(name, bound.parameter)
             if not storage or not STORAGES[storage].random:
-                state[name].copy_(value)
+                slot.copy_(_complex(value, like) if slot.is_complex() else value)
                 continue
-            random = random_bits(storing.seed, bound.number, t, grad) if random is None else turned(random)
-            save(state, name, storage, value, random)
+            bits = random_bits(bound.storing.seed, bound.number, int(t), slot)
+            random = bits if random is None else turned(random)
+            save(bound.state, name, storage, value, random)
+
+    def _read(self, tensor: Tensor, real: torch.dtype) -> Tensor:
+        """Return what a rule computes on: real numbers, of a complex tensor each one's two."""
+        if tensor.is_complex():
+            tensor = torch.view_as_real(tensor.resolve_conj())
+        # What autograd keeps for its way back must not change when the step is written.
+        return tensor.to(real, copy=self._differentiable)
+
+
+def _complex(value: Any, like: Tensor) -> Tensor:
+    """Return the complex tensor of the pairs of `value`, which may be a number that stands for all of them."""
+    pairs = torch.as_tensor(value, dtype=like.dtype, device=like.device).expand(like.shape)
+    return torch.view_as_complex(pairs.contiguous())

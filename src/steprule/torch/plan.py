@@ -7,7 +7,6 @@ looking at them takes as long as stepping them.
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import itertools
 import operator
@@ -20,23 +19,29 @@ from numpy.typing import NDArray
 import torch
 from torch import Tensor
 
-from .. import around
 from ..around import Around
 from ..kernels.cpu import Elements
 from ..specification import Rule
-from . import gpu
+from . import gpu, storing
+from .keywords import Keywords
 from .launch import Bound, Launch, elements_of
 from .layout import Layout
+from .memory import sharing
 from .plain import PlainSteps
-from .storing import OPTIONS, Storing
+from .refusals import refuse_unsupported
+from .state import begin, names_of
+from .storing import Storing
 
 if TYPE_CHECKING:
     from .optimizer import RuleOptimizer
 
-__all__ = ["Plan", "form_and_values"]
+__all__ = ["Plan"]
 
 _grad: Final = operator.attrgetter("grad")
 _pointer: Final = Tensor.data_ptr
+
+# The options of a group on which the form of its parameters' steps depends.
+_DECIDING: Final = (*storing.OPTIONS, "capturable")
 
 
 _FIRST_IN_CAPTURE: Final = (
@@ -58,11 +63,16 @@ class Plan:
         rule = self._rule = optimizer.rule
         self._parameters: Final = list(_parameters(optimizer))
         scale = _grad_scale(optimizer)
-        self._groups: Final = [_Group(group, optimizer.rule, scale) for group in optimizer.param_groups]
+        # As in torch, one answer for all groups, which a checkpoint does not change.
+        self._differentiable: Final = bool(optimizer.defaults["differentiable"])
+        self._groups: Final = [
+            _Group(group, optimizer.keywords, scale, self._differentiable) for group in optimizer.param_groups
+        ]
         self._sizes: Final = [len(group["params"]) for group in optimizer.param_groups]
         self._parameters_layout: Final = Layout(self._parameters)
         masters = any(group.storing.master_copies for group in self._groups)
-        has_state = bool(rule.slots) or "t" in rule.inputs or masters
+        counts = any(group.around.lr_decay for group in self._groups)
+        has_state = bool(names_of(rule, counts=counts)) or masters
         devices = {parameter.device for parameter in self._parameters if parameter.device.type in gpu.DEVICES}
         gpu.refuse_capture(devices, _FIRST_IN_CAPTURE)
         bounds = self._bounds(optimizer, has_state)
@@ -86,7 +96,7 @@ class Plan:
         self._kept_state: Final = [
             state[name] for names, state in zip(kept, self._states, strict=True) for name in names
         ]
-        self._steppers: Final = _steppers(rule, bounds, grads)
+        self._steppers: Final = _steppers(rule, bounds, grads, differentiable=self._differentiable)
         self._kept: Final = [tensor for stepper in self._steppers for tensor in stepper.kept]
         self._pointers: Final = list(map(_pointer, self._kept))
 
@@ -95,24 +105,24 @@ class Plan:
         bounds = []
         number = -1
         for place, group in enumerate(optimizer.param_groups):
-            form, storing = self._groups[place].around, self._groups[place].storing
+            form, keeping = self._groups[place].around, self._groups[place].storing
             for index, parameter in enumerate(group["params"]):
                 number += 1
                 if parameter.grad is None:
                     continue
-                _refuse_unsupported(parameter)
+                refuse_unsupported(parameter, differentiable=self._differentiable)
                 state = optimizer.state[parameter] if has_state else {}
                 capturable = self._groups[place].capturable and parameter.device.type in gpu.DEVICES
-                if has_state and "step" not in state:
-                    state["step"] = torch.zeros((), dtype=torch.float32, device="cpu")
+                keeping.check(parameter)
+                if has_state:
+                    begin(state, parameter, number, group, optimizer.keywords)
                 if has_state and capturable:
                     state["step"] = gpu.count_there(state["step"], parameter.device)
-                storing.prepare(parameter, state, number)
                 names = group.get("param_names")
                 shape = tuple(parameter.shape)
                 name = f"parameter {number}, of shape {shape}," if names is None else f"{names[index]}"
                 raises = self._groups[place].raises
-                bounds.append(Bound(parameter, place, form, state, storing, number, name, raises, capturable))
+                bounds.append(Bound(parameter, place, form, state, keeping, number, name, raises, capturable))
         return bounds
 
     def fitting_grads(self, optimizer: RuleOptimizer) -> list[Tensor] | None:
@@ -192,11 +202,15 @@ class _Stepper(Protocol):
     ) -> list[Bound]: ...
 
 
-def _steppers(rule: Rule, bounds: Sequence[Bound], grads: Sequence[Tensor]) -> list[_Stepper]:
+def _steppers(rule: Rule, bounds: Sequence[Bound], grads: Sequence[Tensor], *, differentiable: bool) -> list[_Stepper]:
+    if differentiable:
+        return [PlainSteps(rule, dict(enumerate(bounds)), differentiable=True)]
+    # Parameters in the same memory step one after the other, and a launch's threads step all at once.
+    in_turn = sharing([bound.columns().values() for bound in bounds])
     launches: dict[tuple[Around, Elements | gpu.Kind], dict[int, Bound]] = {}
     plain: dict[int, Bound] = {}
     for place, (bound, grad) in enumerate(zip(bounds, grads, strict=True)):
-        kind = gpu.kind_of(bound, grad, rule) or elements_of(bound, grad)
+        kind = None if place in in_turn else gpu.kind_of(bound, grad, rule) or elements_of(bound, grad)
         into = plain if kind is None else launches.setdefault((bound.around, kind), {})
         into[place] = bound
     steppers: list[_Stepper] = [
@@ -209,37 +223,46 @@ def _steppers(rule: Rule, bounds: Sequence[Bound], grads: Sequence[Tensor]) -> l
 class _Group:
     """A parameter group's hyperparameters, as floats, and the form of step that they ask for."""
 
-    def __init__(self, group: Mapping[str, Any], rule: Rule, scale: float | None) -> None:
-        names = (*around.hyperparameters(rule), "decoupled_weight_decay", "maximize")
-        self._get: Final = operator.itemgetter(*names)
-        self._rule: Final = rule
-        self.capturable: Final = bool(group.get("capturable", False))
-        self.around, self.values = form_and_values(rule, group, scale)
-        self.storing = Storing.of(rule, group)
-        self.raises: Final = group.get("on_nonfinite") == "raise"
-        self._options: Final = tuple(map(group.get, OPTIONS))
-        self._seen = self._floats(group, scale)
+    def __init__(self, group: Mapping[str, Any], keywords: Keywords, scale: float | None, differentiable: bool) -> None:
+        self._keywords: Final = keywords
+        self._differentiable: Final = differentiable
+        self.capturable: Final = bool(group["capturable"])
+        self.raises: Final = group["on_nonfinite"] == "raise"
+        self.storing: Final = Storing.of(keywords.rule, group)
+        self.around, self.values = self._form_and_values(group, scale)
+        self._seen = self._present(group, scale)
         self._changed = True
 
-    def _floats(self, group: Mapping[str, Any], scale: float | None) -> tuple[float | None, ...]:
-        found = self._get(group)
+    def _form_and_values(self, group: Mapping[str, Any], scale: float | None) -> tuple[Around, dict[str, Any]]:
+        form, values = self._keywords.form_and_values(group, scale)
+        return self._keywords.with_tensors(group, form, values) if self._differentiable else (form, values)
+
+    def _present(self, group: Mapping[str, Any], scale: float | None) -> tuple[Any, ...]:
+        """Return what of a group decides its step, to be compared with what it was."""
+        options = tuple(map(group.get, _DECIDING))
+        # A tensor in the graph may be another one of the same value.
+        return (*options, scale, *(() if self._differentiable else self._floats(group)))
+
+    def _floats(self, group: Mapping[str, Any]) -> tuple[float, ...]:
+        found = self._keywords.watched(group)
         if self.capturable:
             # To read a tensor on a device would be to wait for it.
-            found = tuple(id(each) if gpu.is_live(each) else each for each in found)
+            found = (id(each) if gpu.is_live(each) else each for each in found)
         try:
-            return (*map(float, found), scale)
+            return tuple(map(float, found))
         except (TypeError, ValueError):
             # An option may be None; what else is no number is told of where the values are checked.
-            return (*(float(each) if hasattr(each, "__float__") else hash(repr(each)) for each in found), scale)
+            found = self._keywords.watched(group)
+            return tuple(float(each) if hasattr(each, "__float__") else hash(repr(each)) for each in found)
 
     def follows(self, group: Mapping[str, Any], scale: float | None) -> bool:
         """Take over the group's present values; return whether the form of the step is the same as before."""
-        if tuple(map(group.get, OPTIONS)) != self._options or bool(group.get("capturable", False)) != self.capturable:
-            return False
-        present = self._floats(group, scale)
-        if present == self._seen:
+        present = self._present(group, scale)
+        if present == self._seen and not self._differentiable and self._keywords.foreign.isdisjoint(group):
             return True
-        form, self.values = form_and_values(self._rule, group, scale)
+        if present[: len(_DECIDING)] != self._seen[: len(_DECIDING)]:
+            return False
+        form, self.values = self._form_and_values(group, scale)
         self._seen, self._changed = present, True
         return form == self.around
 
@@ -247,23 +270,6 @@ class _Group:
         """Return whether the values are new since this was last asked."""
         changed, self._changed = self._changed, False
         return changed
-
-
-def form_and_values(
-    rule: Rule, group: Mapping[str, Any], scale: float | None = None
-) -> tuple[Around, dict[str, float]]:
-    """Return the form of step that a parameter group asks for, and each hyperparameter's value, checked.
-
-    `scale` is what the gradients are to be divided by, if anything.
-    """
-    names = around.hyperparameters(rule)
-    values = gpu.validated(rule, {name: group[name] for name in names if name in group}, group)
-    decoupled, on_nonfinite = bool(group["decoupled_weight_decay"]), group.get("on_nonfinite", "propagate")
-    if on_nonfinite not in ("propagate", "skip", "raise"):
-        raise ValueError(f'on_nonfinite is {on_nonfinite!r}; allowed is "propagate", "skip" or "raise"')
-    form = Around.of(values, decoupled=decoupled, maximize=bool(group["maximize"]))
-    form = dataclasses.replace(form, unscale=scale is not None, guard=on_nonfinite != "propagate")
-    return form, values if scale is None else values | {"grad_scale": scale}
 
 
 def _grad_scale(optimizer: RuleOptimizer) -> float | None:
@@ -279,17 +285,6 @@ def _getter(names: tuple[str, ...]) -> Callable[[Mapping[str, Any]], tuple[Any, 
 
 def _parameters(optimizer: RuleOptimizer) -> Iterable[Tensor]:
     return itertools.chain.from_iterable(group["params"] for group in optimizer.param_groups)
-
-
-def _refuse_unsupported(parameter: Tensor) -> None:
-    shape = tuple(parameter.shape)
-    if not parameter.is_floating_point():
-        raise TypeError(f"a parameter of shape {shape} is {parameter.dtype}; allowed are real floating-point types")
-    if parameter.grad is not None and parameter.grad.layout is not torch.strided:
-        raise TypeError(
-            f"the gradient of a parameter of shape {shape} has the layout {parameter.grad.layout}; allowed is a "
-            "dense one (torch.strided)"
-        )
 
 
 def _counts_side_by_side(bounds: Sequence[Bound]) -> Tensor:

@@ -18,13 +18,22 @@ from . import codecs
 
 __all__ = ["MASTER", "NEAREST", "OPTIONS", "Storing", "load", "random_bits", "restore", "save"]
 
-OPTIONS: Final[Mapping[str, Any]] = {
-    "state_dtype": None,
-    "master_copies": False,
-    "seed": 0,
-    "on_nonfinite": "propagate",
+_ABOUT_DTYPE: Final = (
+    "how slots are kept: None (as the parameter, or its master copy), torch.float32, torch.bfloat16 (rounded at random), "
+    '"int8" (codes of 8 bits, see `steprule.kernels.codecs`), or a mapping of slots to these'
+)
+_ABOUT_NONFINITE: Final = (
+    'what an infinite or NaN element of a gradient does: "propagate", as in torch; "skip", its parameter and state stay '
+    'as they are; "raise", the same, and then a `FloatingPointError` that names the parameter'
+)
+
+OPTIONS: Final[Mapping[str, tuple[Any, str]]] = {
+    "state_dtype": (None, _ABOUT_DTYPE),
+    "master_copies": (False, "keep a float32 copy of each bfloat16 or float16 parameter, and step that"),
+    "seed": (0, "of the random rounding"),
+    "on_nonfinite": ("propagate", _ABOUT_NONFINITE),
 }
-"""The options of a parameter group that are no numbers of the rule's, and their defaults."""
+"""The options of a parameter group that are ours alone: the default, and what each does."""
 
 MASTER: Final = "master"
 """What the float32 copy of a parameter is called in its state."""
@@ -103,19 +112,20 @@ class Storing:
         scales = [f"{slot}_scale" for slot, storage in self.stored(parameter) if STORAGES[storage].exponents]
         return (*self.rule.slots, *scales, *((MASTER,) if self.has_master(parameter) else ()))
 
-    def prepare(self, parameter: Tensor, state: dict[str, Any], number: int) -> None:
+    def prepare(self, parameter: Tensor, state: dict[str, Any], number: int, starts: Mapping[str, float]) -> None:
         """Make what `state` lacks, and bring what it has otherwise (a checkpoint's) to the form that is asked for.
 
-        `number` is the parameter's place in the optimizer.
+        `number` is the parameter's place in the optimizer, `starts` what each slot starts with.
         """
-        self.check(parameter)
-        for name, initial in self.rule.slots.items():
+        for name, initial in starts.items():
             storage, dtype = self.storage(name, parameter), self.dtype(name, parameter)
             present = state.get(name)
             if present is not None and present.dtype is dtype:
                 continue
             if present is None:
-                values = torch.full_like(parameter, initial, dtype=_real(dtype), memory_format=torch.preserve_format)
+                # A complex number is a pair of real ones, which start alike.
+                first = complex(initial, initial) if parameter.is_complex() else initial
+                values = torch.full_like(parameter, first, dtype=_real(dtype), memory_format=torch.preserve_format)
             else:
                 values = load(state, name, self.rule)
             state.pop(f"{name}_scale", None)
@@ -150,7 +160,7 @@ def restore(optimizer: torch.optim.Optimizer, saved: Mapping[str, Any]) -> None:
 
 
 def _real(dtype: torch.dtype) -> torch.dtype:
-    return dtype if dtype.is_floating_point and dtype not in NEAREST else torch.float32
+    return torch.float32 if dtype in NEAREST or dtype is torch.uint8 else dtype
 
 
 def random_bits(seed: int, number: int, t: int, like: Tensor) -> Tensor:

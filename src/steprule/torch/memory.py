@@ -1,0 +1,80 @@
+"""Which memory tensors write to: whether one overlaps itself, and which of several share some."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+import torch
+from torch import Tensor
+
+__all__ = ["PLAIN_TYPES", "dense", "overlaps_itself", "sharing"]
+
+PLAIN_TYPES = (Tensor, torch.nn.Parameter, torch.nn.Buffer)
+"""The classes whose tensors are what their memory holds."""
+
+
+def _by_stride(tensor: Tensor) -> list[tuple[int, int]]:
+    return sorted(zip(tensor.stride(), tensor.shape, strict=True))
+
+
+def dense(tensor: Tensor) -> bool:
+    """Whether the elements fill a piece of memory, in whatever order of dimensions, with no gap and no overlap."""
+    expected = 1
+    for stride, size in _by_stride(tensor):
+        if size != 1 and stride != expected:
+            return tensor.numel() == 0
+        expected *= size
+    return True
+
+
+def overlaps_itself(tensor: Tensor) -> bool:
+    """Whether two elements of a strided tensor lie in the same place."""
+    if tensor.numel() <= 1:
+        return False
+    reach = 1
+    for stride, size in _by_stride(tensor):
+        if size != 1 and stride == 0:
+            return True
+        if size != 1 and stride < reach:
+            break
+        reach += (size - 1) * stride
+    else:
+        return False
+    # Few tensors come here, since their strides are nothing that an indexing makes: all places are counted.
+    places = np.zeros(1, np.int64)
+    for stride, size in zip(tensor.stride(), tensor.shape, strict=True):
+        places = (places[:, None] + stride * np.arange(size)).reshape(-1)
+    return len(np.unique(places)) < len(places)
+
+
+def sharing(written: Sequence[Iterable[Tensor]]) -> set[int]:
+    """Return the places in `written`, of tensors that are written together, whose memory another tensor writes too.
+
+    Memory counts from a tensor's first element to its last. Only what a kernel may write is looked at: plain tensors on the
+    CPU.
+    """
+    reaches = sorted(
+        (tensor.data_ptr(), tensor.data_ptr() + _length(tensor), place)
+        for place, tensors in enumerate(written)
+        for tensor in tensors
+        if type(tensor) in PLAIN_TYPES and tensor.device.type == "cpu" and tensor.numel() and _has_memory(tensor)
+    )
+    found: set[int] = set()
+    end, last = 0, -1
+    for start, stop, place in reaches:
+        if start < end:
+            found |= {last, place}
+        if stop > end:
+            end, last = stop, place
+    return found
+
+
+def _has_memory(tensor: Tensor) -> bool:
+    return tensor.layout is torch.strided and not tensor._is_zerotensor()
+
+
+def _length(tensor: Tensor) -> int:
+    last = sum(stride * (size - 1) for stride, size in zip(tensor.stride(), tensor.shape, strict=True))
+    return (last + 1) * tensor.element_size()

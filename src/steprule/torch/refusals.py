@@ -1,0 +1,44 @@
+"""Which parameters and gradients no step can be made with, said before anything moves."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .memory import overlaps_itself
+
+__all__ = ["refuse_unsupported"]
+
+
+def refuse_unsupported(parameter: Tensor, *, differentiable: bool) -> None:
+    """Raise for a parameter that cannot step by its gradient: `TypeError` for what it is, `ValueError` for where it lies."""
+    shape, grad = tuple(parameter.shape), parameter.grad
+    if not (parameter.is_floating_point() or parameter.is_complex()):
+        raise TypeError(
+            f"a parameter of shape {shape} is {parameter.dtype}; allowed are floating-point and complex types"
+        )
+    if grad is not None and grad.layout is not torch.strided:
+        raise TypeError(
+            f"the gradient of a parameter of shape {shape} has the layout {grad.layout}; allowed is a "
+            "dense one (torch.strided)"
+        )
+    if grad is not None and grad.is_complex() != parameter.is_complex():
+        raise TypeError(
+            f"the gradient of a parameter of shape {shape} and {parameter.dtype} is {grad.dtype}; allowed is the "
+            "parameter's kind, real or complex"
+        )
+    if grad is not None and grad.device != parameter.device:
+        raise ValueError(
+            f"the gradient of a parameter of shape {shape} on {parameter.device} is on {grad.device}; allowed is the "
+            "parameter's device"
+        )
+    if parameter.layout is torch.strided and overlaps_itself(parameter):
+        raise ValueError(
+            f"a parameter of shape {shape} and strides {parameter.stride()} has several elements in one place of memory; "
+            "allowed is one element in each: clone it"
+        )
+    if differentiable and parameter.is_leaf and parameter.requires_grad:
+        raise ValueError(
+            f"a parameter of shape {shape} is a leaf of autograd's graph, which a step cannot be part of; allowed with "
+            "differentiable=True is what is computed from one, such as its clone()"
+        )
