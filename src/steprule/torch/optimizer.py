@@ -53,8 +53,8 @@ class RuleOptimizer(torch.optim.Optimizer):
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Take over what was loaded, unpickled or copied; where it does not fit, raise and leave everything as it was."""
         groups = state["param_groups"]
-        counts = any(form.lr_decay for form in checked_groups(groups, self.keywords))
-        found = checked_states(state["state"], groups, self.keywords, counts=counts)
+        checked_groups(groups, self.keywords)
+        found = checked_states(state["state"], groups, self.keywords)
         super().__setstate__({**state, "state": collections.defaultdict(dict, found)})
         self.defaults = self.keywords.known | self.defaults
 

@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..around import Around
 from ..specification import Rule
 from .keywords import Keywords
 
@@ -34,13 +33,12 @@ def begin(state: dict[str, Any], parameter: Tensor, group: Mapping[str, Any], ke
             state[name] = torch.full_like(parameter, first, memory_format=torch.preserve_format)
 
 
-def checked_groups(groups: Sequence[dict[str, Any]], keywords: Keywords) -> list[Around]:
+def checked_groups(groups: Sequence[dict[str, Any]], keywords: Keywords) -> None:
     """Complete the parameter groups of a loaded state by the defaults of what older files do not have.
 
-    Returns the form of step that each asks for. Raises `ValueError` where they lack what the rule itself needs, or have a
-    value out of range, and `TypeError` where a value is no number.
+    Raises `ValueError` where they lack what the rule itself needs, or have a value out of range, and `TypeError` where a
+    value is no number.
     """
-    forms = []
     for number, group in enumerate(groups):
         keywords.fold(group, keywords.defaults)
         for name, default in keywords.defaults.items():
@@ -51,14 +49,13 @@ def checked_groups(groups: Sequence[dict[str, Any]], keywords: Keywords) -> list
                 )
             group.setdefault(name, default)
         try:
-            forms.append(keywords.form_and_values(group)[0])
+            keywords.form_and_values(group)
         except (TypeError, ValueError) as error:
             raise type(error)(f"parameter group {number} of the state to load: {error}") from None
-    return forms
 
 
 def checked_states(
-    states: Mapping[Any, Any], groups: Sequence[Mapping[str, Any]], keywords: Keywords, *, counts: bool
+    states: Mapping[Any, Any], groups: Sequence[Mapping[str, Any]], keywords: Keywords
 ) -> dict[Any, Any]:
     """Return loaded `states` with each step count a float32 tensor, as `torch.optim` keeps it.
 
@@ -66,24 +63,23 @@ def checked_states(
     holds what is no tensor. What is no parameter's is left as it is.
     """
     found = dict(states)
-    parameters = [parameter for group in groups for parameter in group["params"]]
-    for number, parameter in enumerate(parameters):
+    for number, parameter in enumerate(parameter for group in groups for parameter in group["params"]):
         if parameter in states:
             said = f"the state to load, of parameter {number}, of shape {tuple(parameter.shape)},"
-            found[parameter] = _checked(
-                states[parameter], parameter, keywords, names_of(keywords.rule, counts=counts), said
-            )
+            found[parameter] = _checked(states[parameter], parameter, keywords, said)
     return found
 
 
-def _checked(state: Any, parameter: Tensor, keywords: Keywords, names: Sequence[str], said: str) -> dict[str, Any]:
+def _checked(state: Any, parameter: Tensor, keywords: Keywords, said: str) -> dict[str, Any]:
     if not isinstance(state, dict):
         raise TypeError(f"{said} is {state!r}; allowed is a dict")
     # As torch's SGD writes it without momentum.
     kept = {name: value for name, value in state.items() if value is not None}
-    if kept and kept.keys() != set(names):
+    # A rate that has decayed for a while leaves a count.
+    allowed = [names_of(keywords.rule, counts=counts) for counts in (False, True)]
+    if kept and set(kept) not in [set(names) for names in allowed]:
         raise ValueError(
-            f"{said} has {', '.join(map(str, kept))}; allowed for {keywords.name} is {', '.join(names) or 'nothing'}"
+            f"{said} has {', '.join(map(str, kept))}; allowed for {keywords.name} is {', '.join(allowed[0]) or 'nothing'}"
         )
     for name, value in kept.items():
         kept[name] = _count(value, said) if name == "step" else _slot(value, parameter, f"{said} has the slot {name}")
