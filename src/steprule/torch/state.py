@@ -12,7 +12,7 @@ from torch import Tensor
 from ..specification import Rule
 from .keywords import Keywords
 
-__all__ = ["begin", "checked_groups", "checked_states", "names_of"]
+__all__ = ["begin", "check_groups", "checked_states", "complete_groups", "names_of"]
 
 
 def names_of(rule: Rule, *, counts: bool) -> tuple[str, ...]:
@@ -33,21 +33,28 @@ def begin(state: dict[str, Any], parameter: Tensor, group: Mapping[str, Any], ke
             state[name] = torch.full_like(parameter, first, memory_format=torch.preserve_format)
 
 
-def checked_groups(groups: Sequence[dict[str, Any]], keywords: Keywords) -> None:
-    """Complete the parameter groups of a loaded state by the defaults of what older files do not have.
+def complete_groups(groups: Sequence[dict[str, Any]], keywords: Keywords) -> None:
+    """Give parameter groups that an older version has kept what came later: the class's defaults."""
+    for group in groups:
+        keywords.fold(group, keywords.defaults)
+        for name, default in keywords.known.items():
+            if name not in keywords.essential:
+                group.setdefault(name, default)
+
+
+def check_groups(groups: Sequence[Mapping[str, Any]], keywords: Keywords) -> None:
+    """Refuse loaded parameter groups that are not of this rule.
 
     Raises `ValueError` where they lack what the rule itself needs, or have a value out of range, and `TypeError` where a
     value is no number.
     """
     for number, group in enumerate(groups):
-        keywords.fold(group, keywords.defaults)
-        for name, default in keywords.defaults.items():
-            if name not in group and (name in keywords.essential or keywords.requires(name)):
+        for name in keywords.essential:
+            if name not in group:
                 raise ValueError(
                     f"parameter group {number} of the state to load has no {name}; allowed is a group of "
                     f"{keywords.name}, which has: {', '.join(keywords.essential)}"
                 )
-            group.setdefault(name, default)
         try:
             keywords.form_and_values(group)
         except (TypeError, ValueError) as error:
