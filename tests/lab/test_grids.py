@@ -83,7 +83,7 @@ class TestGridsThatAreAskedFor:
         ("asked", "says"),
         [
             ({"adam": {"lr": [1.0]}}, "the grid names the rule 'adam'; the comparison has sgd, adadelta"),
-            ({"sgd": {"rho": [1.0]}}, "sgd has no hyperparameter 'rho'; it has: lr, weight_decay"),
+            ({"sgd": {"rho": [1.0]}}, "sgd has no hyperparameter 'rho'; it has: lr, weight_decay, lr_decay"),
             ({"sgd": {"weight_decay": [0.1]}}, "sgd needs values of lr, which has no default: --grid sgd.lr=..."),
             ({"adadelta": {"rho": [0.9, 1.0]}}, "rho is 1.0; allowed is a number in [0, 1)"),
             ({"adadelta": {"eps": [-1e-6]}}, "eps is -1e-06; allowed is a number in [0, inf)"),

@@ -363,3 +363,6 @@ def test_a_rate_that_decays_counts_where_the_rule_does_not():
     again.load_state_dict(through_a_file(opt.state_dict()))
     assert int(again.state[again.param_groups[0]["params"][0]]["step"]) == 3
     checked_step(again)
+    again.param_groups[0]["lr_decay"] = 0.0
+    again.load_state_dict(through_a_file(again.state_dict()))
+    checked_step(again)

@@ -348,6 +348,37 @@ def test_a_count_that_is_a_plain_number_does_not_hinder_a_copy(running):
     checked_step(other)
 
 
+def test_a_state_that_lacks_a_slot_and_a_spoiled_value_do_not_hinder_a_copy(running):
+    (first, *_), opt = running
+    del opt.state[first]["exp_avg"]
+    opt.param_groups[0]["eps"] = -1.0
+    for other in (copy.deepcopy(opt), pickle.loads(pickle.dumps(opt))):
+        each = other.param_groups[0]["params"][0]
+        assert set(other.state[each]) == {"step", "exp_avg_sq"}
+        for copied, source in zip(other.param_groups[0]["params"], opt.param_groups[0]["params"], strict=True):
+            copied.grad = source.grad.clone()
+        other.param_groups[0]["eps"] = 0.5
+        checked_step(other)
+
+
+def test_a_copy_that_an_older_version_has_written_gets_what_came_later(running):
+    _, opt = running
+    reduced = opt.__reduce__()
+    kept = copy.deepcopy(reduced[2])
+    del kept["defaults"]["foreach"]
+    (group,) = kept["param_groups"]
+    del group["foreach"], group["lr_decay"]
+    for each in (group, kept["defaults"]):
+        each["beta1"], each["beta2"] = each.pop("betas")
+    again = reduced[0](*reduced[1])
+    again.__setstate__(kept)
+    assert again.param_groups[0]["betas"] == opt.param_groups[0]["betas"]
+    again.add_param_group({"params": [parameter(2)]})
+    for copied, source in zip(again.param_groups[0]["params"], opt.param_groups[0]["params"], strict=True):
+        copied.grad = source.grad.clone()
+    checked_step(again)
+
+
 def test_an_entry_of_any_kind_does_not_hinder_a_copy(running):
     _, opt = running
     opt.state["epoch"] = 5

@@ -16,7 +16,7 @@ from . import storing
 from .describe import docstring
 from .keywords import OPTIONS, Keywords
 from .plan import Plan
-from .state import begin, checked_groups, checked_states
+from .state import begin, check_groups, checked_states, complete_groups
 from .twins import PAIRS
 
 __all__ = ["RuleOptimizer", "optimizer"]
@@ -58,12 +58,16 @@ class RuleOptimizer(torch.optim.Optimizer):
                 begin(self.state[parameter], parameter, number, group, self.keywords)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Take over what was loaded, unpickled or copied; where it does not fit, raise and leave everything as it was."""
+        """Take over what was loaded or copied; what was loaded and does not fit is refused, and nothing changes."""
         groups = state["param_groups"]
-        counts = any(form.lr_decay for form in checked_groups(groups, self.keywords))
-        found = checked_states(state["state"], groups, self.keywords, counts=counts)
-        super().__setstate__({**state, "state": collections.defaultdict(dict, found)})
-        self.defaults = self.keywords.known | self.defaults
+        complete_groups(groups, self.keywords)
+        # A copy brings its defaults, and is what it was copied from, whatever that is.
+        if "defaults" not in state:
+            check_groups(groups, self.keywords)
+            found = checked_states(state["state"], groups, self.keywords)
+            state = {**state, "state": collections.defaultdict(dict, found)}
+        super().__setstate__(state)
+        self.defaults = self.keywords.known | self.keywords.folded(self.defaults, self.keywords.defaults)
 
     @_outside_compiled_code
     def step(self, closure: Callable[[], Any] | None = None) -> Any:

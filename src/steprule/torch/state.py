@@ -9,13 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..around import Around
 from ..specification import Rule
 from .codecs import blocks
 from .keywords import Keywords
 from .storing import MASTER, Storing
 
-__all__ = ["begin", "checked_groups", "checked_states", "names_of"]
+__all__ = ["begin", "check_groups", "checked_states", "complete_groups", "names_of"]
 
 
 def names_of(rule: Rule, *, counts: bool) -> tuple[str, ...]:
@@ -32,31 +31,36 @@ def begin(state: dict[str, Any], parameter: Tensor, number: int, group: Mapping[
     Storing.of(keywords.rule, group).prepare(parameter, state, number, starts)
 
 
-def checked_groups(groups: Sequence[dict[str, Any]], keywords: Keywords) -> list[Around]:
-    """Complete the parameter groups of a loaded state by the defaults of what older files do not have.
-
-    Returns the form of step that each asks for. Raises `ValueError` where they lack what the rule itself needs, or have a
-    value out of range, and `TypeError` where a value is no number.
-    """
-    forms = []
-    for number, group in enumerate(groups):
+def complete_groups(groups: Sequence[dict[str, Any]], keywords: Keywords) -> None:
+    """Give parameter groups that an older version has kept what came later: the class's defaults."""
+    for group in groups:
         keywords.fold(group, keywords.defaults)
-        for name, default in keywords.defaults.items():
-            if name not in group and (name in keywords.essential or keywords.requires(name)):
+        for name, default in keywords.known.items():
+            if name not in keywords.essential:
+                group.setdefault(name, default)
+
+
+def check_groups(groups: Sequence[Mapping[str, Any]], keywords: Keywords) -> None:
+    """Refuse loaded parameter groups that are not of this rule.
+
+    Raises `ValueError` where they lack what the rule itself needs, or have a value out of range, and `TypeError` where a
+    value is no number.
+    """
+    for number, group in enumerate(groups):
+        for name in keywords.essential:
+            if name not in group:
                 raise ValueError(
                     f"parameter group {number} of the state to load has no {name}; allowed is a group of "
                     f"{keywords.name}, which has: {', '.join(keywords.essential)}"
                 )
-            group.setdefault(name, default)
         try:
-            forms.append(keywords.form_and_values(group)[0])
+            keywords.form_and_values(group)
         except (TypeError, ValueError) as error:
             raise type(error)(f"parameter group {number} of the state to load: {error}") from None
-    return forms
 
 
 def checked_states(
-    states: Mapping[Any, Any], groups: Sequence[Mapping[str, Any]], keywords: Keywords, *, counts: bool
+    states: Mapping[Any, Any], groups: Sequence[Mapping[str, Any]], keywords: Keywords
 ) -> dict[Any, Any]:
     """Return loaded `states` with each step count a float32 tensor, as `torch.optim` keeps it.
 
@@ -64,27 +68,25 @@ def checked_states(
     holds what is no tensor. What is no parameter's is left as it is.
     """
     found = dict(states)
-    parameters = [parameter for group in groups for parameter in group["params"]]
-    for number, parameter in enumerate(parameters):
+    for number, parameter in enumerate(parameter for group in groups for parameter in group["params"]):
         if parameter in states:
             said = f"the state to load, of parameter {number}, of shape {tuple(parameter.shape)},"
-            found[parameter] = _checked(
-                states[parameter], parameter, keywords, names_of(keywords.rule, counts=counts), said
-            )
+            found[parameter] = _checked(states[parameter], parameter, keywords, said)
     return found
 
 
-def _checked(state: Any, parameter: Tensor, keywords: Keywords, names: Sequence[str], said: str) -> dict[str, Any]:
+def _checked(state: Any, parameter: Tensor, keywords: Keywords, said: str) -> dict[str, Any]:
     if not isinstance(state, dict):
         raise TypeError(f"{said} is {state!r}; allowed is a dict")
     # As torch's SGD writes it without momentum.
     kept = {name: value for name, value in state.items() if value is not None}
     slots = keywords.rule.slots
     low = {MASTER, *(f"{slot}_scale" for slot in slots)} & kept.keys() - slots.keys()
-    names = names if names or MASTER not in kept else ("step",)
-    if kept and kept.keys() != {*names, *low}:
+    # A rate that has decayed for a while leaves a count, and so does a master copy.
+    allowed = [names_of(keywords.rule, counts=counts) for counts in (False, True)]
+    if kept and kept.keys() - low not in [set(names) for names in allowed]:
         raise ValueError(
-            f"{said} has {', '.join(map(str, kept))}; allowed for {keywords.name} is {', '.join(names) or 'nothing'}"
+            f"{said} has {', '.join(map(str, kept))}; allowed for {keywords.name} is {', '.join(allowed[0]) or 'nothing'}"
         )
     for name, value in kept.items():
         if name == "step":
