@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -20,7 +20,7 @@ from . import team
 from .cache import compiled
 from .native import CHUNK_FIELDS, LAUNCH_FIELDS
 
-__all__ = ["CHUNK", "Table", "kernel", "launch", "source"]
+__all__ = ["CHUNK", "Table", "kernel", "launch", "row_kernel", "row_source", "source"]
 
 CHUNK: Final = 16_384
 """Elements per chunk: small enough to share out, large enough that claiming one costs nothing beside it."""
@@ -31,7 +31,7 @@ from math import sqrt
 
 from numba import carray, cfunc, {real}, njit
 
-from steprule.kernels.native import claim, int64_at, {real}_at
+from steprule.kernels.native import claim, int64_at, {reals}
 
 ZERO, ONE = {real}(0), {real}(1)
 {helpers}
@@ -63,7 +63,8 @@ _HELPERS: Final = {
 
 # Every name that a generated module uses for itself.
 _TAKEN: Final = frozenset(re.findall(r"[A-Za-z_]\w*", _HEADER + "".join(_HELPERS.values()))) | {
-    *("i", "range", "abs", "float32", "float64", "float32_at", "float64_at", *notation.__all__)
+    *("i", "k", "width", "numbers", "here", "range", "abs", "float32", "float64", "float32_at", "float64_at"),
+    *notation.__all__,
 }
 
 
@@ -77,25 +78,56 @@ def source(program: Program, real: str) -> str:
     itemsize = np.dtype(real).itemsize
     names, called = _names(program)
     lines = [
-        f"        {names[id(scalar)]} = scalars[row + {index}]{_remark(scalar)}"
-        for index, scalar in enumerate(program.scalars)
-    ]
-    lines += [
-        f"        {called[name]}_at = carray({real}_at(pointers[arrays + {index}] + {itemsize} * first), size)"
+        f"{called[name]}_at = carray({real}_at(pointers[arrays + {index}] + {itemsize} * first), size)"
         for index, name in enumerate(program.arrays)
     ]
-    lines += ["        for i in range(size):", *(f"            {line}" for line in _loop(program, names, called))]
+    lines += ["for i in range(size):", *(f"    {line}" for line in _loop(program, names, called))]
+    return _module(program, real, len(program.arrays), names, lines)
+
+
+def row_source(program: Program, real: str, scaled: Sequence[str]) -> str:
+    """Return the kernel of `source(program, real)` for some rows of each tensor, those that a sparse gradient names.
+
+    `scaled` are the arrays of which each row is multiplied by a float64 of its own before the step. A chunk counts rows of
+    the gradient; a tensor's row of addresses goes on, behind those of `program.arrays`, with the number of elements of a
+    row, the address of the rows' numbers (int64), and for each of `scaled` that of the rows' multipliers.
+    """
+    itemsize = np.dtype(real).itemsize
+    names, called = _names(program)
+    arrays = len(program.arrays)
+    loads = {name: f"{called[name]}_at[i]" for name in program.inputs}
+    lines = [f"width = pointers[arrays + {arrays}]", f"numbers = int64_at(pointers[arrays + {arrays + 1}])"]
+    for index, name in enumerate(scaled, arrays + 2):
+        lines.append(f"{called[name]}_by = float64_at(pointers[arrays + {index}])")
+        # In float64, since a power may be subnormal in float32 where the product is not.
+        loads[name] = f"{real}({called[name]}_at[i] * {called[name]}_by_row)"
+    lines += ["for k in range(first, first + size):", f"    here = {itemsize} * width * numbers[k]"]
+    for index, name in enumerate(program.arrays):
+        place = f"{itemsize} * width * k" if name == "g" else "here"
+        lines.append(f"    {called[name]}_at = carray({real}_at(pointers[arrays + {index}] + {place}), width)")
+    lines += [f"    {called[name]}_by_row = {called[name]}_by[k]" for name in scaled]
+    lines += ["    for i in range(width):", *(f"        {line}" for line in _loop(program, names, called, loads))]
+    return _module(program, real, arrays + 2 + len(scaled), names, lines)
+
+
+def _module(program: Program, real: str, columns: int, names: Mapping[int, str], chunk: Sequence[str]) -> str:
+    """Return a kernel whose table of addresses has `columns`, and which does the lines `chunk` with each chunk."""
+    scalars = [
+        f"{names[id(scalar)]} = scalars[row + {index}]{_remark(scalar)}" for index, scalar in enumerate(program.scalars)
+    ]
+    lines = [f"        {line}" for line in (*scalars, *chunk)]
     helpers = [f"\n\n@njit\n{text}\n" for name, text in _HELPERS.items() if any(f"{name}(" in line for line in lines)]
     header = _HEADER.format(
         real=real,
         title=program.title,
-        bytes=program.bytes_per_element(itemsize),
+        bytes=program.bytes_per_element(np.dtype(real).itemsize),
         operations=program.operations,
         helpers="".join(helpers),
+        reals=", ".join(sorted({f"{real}_at", "float64_at"} if "float64_at(" in "".join(chunk) else {f"{real}_at"})),
         fields=len(LAUNCH_FIELDS),
         chunk_fields=len(CHUNK_FIELDS),
         scalars=len(program.scalars),
-        arrays=len(program.arrays),
+        arrays=columns,
     )
     return header + "\n".join(lines) + "\n"
 
@@ -112,9 +144,10 @@ def _names(program: Program) -> tuple[dict[int, str], dict[str, str]]:
     taken = set(_TAKEN)
 
     def unused(wish: str) -> str:
-        while wish in taken or f"{wish}_at" in taken:
+        forms = "{}", "{}_at", "{}_by", "{}_by_row"
+        while any(form.format(wish) in taken for form in forms):
             wish += "_"
-        taken.update((wish, f"{wish}_at"))
+        taken.update(form.format(wish) for form in forms)
         return wish
 
     called = {name: unused(name) for name in program.arrays}
@@ -130,8 +163,12 @@ def _names(program: Program) -> tuple[dict[int, str], dict[str, str]]:
     return names, called
 
 
-def _loop(program: Program, names: dict[int, str], called: dict[str, str]) -> list[str]:
-    lines = [f"{called[name]} = {called[name]}_at[i]" for name in program.inputs]
+def _loop(
+    program: Program, names: Mapping[int, str], called: Mapping[str, str], loads: Mapping[str, str] | None = None
+) -> list[str]:
+    """Return the lines for one element; `loads` says how an input is read where that is not only from its array."""
+    loads = loads or {name: f"{called[name]}_at[i]" for name in program.inputs}
+    lines = [f"{called[name]} = {loads[name]}" for name in program.inputs]
     for value in program.line_values():
         others = {key: name for key, name in names.items() if key != id(value)}
         lines.append(f"{names[id(value)]} = {expression(value, others)}")
@@ -144,25 +181,33 @@ def kernel(program: Program, real: str) -> Any:
     return team.Work(compiled(program.title, source(program, real)))
 
 
+@functools.cache
+def row_kernel(program: Program, real: str, scaled: tuple[str, ...]) -> Any:
+    """Return the compiled kernel of `row_source(program, real, scaled)`, as `kernel` does."""
+    return team.Work(compiled(f"{program.title}_rows", row_source(program, real, scaled)))
+
+
 class Table:
     """The tensors of one launch: their addresses, cut into chunks.
 
-    `pointers` is int64 (tensors, arrays), `sizes` the number of elements of each tensor, all of them dense in memory.
+    `pointers` is int64 (tensors, arrays), `sizes` the number of elements of each tensor, all of them dense in memory; for
+    a row kernel, the number of rows that step, of `width` elements each, and `pointers` has its further columns.
     `rows`, int64 (tensors,), says which row of the scalars each tensor takes; all take row 0 until it is set.
     """
 
-    def __init__(self, pointers: NDArray[np.int64], sizes: Sequence[int]) -> None:
+    def __init__(self, pointers: NDArray[np.int64], sizes: Sequence[int], width: int = 1) -> None:
+        chunk = max(CHUNK // max(width, 1), 1)
         self.pointers: Final = np.ascontiguousarray(pointers, dtype=np.int64)
         self.rows: Final = np.zeros(len(sizes), dtype=np.int64)
         self.chunks: Final = np.array(
             [
-                (tensor, first, min(CHUNK, size - first))
+                (tensor, first, min(chunk, size - first))
                 for tensor, size in enumerate(sizes)
-                for first in range(0, size, CHUNK)
+                for first in range(0, size, chunk)
             ],
             dtype=np.int64,
         ).reshape(-1, 3)
-        self.elements: Final = sum(sizes)
+        self.elements: Final = sum(sizes) * width
 
 
 def launch(run: Any, table: Table, scalars: NDArray[Any], threads: int) -> None:

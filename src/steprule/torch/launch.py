@@ -36,6 +36,8 @@ class Bound:
     group: int
     around: Around
     state: dict[str, Any]
+    lazy: bool = False
+    """Whether a sparse gradient steps only the rows that it names."""
 
 
 def element_type(bound: Bound, grad: Tensor, rule: Rule) -> str | None:

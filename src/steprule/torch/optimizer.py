@@ -13,6 +13,7 @@ import torch
 
 from .. import around
 from ..specification import Rule
+from .catching_up import CatchingUp
 from .plan import Plan, form_and_values
 
 __all__ = ["RuleOptimizer", "optimizer"]
@@ -21,10 +22,11 @@ _OPTIONS: Mapping[str, str] = {
     "weight_decay": "L2 penalty: `weight_decay` times the parameter is added to the gradient",
     "decoupled_weight_decay": "shrink the parameter by `lr * weight_decay` instead (Loshchilov and Hutter 2019)",
     "maximize": "climb instead of descending",
+    "sparse": '"exact": a sparse gradient steps as the dense one does, or is refused; "lazy": only the rows that it names',
 }
 
 
-class RuleOptimizer(torch.optim.Optimizer):
+class RuleOptimizer(CatchingUp, torch.optim.Optimizer):
     """What the classes of `steprule.torch` share; make one with `optimizer(rule)`."""
 
     rule: ClassVar[Rule]
@@ -52,7 +54,8 @@ class RuleOptimizer(torch.optim.Optimizer):
         """Step every parameter that has a gradient; return the loss of `closure`, which is called first, if given.
 
         Raises `ValueError` where a hyperparameter, as a scheduler has left it, is out of range, and `TypeError` for a
-        sparse gradient or a complex parameter.
+        complex parameter, or for a sparse gradient that the rule cannot step by (see `SparseSteps.prepare` for all that
+        may be wrong with one).
         """
         loss = None
         if closure is not None:
@@ -68,6 +71,7 @@ class RuleOptimizer(torch.optim.Optimizer):
 
     def __reduce__(self) -> tuple[Any, ...]:
         cls = type(self)
+        self.catch_up()
         kept: dict[str, Any] = self.__getstate__()
         # The counts lie side by side in memory, and pickle would write all of them for each.
         kept["state"] = collections.defaultdict(dict)
@@ -90,8 +94,8 @@ def optimizer(rule: Rule, *, name: str | None = None, **defaults: Any) -> type[R
     """Return the `torch.optim.Optimizer` class of `rule`; the same rule gives the same class.
 
     Its constructor takes `params` (tensors, named parameters or groups, as in torch), then `lr` and the rule's
-    hyperparameters in their order, then `weight_decay`, `decoupled_weight_decay` and `maximize`. `defaults` replaces
-    defaults; `name` the class's name, which is the rule's in CamelCase.
+    hyperparameters in their order, then `weight_decay`, `decoupled_weight_decay`, `maximize` and `sparse`. `defaults`
+    replaces defaults; `name` the class's name, which is the rule's in CamelCase.
 
     Parameters in float32 and float64 on the CPU, dense in memory in any order of dimensions, step in one fused loop;
     every other one steps through torch's operations, with the same result and more slowly. State is kept in the
@@ -110,11 +114,11 @@ def _optimizer(rule: Rule, name: str, defaults: tuple[tuple[str, Any], ...]) -> 
             f"rule {rule.name} takes {', '.join(unknown)}; an optimizer of steprule.torch supplies g, x and t"
         )
     hyperparameters = around.hyperparameters(rule)
-    for taken in ("params", "closure", "maximize", "decoupled_weight_decay", "param_names"):
+    for taken in ("params", "closure", "maximize", "decoupled_weight_decay", "sparse", "param_names"):
         if taken in hyperparameters:
             raise TypeError(f"rule {rule.name} has a hyperparameter {taken!r}, which has a meaning in every optimizer")
     values: dict[str, Any] = {each.name: each.default for each in hyperparameters.values()}
-    values |= {"decoupled_weight_decay": False, "maximize": False}
+    values |= {"decoupled_weight_decay": False, "maximize": False, "sparse": "exact"}
     for each in dict(defaults):
         if each not in values:
             raise TypeError(f"{name} has no hyperparameter {each!r} to give a default; it has: {', '.join(values)}")
@@ -138,7 +142,7 @@ def _signature(values: Mapping[str, Any]) -> inspect.Signature:
     for name, default in values.items():
         # Python allows no parameter without default behind one with default, unless it is keyword-only.
         optional = optional or default is not None
-        only = (optional and default is None) or name in ("decoupled_weight_decay", "maximize")
+        only = (optional and default is None) or name in ("decoupled_weight_decay", "maximize", "sparse")
         kind = inspect.Parameter.KEYWORD_ONLY if only else inspect.Parameter.POSITIONAL_OR_KEYWORD
         value = inspect.Parameter.empty if default is None else default
         parameters.append(inspect.Parameter(name, kind, default=value))
@@ -163,4 +167,5 @@ def _docstring(rule: Rule, values: Mapping[str, Any]) -> str:
     lines += [
         f"    {name}: bool, default {values[name]}; {_OPTIONS[name]}" for name in ("decoupled_weight_decay", "maximize")
     ]
+    lines.append(f'    sparse: default "{values["sparse"]}"; {_OPTIONS["sparse"]}')
     return "\n".join(lines)

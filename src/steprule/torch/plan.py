@@ -21,9 +21,11 @@ from torch import Tensor
 from .. import around
 from ..around import Around
 from ..specification import Rule
+from .lag import Lags
 from .launch import Bound, Launch, element_type
 from .layout import Layout
 from .plain import PlainSteps
+from .sparse import SparseSteps
 
 if TYPE_CHECKING:
     from .optimizer import RuleOptimizer
@@ -53,7 +55,8 @@ class Plan:
         all_grads = list(map(_grad, self._parameters))
         grads = [grad for grad in all_grads if grad is not None]
         self._without: Final = [grad is None for grad in all_grads]
-        self._layout: Final = Layout(grads)
+        self._sparse: Final = [place for place, grad in enumerate(grads) if grad.layout is torch.sparse_coo]
+        self._layout: Final = Layout(_without(grads, self._sparse))
 
         self._states: Final = [bound.state for bound in bounds] if self._state_names else []
         self._counts: Final = _counts_side_by_side(self._states)
@@ -65,7 +68,7 @@ class Plan:
         self._entry_states: Final = list(optimizer.state.values())
         self._kept_state: Final = [state[name] for state in self._states for name in self._state_names]
         self._state_of: Final = operator.itemgetter(*self._state_names) if len(self._state_names) > 1 else None
-        self._steppers: Final = _steppers(rule, bounds, grads)
+        self._steppers: Final = _steppers(rule, bounds, grads, optimizer.lags)
         self._kept: Final = [tensor for stepper in self._steppers for tensor in stepper.kept]
         self._pointers: Final = list(map(_pointer, self._kept))
 
@@ -83,7 +86,8 @@ class Plan:
                 for name, initial in self._rule.slots.items():
                     if name not in state:
                         state[name] = torch.full_like(parameter, initial, memory_format=torch.preserve_format)
-                bounds.append(Bound(parameter, number, self._groups[number].around, state))
+                own = self._groups[number]
+                bounds.append(Bound(parameter, number, own.around, state, own.lazy))
         return bounds
 
     def fitting_grads(self, optimizer: RuleOptimizer) -> list[Tensor] | None:
@@ -120,10 +124,15 @@ class Plan:
         if list(map(operator.is_, grads, itertools.repeat(None))) != self._without:
             return None
         stepping = [grad for grad in grads if grad is not None]
-        return stepping if self._layout.fits(stepping) else None
+        if any(stepping[place].layout is not torch.sparse_coo for place in self._sparse):
+            return None
+        return stepping if self._layout.fits(_without(stepping, self._sparse)) else None
 
     def step(self, grads: Sequence[Tensor]) -> None:
         """Step every parameter of the plan once, by its gradient in `grads`."""
+        for stepper in self._steppers:
+            if isinstance(stepper, SparseSteps):
+                stepper.prepare(grads, [group.values for group in self._groups], self._steps)
         if self._steps.tobytes() != self._steps_seen:
             self._passed = 0
             for stepper in self._steppers:
@@ -148,15 +157,21 @@ class _Stepper(Protocol):
     ) -> None: ...
 
 
-def _steppers(rule: Rule, bounds: Sequence[Bound], grads: Sequence[Tensor]) -> list[_Stepper]:
+def _steppers(rule: Rule, bounds: Sequence[Bound], grads: Sequence[Tensor], lags: Lags) -> list[_Stepper]:
     launches: dict[tuple[Around, str], dict[int, Bound]] = {}
     plain: dict[int, Bound] = {}
+    sparse: dict[int, Bound] = {}
     for place, (bound, grad) in enumerate(zip(bounds, grads, strict=True)):
+        if grad.layout is torch.sparse_coo:
+            sparse[place] = bound
+            continue
+        lags.settle(bound.parameter)
         real = element_type(bound, grad, rule)
         into = plain if real is None else launches.setdefault((bound.around, real), {})
         into[place] = bound
     steppers: list[_Stepper] = [Launch(rule, form, real, some) for (form, real), some in launches.items()]
-    return [*steppers, PlainSteps(rule, plain)] if plain else steppers
+    steppers += [PlainSteps(rule, plain)] if plain else []
+    return [*steppers, SparseSteps(rule, sparse, lags)] if sparse else steppers
 
 
 class _Group:
@@ -168,6 +183,7 @@ class _Group:
         )
         self._rule: Final = optimizer.rule
         self.around, self.values = form_and_values(self._rule, group)
+        self.lazy: Final = _lazy(group)
         self._seen = self._floats(group)
         self._changed = True
 
@@ -181,6 +197,8 @@ class _Group:
 
     def follows(self, group: Mapping[str, Any]) -> bool:
         """Take over the group's present values; return whether the form of the step is the same as before."""
+        if _lazy(group) != self.lazy:
+            return False
         present = self._floats(group)
         if present == self._seen:
             return True
@@ -194,10 +212,19 @@ class _Group:
         return changed
 
 
+def _lazy(group: Mapping[str, Any]) -> bool:
+    # What torch or an older version has saved has no such option.
+    option = group.get("sparse", "exact")
+    if option not in ("exact", "lazy"):
+        raise ValueError(f"sparse is {option!r}; allowed are 'exact' and 'lazy'")
+    return bool(option == "lazy")
+
+
 def form_and_values(rule: Rule, group: Mapping[str, Any]) -> tuple[Around, dict[str, float]]:
     """Return the form of step that a parameter group asks for, and each hyperparameter's value, checked."""
     names = around.hyperparameters(rule)
     values = around.validated(rule, {name: group[name] for name in names if name in group})
+    _lazy(group)
     decoupled = bool(group["decoupled_weight_decay"])
     return Around.of(values, decoupled=decoupled, maximize=bool(group["maximize"])), values
 
@@ -210,11 +237,15 @@ def _refuse_unsupported(parameter: Tensor) -> None:
     shape = tuple(parameter.shape)
     if not parameter.is_floating_point():
         raise TypeError(f"a parameter of shape {shape} is {parameter.dtype}; allowed are real floating-point types")
-    if parameter.grad is not None and parameter.grad.layout is not torch.strided:
+    if parameter.grad is not None and parameter.grad.layout not in (torch.strided, torch.sparse_coo):
         raise TypeError(
-            f"the gradient of a parameter of shape {shape} has the layout {parameter.grad.layout}; allowed is a "
-            "dense one (torch.strided)"
+            f"the gradient of a parameter of shape {shape} has the layout {parameter.grad.layout}; allowed are "
+            "torch.strided and torch.sparse_coo"
         )
+
+
+def _without(grads: Sequence[Tensor], places: Sequence[int]) -> Sequence[Tensor]:
+    return [grad for place, grad in enumerate(grads) if place not in places] if places else grads
 
 
 def _counts_side_by_side(states: Sequence[dict[str, Any]]) -> Tensor:
@@ -223,7 +254,3 @@ def _counts_side_by_side(states: Sequence[dict[str, Any]]) -> Tensor:
     for state, count in zip(states, counts.unbind(), strict=True):
         state["step"] = count
     return counts
-
-
-def _nothing() -> None:
-    """Stand for a gradient that there is not."""
