@@ -106,7 +106,7 @@ def _run(
 
 
 def _number(number: float, counts: bool) -> _Known:
-    linear = {} if number == 0 and not counts else None
+    linear: dict[str, float] | None = {} if number == 0 and not counts else None
     return _Known(number, number, math.isfinite(number), linear, number=True, counts=counts)
 
 

@@ -25,13 +25,18 @@ __all__ = ["CHUNK", "Table", "kernel", "launch", "row_kernel", "row_source", "so
 CHUNK: Final = 16_384
 """Elements per chunk: small enough to share out, large enough that claiming one costs nothing beside it."""
 
+_AHEAD: Final = 4
+"""How many rows ahead memory is asked for: rows lie anywhere, and the processor cannot guess which is next."""
+_FETCHED: Final = 256
+"""Bytes of each row that are asked for; those that follow, the processor guesses."""
+
 _HEADER: Final = '''"""One {real} step of {title}, made by steprule: {bytes} bytes, {operations} operations per element."""
 
 from math import sqrt
 
 from numba import carray, cfunc, {real}, njit
 
-from steprule.kernels.native import claim, int64_at, {reals}
+from steprule.kernels.native import {native}
 
 ZERO, ONE = {real}(0), {real}(1)
 {helpers}
@@ -63,7 +68,8 @@ _HELPERS: Final = {
 
 # Every name that a generated module uses for itself.
 _TAKEN: Final = frozenset(re.findall(r"[A-Za-z_]\w*", _HEADER + "".join(_HELPERS.values()))) | {
-    *("i", "k", "width", "numbers", "here", "range", "abs", "float32", "float64", "float32_at", "float64_at"),
+    *("i", "range", "abs", "float32", "float64", "float32_at", "float64_at"),
+    *("k", "width", "numbers", "here", "soon", "line", "min", "prefetch"),
     *notation.__all__,
 }
 
@@ -88,25 +94,31 @@ def source(program: Program, real: str) -> str:
 def row_source(program: Program, real: str, scaled: Sequence[str]) -> str:
     """Return the kernel of `source(program, real)` for some rows of each tensor, those that a sparse gradient names.
 
-    `scaled` are the arrays of which each row is multiplied by a float64 of its own before the step. A chunk counts rows of
+    `scaled` are the arrays of which each row is multiplied by two factors of its own before the step. A chunk counts rows of
     the gradient; a tensor's row of addresses goes on, behind those of `program.arrays`, with the number of elements of a
-    row, the address of the rows' numbers (int64), and for each of `scaled` that of the rows' multipliers.
+    row, the address of the rows' numbers (int64), and for each of `scaled` that of the rows' pairs of factors.
     """
     itemsize = np.dtype(real).itemsize
     names, called = _names(program)
     arrays = len(program.arrays)
-    loads = {name: f"{called[name]}_at[i]" for name in program.inputs}
+    width = f"{itemsize} * width"
     lines = [f"width = pointers[arrays + {arrays}]", f"numbers = int64_at(pointers[arrays + {arrays + 1}])"]
     for index, name in enumerate(scaled, arrays + 2):
-        lines.append(f"{called[name]}_by = float64_at(pointers[arrays + {index}])")
-        # In float64, since a power may be subnormal in float32 where the product is not.
-        loads[name] = f"{real}({called[name]}_at[i] * {called[name]}_by_row)"
-    lines += ["for k in range(first, first + size):", f"    here = {itemsize} * width * numbers[k]"]
+        lines.append(f"{called[name]}_by = {real}_at(pointers[arrays + {index}])")
+    walk = [f"here = {width} * numbers[k]", f"soon = {width} * numbers[min(k + {_AHEAD}, first + size - 1)]"]
+    walk += [f"for line in range(0, min({width}, {_FETCHED}), 64):"]
     for index, name in enumerate(program.arrays):
-        place = f"{itemsize} * width * k" if name == "g" else "here"
-        lines.append(f"    {called[name]}_at = carray({real}_at(pointers[arrays + {index}] + {place}), width)")
-    lines += [f"    {called[name]}_by_row = {called[name]}_by[k]" for name in scaled]
-    lines += ["    for i in range(width):", *(f"        {line}" for line in _loop(program, names, called, loads))]
+        if name != "g":
+            walk.append(f"    prefetch(pointers[arrays + {index}] + soon + line)")
+    for index, name in enumerate(program.arrays):
+        place = f"{width} * k" if name == "g" else "here"
+        walk.append(f"{called[name]}_at = carray({real}_at(pointers[arrays + {index}] + {place}), width)")
+    for name in scaled:
+        by = f"{called[name]}_by"
+        walk.append(f"{by}_1, {by}_2 = {by}[2 * k], {by}[2 * k + 1]")
+    loads = {name: f"{called[name]}_at[i] * {called[name]}_by_1 * {called[name]}_by_2" for name in scaled}
+    walk += ["for i in range(width):", *(f"    {line}" for line in _loop(program, names, called, loads))]
+    lines += ["for k in range(first, first + size):", *(f"    {line}" for line in walk)]
     return _module(program, real, arrays + 2 + len(scaled), names, lines)
 
 
@@ -123,7 +135,9 @@ def _module(program: Program, real: str, columns: int, names: Mapping[int, str],
         bytes=program.bytes_per_element(np.dtype(real).itemsize),
         operations=program.operations,
         helpers="".join(helpers),
-        reals=", ".join(sorted({f"{real}_at", "float64_at"} if "float64_at(" in "".join(chunk) else {f"{real}_at"})),
+        native=", ".join(
+            ["claim", "int64_at", f"{real}_at"] + ["prefetch"] * any("prefetch(" in line for line in lines)
+        ),
         fields=len(LAUNCH_FIELDS),
         chunk_fields=len(CHUNK_FIELDS),
         scalars=len(program.scalars),
@@ -144,7 +158,7 @@ def _names(program: Program) -> tuple[dict[int, str], dict[str, str]]:
     taken = set(_TAKEN)
 
     def unused(wish: str) -> str:
-        forms = "{}", "{}_at", "{}_by", "{}_by_row"
+        forms = "{}", "{}_at", "{}_by", "{}_by_1", "{}_by_2"
         while any(form.format(wish) in taken for form in forms):
             wish += "_"
         taken.update(form.format(wish) for form in forms)
@@ -167,8 +181,7 @@ def _loop(
     program: Program, names: Mapping[int, str], called: Mapping[str, str], loads: Mapping[str, str] | None = None
 ) -> list[str]:
     """Return the lines for one element; `loads` says how an input is read where that is not only from its array."""
-    loads = loads or {name: f"{called[name]}_at[i]" for name in program.inputs}
-    lines = [f"{called[name]} = {loads[name]}" for name in program.inputs]
+    lines = [f"{called[name]} = {(loads or {}).get(name, f'{called[name]}_at[i]')}" for name in program.inputs]
     for value in program.line_values():
         others = {key: name for key, name in names.items() if key != id(value)}
         lines.append(f"{names[id(value)]} = {expression(value, others)}")

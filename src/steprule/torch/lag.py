@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Lag", "Lags", "beside"]
+__all__ = ["Lag", "Lags", "multiplied"]
 
 _BLOCK: Final = 1 << 18
 """Elements that are scaled at a time: few enough to stay in the cache."""
@@ -47,11 +47,15 @@ class Lag:
         """Whether some row is."""
         return bool((self._steps_of_row != self._steps).any())
 
-    def multipliers(self, rows: NDArray[np.int64]) -> dict[str, NDArray[np.float64]]:
-        """Return for each array that is scaled what each of `rows` is to be multiplied by."""
+    def factors(self, rows: NDArray[np.int64] | slice) -> dict[str, NDArray[Any]]:
+        """Return for each array that is scaled two factors for each of `rows`, whose product makes up for what it missed.
+
+        (rows, 2), float64 for an array of float64, else float32.
+        """
         missed = self._steps - self._steps_of_row[rows]
-        powers = {scale: _power(scale, missed) for scale in set(self.scales.values())}
-        return {name: powers[scale] for name, scale in self.scales.items()}
+        real = np.float64 if next(iter(self._arrays.values())).dtype is torch.float64 else np.float32
+        made = {scale: _factors(scale, missed, real) for scale in set(self.scales.values())}
+        return {name: made[scale] for name, scale in self.scales.items()}
 
     def stepped(self, rows: NDArray[np.int64]) -> None:
         """Count a step, and that `rows` have made it and all before it."""
@@ -64,12 +68,12 @@ class Lag:
         rows = rows[self._steps_of_row[rows] != self._steps]
         if not len(rows):
             return
-        for name, by in self.multipliers(rows).items():
+        for name, factors in self.factors(rows).items():
             # `.data`, since what autograd has saved of a forward pass are rows that were up to date, and those stay.
             array = self._arrays[name].data
             places = torch.from_numpy(rows).to(array.device)
-            scaled = array.index_select(0, places).to(torch.float64) * beside(by, array)
-            array.index_copy_(0, places, scaled.to(array.dtype))
+            scaled = multiplied(array.index_select(0, places), factors)
+            array.index_copy_(0, places, scaled)
         self._steps_of_row[rows] = self._steps
 
     @torch.no_grad()
@@ -82,36 +86,29 @@ class Lag:
         block = max(_BLOCK // width, 1)
         for first in range(0, rows, block):
             some = slice(first, first + block)
-            missed = self._steps - self._steps_of_row[some]
-            for name, scale in self.scales.items():
-                array = self._arrays[name][some]
-                for part in _in_digits(scale, missed, torch.finfo(_real(array)).tiny):
-                    array.mul_(beside(_power(scale, part), array).to(_real(array)))
+            for name, factors in self.factors(some).items():
+                multiplied(self._arrays[name][some], factors)
         self._steps_of_row[:] = self._steps
 
 
-def _power(scale: float, steps: NDArray[np.int64]) -> NDArray[np.float64]:
+def _factors(scale: float, missed: NDArray[np.int64], real: Any) -> NDArray[Any]:
     with np.errstate(all="ignore"):
-        return np.power(np.float64(scale), steps)
+        powers = np.power(np.float64(scale), missed)
+        made = np.ones((len(missed), 2), real)
+        made[:, 0] = powers
+        # Below the smallest normal number, a power has lost its digits; its two halves have not.
+        small = np.flatnonzero(np.abs(powers) < np.finfo(real).tiny)
+        if len(small):
+            half = missed[small] // 2
+            made[small] = np.power(np.float64(scale), np.stack([half, missed[small] - half], axis=1))
+    return made
 
 
-def _in_digits(scale: float, missed: NDArray[np.int64], tiny: float) -> list[NDArray[np.int64]]:
-    """Return `missed` as a sum of parts whose powers are no smaller than `tiny`, below which a number loses digits.
-
-    In two parts, where one is too much; what is smaller than `tiny` squared makes zero of any number.
-    """
-    if _power(abs(scale), missed.max(keepdims=True))[0] >= tiny:
-        return [missed]
-    return [missed // 2, missed - missed // 2]
-
-
-def _real(array: Tensor) -> torch.dtype:
-    return torch.float64 if array.dtype is torch.float64 else torch.float32
-
-
-def beside(by: NDArray[np.float64], array: Tensor) -> Tensor:
-    """Return one number for each row as a tensor that goes with `array`."""
-    return torch.from_numpy(by).to(array.device).view(-1, *[1] * (array.dim() - 1))
+def multiplied(rows: Tensor, factors: NDArray[Any]) -> Tensor:
+    """Multiply each of `rows` by its two factors, in place, and return it."""
+    for each in torch.from_numpy(factors).to(rows.device).unbind(1):
+        rows.mul_(each.view(-1, *[1] * (rows.dim() - 1)))
+    return rows
 
 
 class Lags:

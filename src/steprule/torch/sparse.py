@@ -17,7 +17,7 @@ from ..kernels import cpu
 from ..program import Program, lower
 from ..sparsity import scales_without_gradient
 from ..specification import Rule
-from .lag import Lags, beside
+from .lag import Lags, multiplied
 from .launch import Bound, element_type
 
 __all__ = ["SparseSteps"]
@@ -144,17 +144,17 @@ class _RowSteps:
     def step(self, values: Mapping[str, float]) -> None:
         lag = self._lags.of(self.arrays, self._scales)
         numbers = self._rows.numbers
-        multipliers = {} if lag is None else lag.multipliers(numbers)
+        factors = {} if lag is None else lag.factors(numbers)
         if len(numbers):
-            (self._launch if self._fused else self._step)(multipliers, values)
+            (self._launch if self._fused else self._step)(factors, values)
         if lag is not None:
             lag.stepped(numbers)
 
-    def _launch(self, multipliers: Mapping[str, NDArray[np.float64]], _: Mapping[str, float]) -> None:
+    def _launch(self, factors: Mapping[str, NDArray[Any]], _: Mapping[str, float]) -> None:
         columns: dict[str, Tensor] = {**self.arrays, "g": self._rows.grads}
         addresses = [columns[name].data_ptr() for name in self._program.arrays]
         addresses += [self._width, self._rows.numbers.ctypes.data]
-        addresses += [multipliers[name].ctypes.data for name in self._scales]
+        addresses += [factors[name].ctypes.data for name in self._scales]
         table = cpu.Table(np.array([addresses], np.int64), [len(self._rows.numbers)], self._width)
         run = cpu.row_kernel(self._program, self._real.name, tuple(self._scales))
         assert self._scalars is not None
@@ -162,19 +162,18 @@ class _RowSteps:
         # As in `Launch.step`.
         torch.autograd.graph.increment_version([self._bound.parameter])
 
-    def _step(self, multipliers: Mapping[str, NDArray[np.float64]], values: Mapping[str, float]) -> None:
+    def _step(self, factors: Mapping[str, NDArray[Any]], values: Mapping[str, float]) -> None:
         """Step the rows through torch's operations, lower types widened to float32."""
         parameter = self._bound.parameter
         real = torch.float64 if self._real == np.float64 else torch.float32
         places = torch.from_numpy(self._rows.numbers).to(parameter.device)
         rows = {}
         for name, array in self.arrays.items():
-            rows[name] = array.index_select(0, places)
-            if name in multipliers:
-                rows[name] = rows[name].to(torch.float64) * beside(multipliers[name], array)
-        inputs = {"x": rows.pop("x").to(real), "g": self._rows.grads.to(real), "t": self._t}
-        slots = {name: each.to(real) for name, each in rows.items()}
-        x, new, _ = around.step(self._rule, self._bound.around, inputs, slots, values)
+            rows[name] = array.index_select(0, places).to(real)
+            if name in factors:
+                multiplied(rows[name], factors[name])
+        inputs = {"x": rows.pop("x"), "g": self._rows.grads.to(real), "t": self._t}
+        x, new, _ = around.step(self._rule, self._bound.around, inputs, rows, values)
         for name, value in {"x": x, **new}.items():
             array = self.arrays[name]
             made = value if isinstance(value, Tensor) else torch.full_like(self._rows.grads, value)
