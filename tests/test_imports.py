@@ -34,7 +34,7 @@ PUBLIC = {
     "steprule": ["Decay", "NonNegative", "Positive", "Range", "Real", "Rule", "notation", "rule", "rules"],
     "steprule.around": ["PLAIN", "Around", "hyperparameters", "step", "update", "validated"],
     "steprule.folders": ["cache_folder"],
-    "steprule.kernels.cpu": ["CHUNK", "Table", "kernel", "launch", "source"],
+    "steprule.kernels.cpu": ["CHUNK", "Table", "kernel", "launch", "row_kernel", "row_source", "source"],
     "steprule.notation": ["abs", "maximum", "minimum", "sign", "sqrt", "where"],
     "steprule.program": ["Program", "Value", "expression", "lower"],
     "steprule.reference": ["init", "step"],

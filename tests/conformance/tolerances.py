@@ -116,6 +116,10 @@ ROUNDINGS: Final[Mapping[tuple[str, str], Allowed]] = {
     ("steprule.torch, fused", "float32"): _ROUNDED,
     ("steprule.torch, plain", "float64"): _TORCH,
     ("steprule.torch, plain", "float32"): _TORCH,
+    ("steprule.torch, fused rows", "float64"): _EXACT,
+    ("steprule.torch, fused rows", "float32"): _ROUNDED,
+    ("steprule.torch, plain rows", "float64"): _TORCH,
+    ("steprule.torch, plain rows", "float32"): _TORCH,
     ("steprule.torch, lower types", "bfloat16"): _ROUNDED,
     ("steprule.torch, lower types", "float16"): _ROUNDED,
 }
@@ -125,8 +129,10 @@ ROUNDINGS_OF_RULE: Final[Mapping[tuple[str, str, str], Allowed]] = {
     ("reference on JAX", "float64", "adam"): _RECIPROCAL,
     ("CPU kernel", "float64", "adam"): _RECIPROCAL,
     ("steprule.torch, fused", "float64", "adam"): _RECIPROCAL,
+    ("steprule.torch, fused rows", "float64", "adam"): _RECIPROCAL,
     ("CPU kernel", "float64", "adadelta"): _ONE_ROOT,
     ("steprule.torch, fused", "float64", "adadelta"): _ONE_ROOT,
+    ("steprule.torch, fused rows", "float64", "adadelta"): _ONE_ROOT,
 }
 """The rules for which an engine may be farther off: those that divide by a scalar, or one root by another."""
 
@@ -134,6 +140,10 @@ ULPS: Final[Mapping[str, Allowed]] = {
     "twin of torch.optim": Allowed(
         64,
         "a dozen steps of a few units each: torch groups the same products otherwise, and its root may be a unit off",
+    ),
+    "dense run": Allowed(
+        2,
+        "for each step of the run: the dense run has rounded a slot and its products in each, the power of them once",
     ),
     "equation": Allowed(16, "a closed form rounds in other places than the steps that it sums up"),
 }

@@ -133,29 +133,38 @@ class Lags:
     def check(self, arrays: Mapping[str, Tensor], *, fresh: bool) -> None:
         """Take `arrays` for those of the parameter `arrays["x"]`; `fresh` says that its slots were just made.
 
-        Raises `RuntimeError` where others took their place while they were behind, and takes them as they are from then
-        on.
+        Raises `RuntimeError` where others were in their place while they were behind, as `_get` does.
         """
         parameter = arrays["x"]
-        lag = self._of.get(parameter)
+        lag = self._get(parameter)
         if lag is None or lag.is_of(arrays):
             return
         del self._of[parameter]
-        if not lag.behind():
-            return
-        if fresh and lag.is_in_place():
+        if fresh:
             lag.catch_up()
-            return
-        raise RuntimeError(
-            f"the memory of a parameter of shape {tuple(parameter.shape)} or of its state was replaced while some of its "
-            "rows were behind; call optimizer.catch_up() before that"
-        )
+        elif lag.behind():
+            raise _replaced(parameter)
+
+    def _get(self, parameter: Tensor) -> Lag | None:
+        """Return the lag of the parameter.
+
+        Raises `RuntimeError` where its memory was replaced while it was behind: nobody can tell whether it was by what is
+        up to date. It is taken as it is from then on.
+        """
+        lag = self._of.get(parameter)
+        if lag is None or lag.is_in_place():
+            return lag
+        del self._of[parameter]
+        if lag.behind():
+            raise _replaced(parameter)
+        return None
 
     def settle(self, parameter: Tensor) -> None:
         """Bring the parameter and its slots up to date and forget that they ever were behind."""
-        lag = self._of.pop(parameter, None)
+        lag = self._get(parameter)
         if lag is not None:
             lag.catch_up()
+            del self._of[parameter]
 
     def settle_all(self) -> None:
         for parameter in list(self._of):
@@ -178,16 +187,25 @@ class Lags:
 
     def catch_up(self, parameter: Tensor | None = None) -> None:
         """Bring the parameter and its slots up to date; all parameters, if none is named."""
-        for lag in list(self._of.values()) if parameter is None else [self._of[parameter]] * (parameter in self._of):
-            lag.catch_up()
+        for each in list(self._of) if parameter is None else [parameter]:
+            lag = self._get(each)
+            if lag is not None:
+                lag.catch_up()
 
     def catch_up_rows(self, parameter: Tensor, rows: Tensor) -> None:
         """Bring the rows whose numbers are in `rows`, an integer tensor of any shape, up to date."""
-        lag = self._of.get(parameter)
+        lag = self._get(parameter)
         if lag is not None:
             distinct = np.unique(rows.detach().cpu().numpy())
             # What is out of range, the forward pass refuses in its own words.
             lag.catch_up_rows(distinct[(distinct >= 0) & (distinct < len(parameter))])
+
+
+def _replaced(parameter: Tensor) -> RuntimeError:
+    return RuntimeError(
+        f"the memory of a parameter of shape {tuple(parameter.shape)} or of its state was replaced while some of its rows "
+        "were behind; call optimizer.catch_up() before that"
+    )
 
 
 class _Hook:
