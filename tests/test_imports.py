@@ -36,7 +36,7 @@ PUBLIC = {
     "steprule.folders": ["cache_folder"],
     "steprule.kernels.cpu": ["CHUNK", "Table", "kernel", "launch", "row_kernel", "row_source", "source"],
     "steprule.notation": ["abs", "maximum", "minimum", "sign", "sqrt", "where"],
-    "steprule.program": ["Program", "Value", "expression", "lower"],
+    "steprule.program": ["Program", "Value", "depends_on_count", "expression", "lower"],
     "steprule.reference": ["init", "step"],
     "steprule.rules": [
         "ALL",
@@ -49,6 +49,7 @@ PUBLIC = {
         "rmsprop_nesterov",
         "sgd",
     ],
+    "steprule.sparsity": ["scales_without_gradient"],
     "steprule.torch": [
         "SGD",
         "Adadelta",

@@ -17,8 +17,20 @@ from rich.table import Table
 import steprule
 import torch
 from steprule import rules
-from steprule.bench import SIZES, as_json, epoch, first_step, measure_epoch, measure_first_step, measure_steps, tables
+from steprule.bench import (
+    SIZES,
+    as_json,
+    epoch,
+    first_step,
+    measure_epoch,
+    measure_first_step,
+    measure_sparse,
+    measure_steps,
+    tables,
+)
+from steprule.bench import sparse as bench_sparse
 from steprule.bench import steps as bench_steps
+from steprule.bench.sparse import SparseBench
 from steprule.bench.steps import TWINS, StepBench
 from steprule.bench.timing import Times, interleaved
 from steprule.program import lower
@@ -197,6 +209,30 @@ class TestSteps:
         assert TWINS[name].mine.rule is rules.ALL[name]  # type: ignore[attr-defined]  # ours have one
         assert TWINS[name].theirs.__name__.lower() == name
         assert TWINS[name].theirs.__module__.startswith("torch.optim.")
+
+
+class TestSparse:
+    @pytest.mark.parametrize("name", bench_sparse.RULES)
+    def test_contenders_are_measured_as_often_and_rows_are_distinct(
+        self, name: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        for each, value in {"ROWS": 20, "WIDTH": 3, "TOUCHED": 4, "_REPEATS": (2, 3)}.items():
+            monkeypatch.setattr(bench_sparse, each, value)
+        gradient = bench_sparse._gradient(torch.Generator())
+        assert not gradient.is_coalesced()
+        assert gradient.coalesce().indices().shape == (1, 4)
+        made = measure_sparse(name)
+        assert set(made.times) == {"sparse", "dense"} | ({"torch"} if name != "adadelta" else set())
+        assert {len(times.seconds) for times in made.times.values()} == {6}
+        assert (made.rule, made.rows, made.width, made.touched) == (name, 20, 3, 4)
+
+    def test_the_table_has_the_ratios(self) -> None:
+        times = {"sparse": Times((0.001,)), "dense": Times((0.25,)), "torch": Times((0.005,))}
+        del (without := dict(times))["torch"]
+        both = [SparseBench("adagrad", 20, 3, 4, times), SparseBench("adadelta", 20, 3, 4, without)]
+        said = printed(tables([], {}, {}, both))
+        assert re.search(r"adagrad +│ +1 \(1-1\) +│ +250 \(250-250\) +│ +5 \(5-5\) +│ +250.0 +│ +5.0 +│", said)
+        assert re.search(r"adadelta +│ +1 \(1-1\) +│ +250 \(250-250\) +│ +- +│ +250.0 +│ +- +│", said)
 
 
 class Answers:

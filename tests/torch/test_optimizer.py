@@ -510,6 +510,7 @@ def test_integers_are_refused():
     assert _refused(each) == "a parameter of shape (2,) is torch.int32; allowed are real floating-point types"
 
 
+@pytest.mark.filterwarnings("ignore:Sparse CSR tensor support")
 def test_other_layouts_are_refused_from_the_first_step_on_and_later():
     message = "the gradient of a parameter of shape (4, 2) has the layout torch.sparse_csr; allowed are torch.strided"
     each = parameter(4, 2)

@@ -1,8 +1,11 @@
-"""Measured speed: steps against PyTorch's own and the memory's limit, the first step, and a whole epoch, in one run."""
+"""Measured speed, in one run: steps against PyTorch's own and the memory's limit, steps by sparse gradients, the first step,
+and a whole epoch.
+"""
 
 from .epoch import measure_epoch
 from .first_step import measure_first_step
+from .sparse import measure_sparse
 from .steps import SIZES, measure_steps
 from .tables import as_json, tables
 
-__all__ = ["SIZES", "as_json", "measure_epoch", "measure_first_step", "measure_steps", "tables"]
+__all__ = ["SIZES", "as_json", "measure_epoch", "measure_first_step", "measure_sparse", "measure_steps", "tables"]
