@@ -5,7 +5,9 @@ from __future__ import annotations
 import copy
 import dataclasses
 import pickle
+import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -462,6 +464,16 @@ def test_rows_out_of_range_are_refused_by_the_module_itself():
         both[0].words(torch.tensor([25]))
 
 
+def test_the_guides_examples_run():
+    text = (Path(__file__).parents[2] / "docs" / "sparse.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    assert len(blocks) == 3
+    scope: dict[str, Any] = {}
+    for block in blocks:
+        exec(block.replace("100_000", "100"), scope)
+    torch.optim.Adadelta(scope["words"].parameters()).load_state_dict(scope["saved"])
+
+
 # --- Other paths ---------------------------------------------------------------------------------------------------------
 
 
@@ -479,7 +491,7 @@ def test_a_table_with_gaps_steps_through_torchs_operations(name: str, form: str)
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_lower_types_round_to_what_they_have(dtype: torch.dtype):
     pair = Pair("adadelta", (ROWS, 3), dtype)
-    for rows in ([1, 2], [], [2, 6], [0, 1]):
+    for rows in ([1, 2], [], [2, 6, 2], [0, 1]):
         pair.step(rows)
         assert sparse_paths(pair.optimizers[0]) == (0, 1)
     torch.testing.assert_close(pair.sparse.float(), pair.dense.float(), rtol=0.05, atol=0.05)
