@@ -106,8 +106,9 @@ def _factors(scale: float, missed: NDArray[np.int64], real: Any) -> NDArray[Any]
 
 def multiplied(rows: Tensor, factors: NDArray[Any]) -> Tensor:
     """Multiply each of `rows` by its two factors, in place, and return it."""
-    for each in torch.from_numpy(factors).to(rows.device).unbind(1):
-        rows.mul_(each.view(-1, *[1] * (rows.dim() - 1)))
+    for each in np.ascontiguousarray(factors.T):
+        if (each != 1).any():
+            rows.mul_(torch.from_numpy(each).to(rows.device).view(-1, *[1] * (rows.dim() - 1)))
     return rows
 
 

@@ -224,7 +224,7 @@ def form_and_values(rule: Rule, group: Mapping[str, Any]) -> tuple[Around, dict[
     """Return the form of step that a parameter group asks for, and each hyperparameter's value, checked."""
     names = around.hyperparameters(rule)
     values = around.validated(rule, {name: group[name] for name in names if name in group})
-    _lazy(group)
+    _lazy(group)  # raises what is wrong with it here, where every other value is looked at
     decoupled = bool(group["decoupled_weight_decay"])
     return Around.of(values, decoupled=decoupled, maximize=bool(group["maximize"])), values
 

@@ -34,8 +34,8 @@ class _Rows:
 class SparseSteps:
     """The parameters whose gradients are sparse, each by its place in the plan.
 
-    With `lazy`, only the rows that a gradient names step. Otherwise all do, as by the dense gradient, though those that it
-    does not name are caught up later (`Lag`).
+    All rows of a parameter step, as by the dense gradient, though those that the gradient does not name are caught up
+    later (`Lag`); where the parameter is `lazy`, only those that it names step.
     """
 
     def __init__(self, rule: Rule, bounds: Mapping[int, Bound], lags: Lags) -> None:
@@ -71,6 +71,8 @@ class SparseSteps:
 
 
 class _RowSteps:
+    """The steps of one parameter: looked at by `prepare`, then taken by `step`."""
+
     def __init__(self, rule: Rule, bound: Bound, lags: Lags) -> None:
         self._rule, self._bound, self._lags = rule, bound, lags
         self.group: Final = bound.group
@@ -85,7 +87,7 @@ class _RowSteps:
         self._scales: dict[str, float] = {}
         self._t = 0
         self._stamps: NDArray[np.int32] | None = None
-        self._rows = _Rows(np.zeros(0, np.int64), bound.parameter.detach()[:0])
+        self._rows: _Rows | None = None
         lags.check(self.arrays, fresh=bool(rule.slots) and not bound.state["step"])
         if bound.lazy:
             lags.settle(bound.parameter)
@@ -142,41 +144,42 @@ class _RowSteps:
 
     @torch.no_grad()
     def step(self, values: Mapping[str, float]) -> None:
+        # Between two steps, nobody must keep the gradient's memory from being freed.
+        rows, self._rows = self._rows, None
+        assert rows is not None
         lag = self._lags.of(self.arrays, self._scales)
-        numbers = self._rows.numbers
-        factors = {} if lag is None else lag.factors(numbers)
-        if len(numbers):
-            (self._launch if self._fused else self._step)(factors, values)
+        factors = {} if lag is None else lag.factors(rows.numbers)
+        if len(rows.numbers) and self._fused:
+            self._launch(rows, factors)
+        elif len(rows.numbers):
+            self._step(rows, factors, values)
         if lag is not None:
-            lag.stepped(numbers)
+            lag.stepped(rows.numbers)
 
-    def _launch(self, factors: Mapping[str, NDArray[Any]], _: Mapping[str, float]) -> None:
-        columns: dict[str, Tensor] = {**self.arrays, "g": self._rows.grads}
+    def _launch(self, rows: _Rows, factors: Mapping[str, NDArray[Any]]) -> None:
+        columns: dict[str, Tensor] = {**self.arrays, "g": rows.grads}
         addresses = [columns[name].data_ptr() for name in self._program.arrays]
-        addresses += [self._width, self._rows.numbers.ctypes.data]
+        addresses += [self._width, rows.numbers.ctypes.data]
         addresses += [factors[name].ctypes.data for name in self._scales]
-        table = cpu.Table(np.array([addresses], np.int64), [len(self._rows.numbers)], self._width)
+        table = cpu.Table(np.array([addresses], np.int64), [len(rows.numbers)], self._width)
         run = cpu.row_kernel(self._program, self._real.name, tuple(self._scales))
         assert self._scalars is not None
         cpu.launch(run, table, self._scalars, torch.get_num_threads())
         # As in `Launch.step`.
         torch.autograd.graph.increment_version([self._bound.parameter])
 
-    def _step(self, factors: Mapping[str, NDArray[Any]], values: Mapping[str, float]) -> None:
+    def _step(self, rows: _Rows, factors: Mapping[str, NDArray[Any]], values: Mapping[str, float]) -> None:
         """Step the rows through torch's operations, lower types widened to float32."""
-        parameter = self._bound.parameter
         real = torch.float64 if self._real == np.float64 else torch.float32
-        places = torch.from_numpy(self._rows.numbers).to(parameter.device)
-        rows = {}
-        for name, array in self.arrays.items():
-            rows[name] = array.index_select(0, places).to(real)
-            if name in factors:
-                multiplied(rows[name], factors[name])
-        inputs = {"x": rows.pop("x"), "g": self._rows.grads.to(real), "t": self._t}
-        x, new, _ = around.step(self._rule, self._bound.around, inputs, rows, values)
+        places = torch.from_numpy(rows.numbers).to(self._bound.parameter.device)
+        taken = {name: array.index_select(0, places).to(real) for name, array in self.arrays.items()}
+        for name in factors:
+            multiplied(taken[name], factors[name])
+        inputs = {"x": taken.pop("x"), "g": rows.grads.to(real), "t": self._t}
+        x, new, _ = around.step(self._rule, self._bound.around, inputs, taken, values)
         for name, value in {"x": x, **new}.items():
             array = self.arrays[name]
-            made = value if isinstance(value, Tensor) else torch.full_like(self._rows.grads, value)
+            made = value if isinstance(value, Tensor) else torch.full_like(rows.grads, value)
             array.index_copy_(0, places, made.to(array.dtype))
 
 
