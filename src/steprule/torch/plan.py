@@ -237,11 +237,9 @@ def _refuse_unsupported(parameter: Tensor) -> None:
     shape = tuple(parameter.shape)
     if not parameter.is_floating_point():
         raise TypeError(f"a parameter of shape {shape} is {parameter.dtype}; allowed are real floating-point types")
-    if parameter.grad is not None and parameter.grad.layout not in (torch.strided, torch.sparse_coo):
-        raise TypeError(
-            f"the gradient of a parameter of shape {shape} has the layout {parameter.grad.layout}; allowed are "
-            "torch.strided and torch.sparse_coo"
-        )
+    # Of the gradient's layouts, torch lets such a parameter have this one and torch.sparse_coo.
+    if parameter.layout is not torch.strided:
+        raise TypeError(f"a parameter of shape {shape} has the layout {parameter.layout}; allowed is torch.strided")
 
 
 def _without(grads: Sequence[Tensor], places: Sequence[int]) -> Sequence[Tensor]:
