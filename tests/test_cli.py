@@ -23,6 +23,7 @@ import steprule.lab.display
 import steprule.report.page
 import torch
 from steprule import around, cli, equations, rules
+from steprule.bench import sparse as bench_sparse
 from steprule.bench import steps as bench_steps
 from steprule.bench.timing import Times
 from steprule.kernels import cpu, gpu
@@ -102,7 +103,7 @@ class TestHelp:
             ("compare", "--rules --epochs --seeds --rates --grid --jobs --out --resume --fresh"),
             ("show", "--engine --dtype --weight-decay --maximize"),
             ("data", ""),
-            ("bench", "--sizes --rules --compile --no-compile --first-step --epoch --device --json"),
+            ("bench", "--sizes --rules --compile --no-compile --first-step --epoch --sparse --device --json"),
         ],
     )
     def test_says_what_each_option_is(self, run: Run, command: str, options: str) -> None:
@@ -504,6 +505,8 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in bench_steps.SIZES:
         monkeypatch.setitem(bench_steps.SIZES, name, [(3, 4), (5,)])  # type: ignore[arg-type]  # it is a dict
     monkeypatch.setattr(bench_steps, "_REPEATS", ((1_000, 2, 3),))
+    for name, value in {"ROWS": 20, "WIDTH": 3, "TOUCHED": 4, "_REPEATS": (2, 3)}.items():
+        monkeypatch.setattr(bench_sparse, name, value)
     monkeypatch.setattr(steprule.bench, "measure_first_step", lambda: {"cold": Times((2.0,)), "cached": Times((0.5,))})
     monkeypatch.setattr(
         steprule.bench,
@@ -520,16 +523,19 @@ class TestBench:
         for words in (
             "One step, ms",
             "Ratios of the medians",
+            "One step by a sparse gradient, 4 of 20 rows of 3",
             "First step of a process",
             "One epoch of the paper's MNIST",
         ):
             assert words in ended.out
         written = json.loads((tmp_path / "made.json").read_text(encoding="utf-8"))
-        assert set(written) == {"made", "steps", "first_step", "epoch"}
+        assert set(written) == {"made", "steps", "sparse", "first_step", "epoch"}
         assert [(each["rule"], each["size"]) for each in written["steps"]] == [
             (rule, size) for size in ("mnist", "small", "large", "transformer") for rule in ("adadelta", "adam")
         ]
         assert {len(seconds) for each in written["steps"] for seconds in each["seconds"].values()} == {6}
+        assert [each["rule"] for each in written["sparse"]] == ["adagrad", "adadelta", "adam"]
+        assert {len(seconds) for each in written["sparse"] for seconds in each["seconds"].values()} == {6}
         assert written["first_step"] == {"cold": [2.0], "cached": [0.5]}
         assert written["epoch"]["usual loop"] == [3.0]
         assert [each.name for each in tmp_path.iterdir()] == ["made.json"]
@@ -537,14 +543,15 @@ class TestBench:
     def test_measures_what_it_is_told_and_no_more(
         self, run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     ) -> None:
-        for name in ("measure_first_step", "measure_epoch"):
-            monkeypatch.setattr(steprule.bench, name, lambda: pytest.fail("it was not asked for"))
-        words = ["--sizes", "small", "--rules", "sgd,adagrad", "--no-compile", "--no-first-step", "--no-epoch"]
+        for name in ("measure_first_step", "measure_epoch", "measure_sparse"):
+            monkeypatch.setattr(steprule.bench, name, lambda *_: pytest.fail("it was not asked for"))
+        words = ["--sizes", "small", "--rules", "sgd,adagrad", "--no-compile", "--no-first-step"]
+        words += ["--no-epoch", "--no-sparse"]
         ended = run("bench", *words, "--json", str(tmp_path / "made.json"))
         assert ended.status == 0
         written = json.loads((tmp_path / "made.json").read_text(encoding="utf-8"))
         assert [(each["rule"], each["size"]) for each in written["steps"]] == [("sgd", "small"), ("adagrad", "small")]
-        assert (written["first_step"], written["epoch"]) == ({}, {})
+        assert (written["first_step"], written["epoch"], written["sparse"]) == ({}, {}, [])
 
     @pytest.mark.parametrize(
         ("words", "says"),

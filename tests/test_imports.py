@@ -35,7 +35,7 @@ PUBLIC = {
     "steprule": ["Decay", "NonNegative", "Positive", "Range", "Real", "Rule", "notation", "rule", "rules"],
     "steprule.around": ["PLAIN", "Around", "hyperparameters", "is_finite", "step", "update", "validated"],
     "steprule.folders": ["cache_folder"],
-    "steprule.kernels.cpu": ["CHUNK", "Elements", "Table", "kernel", "launch", "source"],
+    "steprule.kernels.cpu": ["CHUNK", "Elements", "Table", "kernel", "launch", "row_kernel", "row_source", "source"],
     "steprule.kernels.gpu": [
         "BLOCK",
         "TYPES",
@@ -50,7 +50,7 @@ PUBLIC = {
         "source",
     ],
     "steprule.notation": ["abs", "maximum", "minimum", "sign", "sqrt", "where"],
-    "steprule.program": ["Program", "Value", "expression", "lower"],
+    "steprule.program": ["Program", "Value", "depends_on_count", "expression", "lower"],
     "steprule.reference": ["init", "step"],
     "steprule.rules": [
         "ALL",
@@ -63,6 +63,7 @@ PUBLIC = {
         "rmsprop_nesterov",
         "sgd",
     ],
+    "steprule.sparsity": ["scales_without_gradient"],
     "steprule.torch": [
         "SGD",
         "Adadelta",

@@ -168,11 +168,13 @@ def bench(
     ] = True,
     first_step: Annotated[bool, typer.Option(help="Measure the first step of a process, on the CPU.")] = True,
     epoch: Annotated[bool, typer.Option(help="Measure a whole epoch, on the CPU.")] = True,
+    sparse: Annotated[bool, typer.Option(help="Measure steps by sparse gradients, on the CPU; takes 2 GB.")] = True,
     device: Annotated[str, typer.Option(help="cpu or cuda: where the steps are.")] = "cpu",
     file: Annotated[Path | None, typer.Option("--json", help="Write every repetition to this file.")] = None,
 ) -> None:
-    """Measure our steps against PyTorch's and the memory's limit, the first step, and a whole epoch, in one run."""
+    """Measure our steps against PyTorch's and the memory's limit, those by sparse gradients, the first, and an epoch."""
     from . import bench as measure
+    from .bench.sparse import RULES
     from .bench.steps import TWINS
 
     _one_of("--device", device, ("cpu", "cuda"))
@@ -199,11 +201,15 @@ def bench(
         first = measure.measure_first_step() if first_step and not on_gpu else {}
     with progress.status("one epoch"):
         whole = measure.measure_epoch() if epoch and not on_gpu else {}
-    for table in measure.tables(steps, first, whole):
+    by_rows = []
+    for rule_name in RULES if sparse and not on_gpu else ():
+        with progress.status(f"{rule_name}, sparse"):
+            by_rows.append(measure.measure_sparse(rule_name))
+    for table in measure.tables(steps, first, whole, by_rows):
         console.print(table)
     if file is not None:
         aside = file.with_name(f".{file.name}.tmp")
-        aside.write_text(json.dumps(measure.as_json(steps, first, whole, device)), encoding="utf-8")
+        aside.write_text(json.dumps(measure.as_json(steps, first, whole, by_rows, device)), encoding="utf-8")
         aside.replace(file)
 
 

@@ -23,7 +23,7 @@ from .around import PLAIN, Around
 from .specification import Rule
 from .tracing import Trace, Value
 
-__all__ = ["Program", "Value", "expression", "lower"]
+__all__ = ["Program", "Value", "depends_on_count", "expression", "lower"]
 
 # Brackets within brackets, more than anybody reads, and fewer than Python's parser takes.
 _DEEPEST: Final = 40
@@ -74,10 +74,7 @@ class Program:
     @functools.cached_property
     def counts(self) -> bool:
         """Whether some scalar depends on the step count."""
-        waiting = list(self.scalars)
-        for value in waiting:
-            waiting.extend(value.operands)
-        return any(value.name == "t" for value in waiting)
+        return any(map(depends_on_count, self.scalars))
 
     @functools.cached_property
     def fold(self) -> Callable[..., tuple[float, ...]]:
@@ -118,6 +115,11 @@ class Program:
                 depth[id(value)] = 0
                 lines.append(value)
         return lines
+
+
+def depends_on_count(scalar: Value) -> bool:
+    """Whether the step count is in `scalar`."""
+    return scalar.name == "t" or any(map(depends_on_count, scalar.operands))
 
 
 _PYTHON: Final = {

@@ -5,9 +5,9 @@ from __future__ import annotations
 import functools
 from typing import Any, Final
 
-__all__ = ["Trace", "Value"]
+__all__ = ["COMPARISONS", "Trace", "Value"]
 
-_COMPARISONS: Final = ("less", "less_equal", "greater", "greater_equal", "equal", "not_equal")
+COMPARISONS: Final = ("less", "less_equal", "greater", "greater_equal", "equal", "not_equal")
 
 
 class Value:
@@ -129,7 +129,7 @@ class Trace:
     def apply(self, operation: str, *operands: Any) -> Value:
         values = tuple(self.operand(operand) for operand in operands)
         for place, value in enumerate(values):
-            if value.operation in _COMPARISONS and (operation, place) != ("where", 0):
+            if value.operation in COMPARISONS and (operation, place) != ("where", 0):
                 # Libraries do not agree on what a sum of truths is.
                 raise TypeError(
                     "a rule counts with a comparison, which is a condition; where(condition, 1.0, 0.0) makes a number of it"

@@ -25,13 +25,16 @@ from steprule.bench import (
     first_step,
     measure_epoch,
     measure_first_step,
+    measure_sparse,
     measure_steps,
     measure_steps_on_gpu,
     on_gpu,
     require_gpu,
     tables,
 )
+from steprule.bench import sparse as bench_sparse
 from steprule.bench import steps as bench_steps
+from steprule.bench.sparse import SparseBench
 from steprule.bench.steps import TWINS, StepBench
 from steprule.bench.timing import Times, interleaved
 from steprule.program import lower
@@ -262,6 +265,30 @@ class TestStepsOnAGpu:
         monkeypatch.setattr(on_gpu.gpu, "installed", lambda: False)
         with pytest.raises(ValueError, match="triton, which makes the kernels there, is not installed"):
             require_gpu()
+
+
+class TestSparse:
+    @pytest.mark.parametrize("name", bench_sparse.RULES)
+    def test_contenders_are_measured_as_often_and_rows_are_distinct(
+        self, name: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        for each, value in {"ROWS": 20, "WIDTH": 3, "TOUCHED": 4, "_REPEATS": (2, 3)}.items():
+            monkeypatch.setattr(bench_sparse, each, value)
+        gradient = bench_sparse._gradient(torch.Generator())
+        assert not gradient.is_coalesced()
+        assert gradient.coalesce().indices().shape == (1, 4)
+        made = measure_sparse(name)
+        assert set(made.times) == {"sparse", "dense"} | ({"torch"} if name != "adadelta" else set())
+        assert {len(times.seconds) for times in made.times.values()} == {6}
+        assert (made.rule, made.rows, made.width, made.touched) == (name, 20, 3, 4)
+
+    def test_the_table_has_the_ratios(self) -> None:
+        times = {"sparse": Times((0.001,)), "dense": Times((0.25,)), "torch": Times((0.005,))}
+        del (without := dict(times))["torch"]
+        both = [SparseBench("adagrad", 20, 3, 4, times), SparseBench("adadelta", 20, 3, 4, without)]
+        said = printed(tables([], {}, {}, both))
+        assert re.search(r"adagrad +│ +1 \(1-1\) +│ +250 \(250-250\) +│ +5 \(5-5\) +│ +250.0 +│ +5.0 +│", said)
+        assert re.search(r"adadelta +│ +1 \(1-1\) +│ +250 \(250-250\) +│ +- +│ +250.0 +│ +- +│", said)
 
 
 class Answers:

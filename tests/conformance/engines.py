@@ -19,11 +19,12 @@ from steprule.program import lower
 from steprule.torch import optimizer
 from steprule.torch.launch import Launch
 from steprule.torch.plain import PlainSteps
+from steprule.torch.sparse import SparseSteps
 
 from .cases import SHAPES, Arrays, Form
 from .tolerances import rounded
 
-__all__ = ["ENGINES", "Engine", "State", "initial", "paths"]
+__all__ = ["ENGINES", "Engine", "State", "initial", "paths", "sparse_paths"]
 
 State = list[dict[str, NDArray[np.float64]]]
 """For each tensor, the parameter `x` and each slot by name."""
@@ -122,6 +123,13 @@ def paths(made: torch.optim.Optimizer) -> tuple[int, int]:
     return fused, sum(len(each._bounds) for each in plan._steppers if isinstance(each, PlainSteps))
 
 
+def sparse_paths(made: torch.optim.Optimizer) -> tuple[int, int]:
+    """Return of the parameters with sparse gradients how many the last step took as `paths` has it."""
+    plan: Any = made._plan
+    fused = [row._fused for each in plan._steppers if isinstance(each, SparseSteps) for row in each._steppers.values()]
+    return sum(fused), len(fused) - sum(fused)
+
+
 class _Torch:
     """A class of `steprule.torch`; every parameter must take the path `fused` or the plain one."""
 
@@ -194,6 +202,27 @@ class _TorchInterpretedCapturable(_TorchInterpreted):
     capturable = True
 
 
+class _TorchRows(_Torch):
+    """Gradients that are sparse and name every row, in another order: what a row's step is, for every rule."""
+
+    def __init__(self, rule: Rule, values: Mapping[str, float], form: Form, dtype: str, start: Arrays) -> None:
+        super().__init__(rule, values, form, dtype, start)
+        self._optimizer.param_groups[0]["sparse"] = "lazy"
+
+    def step(self, grads: Arrays) -> None:
+        for parameter, g in zip(self._parameters, grads, strict=True):
+            rows = torch.arange(len(g) - 1, -1, -1)
+            parameter.grad = torch.sparse_coo_tensor(
+                rows[None], torch.tensor(g[::-1].copy(), dtype=self._dtype), g.shape, check_invariants=True
+            )
+        self._optimizer.step()
+        assert sparse_paths(self._optimizer) == ((len(grads), 0) if self.fused else (0, len(grads)))
+
+
+class _TorchRowsPlain(_TorchRows, _TorchPlain):
+    fused = False
+
+
 @dataclass(frozen=True)
 class Engine:
     """An engine, and the element types and shapes (of `cases.SHAPES`) that it is tested with.
@@ -222,6 +251,8 @@ ENGINES: Final[Mapping[str, Engine]] = {
     "steprule.torch, fused": Engine(_Torch),
     # Without dimensions, and with no or one element, a tensor is dense whatever its strides are.
     "steprule.torch, plain": Engine(_TorchPlain, shapes=("17", "3x5", "a chunk and one")),
+    "steprule.torch, fused rows": Engine(_TorchRows, shapes=("empty", "17", "3x5", "a chunk and one")),
+    "steprule.torch, plain rows": Engine(_TorchRowsPlain, shapes=("17", "3x5")),
     "steprule.torch, lower types": Engine(_Torch, ("bfloat16", "float16")),
     "steprule.torch, lower types, plain": Engine(
         _TorchPlain, ("bfloat16", "float16"), shapes=("17", "3x5", "a chunk and one")

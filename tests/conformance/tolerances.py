@@ -121,6 +121,10 @@ ROUNDINGS: Final[Mapping[tuple[str, str], Allowed]] = {
     ("steprule.torch, fused", "float32"): _ROUNDED,
     ("steprule.torch, plain", "float64"): _TORCH,
     ("steprule.torch, plain", "float32"): _TORCH,
+    ("steprule.torch, fused rows", "float64"): _EXACT,
+    ("steprule.torch, fused rows", "float32"): _ROUNDED,
+    ("steprule.torch, plain rows", "float64"): _TORCH,
+    ("steprule.torch, plain rows", "float32"): _TORCH,
     ("steprule.torch, lower types", "bfloat16"): _ROUNDED,
     ("steprule.torch, lower types", "float16"): _ROUNDED,
     ("steprule.torch, lower types, plain", "bfloat16"): _ROUNDED,
@@ -137,10 +141,12 @@ ROUNDINGS_OF_RULE: Final[Mapping[tuple[str, str, str], Allowed]] = {
     ("reference on JAX", "float64", "adam"): _RECIPROCAL,
     ("CPU kernel", "float64", "adam"): _RECIPROCAL,
     ("steprule.torch, fused", "float64", "adam"): _RECIPROCAL,
+    ("steprule.torch, fused rows", "float64", "adam"): _RECIPROCAL,
     ("CPU kernel", "float64", "adadelta"): _ONE_ROOT,
     ("steprule.torch, fused", "float64", "adadelta"): _ONE_ROOT,
     **{(engine, "float64", "adam"): _RECIPROCAL for engine in _GPU},
     **{(engine, "float64", "adadelta"): _ONE_ROOT for engine in _GPU},
+    ("steprule.torch, fused rows", "float64", "adadelta"): _ONE_ROOT,
 }
 """The rules for which an engine may be farther off: those that divide by a scalar, or one root by another."""
 
@@ -149,11 +155,20 @@ ULPS: Final[Mapping[str, Allowed]] = {
         64,
         "a dozen steps of a few units each: torch groups the same products otherwise, and its root may be a unit off",
     ),
+    "dense run": Allowed(
+        2,
+        "for each step of the run: the dense run has rounded a slot and its products in each, the power of them once",
+    ),
     "equation": Allowed(16, "a closed form rounds in other places than the steps that it sums up"),
 }
 """Distances in units in the last place, as `ulps` has them."""
 
 SHARES: Final[Mapping[str, Allowed]] = {
+    "summed otherwise": Allowed(
+        1e-11,
+        "in float64: sparse gradients are summed in another order, and where they cancel, their size, by which some rules "
+        "divide, is off by more than a unit",
+    ),
     "nearly unchanged": Allowed(2e-4, "eps, 1e-6, is added to squared slopes of about 0.01 and more"),
 }
 """Distances as a share of the whole way."""

@@ -98,7 +98,7 @@ def test_each_tensor_takes_its_row_of_scalars():
     table = table_of(program, tensors)
     table.rows[:] = [1, 0, 1]
     rates = [0.5, 0.25]
-    scalars = np.array([program.fold(t=1, lr=lr, weight_decay=0.0) for lr in rates])
+    scalars = np.array([program.fold(t=1, lr=lr, weight_decay=0.0, lr_decay=0.0) for lr in rates])
     cpu.launch(cpu.kernel(program, "float64"), table, scalars, threads=2)
     for arrays, x, lr in zip(tensors, before, [0.25, 0.5, 0.25], strict=True):
         assert np.array_equal(arrays["x"], x - lr * arrays["g"])
@@ -107,7 +107,7 @@ def test_each_tensor_takes_its_row_of_scalars():
 def test_no_tensors_and_no_elements_are_no_work():
     for tensors in ([], arrays_of(rules.sgd, [0, 0])):
         program = lower(rules.sgd)
-        scalars = np.array([program.fold(t=1, lr=1.0, weight_decay=0.0)])
+        scalars = np.array([program.fold(t=1, lr=1.0, weight_decay=0.0, lr_decay=0.0)])
         cpu.launch(cpu.kernel(program, "float64"), table_of(program, tensors), scalars, threads=2)
 
 
@@ -313,3 +313,49 @@ def test_a_program_is_compiled_once_for_each_type():
     program = lower(rules.sgd)
     assert cpu.kernel(program, "float32") is cpu.kernel(program, "float32")
     assert cpu.kernel(program, "float32") is not cpu.kernel(program, "float64")
+
+
+# --- Rows ----------------------------------------------------------------------------------------------------------------
+
+
+def rows_stepped(each: Rule, arrays: dict[str, Any], numbers: list[int], factors: dict[str, Any], **values: float):
+    """Step some rows of arrays of two dimensions, in place; `g` has a row for each of `numbers`."""
+    program, complete = lower(each), around.validated(each, values)
+    dtype = str(arrays["x"].dtype)
+    named = np.array(numbers, np.int64)
+    addresses = [arrays[name].ctypes.data for name in program.arrays]
+    addresses += [arrays["x"].shape[1], named.ctypes.data, *(array.ctypes.data for array in factors.values())]
+    table = cpu.Table(np.array([addresses]), [len(numbers)], arrays["x"].shape[1])
+    scalars = np.array([program.fold(t=1, **complete)], dtype)
+    cpu.launch(cpu.row_kernel(program, dtype, tuple(factors)), table, scalars, threads=2)
+
+
+@pytest.mark.parametrize("width", [1, 5, 64, CHUNK + 1])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_rows_are_multiplied_and_step_and_no_other(width: int, dtype: str):
+    rng, numbers = np.random.default_rng(0), [5, 0, 3]
+    before = {name: rng.random((7, width)).astype(dtype) for name in ("x", "square_avg", "acc_delta")}
+    arrays = {name: array.copy() for name, array in before.items()} | {"g": rng.random((3, width)).astype(dtype)}
+    factors = {name: rng.random((3, 2)).astype(dtype) for name in ("x", "acc_delta")}
+    rows_stepped(rules.adadelta, arrays, numbers, factors)
+    dense = {name: before[name][numbers] for name in before}
+    for name, pairs in factors.items():
+        dense[name] = dense[name] * pairs[:, :1] * pairs[:, 1:]
+    dense = {name: np.ascontiguousarray(array.reshape(-1)) for name, array in dense.items()} | {
+        "g": arrays["g"].reshape(-1)
+    }
+    stepped(rules.adadelta, [dense])
+    for name in before:
+        assert np.array_equal(arrays[name][numbers].reshape(-1), dense[name])
+        assert np.array_equal(arrays[name][[1, 2, 4, 6]], before[name][[1, 2, 4, 6]])
+
+
+def test_names_of_the_row_kernel_are_free_for_rules():
+    words = ["k", "width", "numbers", "here", "soon", "line", "min", "prefetch", "k_by", "k_by_1", "tensor", "first"]
+    scope: dict[str, Any] = {}
+    slots, doubled = ", ".join(f"{word}=1.0" for word in words), ", ".join(f"{word} * 2" for word in words)
+    exec(f"def busy(g, {slots}): return -g, {doubled}", scope)
+    arrays = {"x": np.ones((2, 3)), "g": np.ones((1, 3))} | {word: np.ones((2, 3)) for word in words}
+    rows_stepped(rule(scope["busy"]), arrays, [1], {word: np.array([[0.5, 0.5]]) for word in ["x", *words]})
+    assert arrays["x"].tolist() == [[1] * 3, [-0.75] * 3]
+    assert all(arrays[word].tolist() == [[1] * 3, [0.5] * 3] for word in words)

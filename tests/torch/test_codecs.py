@@ -31,7 +31,7 @@ def by_kernel(values: NDArray[np.float32], storage: str, key: int) -> tuple[torc
     arrays = {"x": torch.zeros(len(values)), "g": torch.from_numpy(values.copy()), "kept": stored, "kept_scale": scale}
     table = cpu.Table(np.array([[arrays[name].data_ptr() for name in elements.columns(program)]]), [len(values)])
     table.keys[:] = key
-    scalars = np.array([program.fold(t=1, lr=0.0, weight_decay=0.0)], np.float32).reshape(1, -1)
+    scalars = np.array([program.fold(t=1, lr=0.0, weight_decay=0.0, lr_decay=0.0)], np.float32).reshape(1, -1)
     cpu.launch(cpu.kernel(program, elements), table, scalars, threads=2)
     return stored, scale
 

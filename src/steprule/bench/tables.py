@@ -13,6 +13,7 @@ import torch
 
 from .. import __version__
 from ..lab import machine
+from .sparse import SparseBench
 from .steps import StepBench
 from .timing import Times
 
@@ -28,11 +29,18 @@ def _shown(times: Times | None, unit: float = 1e3) -> str:
     return f"{times.median * unit:.3g} ({low * unit:.3g}-{high * unit:.3g})"
 
 
-def tables(steps: Sequence[StepBench], first: Mapping[str, Times], epoch: Mapping[str, Times]) -> list[Table]:
+def tables(
+    steps: Sequence[StepBench],
+    first: Mapping[str, Times],
+    epoch: Mapping[str, Times],
+    sparse: Sequence[SparseBench] = (),
+) -> list[Table]:
     """Return the tables of what was measured; times are medians with quartiles."""
     found = []
     if steps:
         found += [_step_table(steps), _ratio_table(steps)]
+    if sparse:
+        found.append(_sparse_table(sparse))
     if first:
         table = Table("", "seconds", title="First step of a process, ours after torch's", title_justify="left")
         for kind, times in first.items():
@@ -90,8 +98,30 @@ def _ratio_table(steps: Sequence[StepBench]) -> Table:
     return table
 
 
+def _sparse_table(benches: Sequence[SparseBench]) -> Table:
+    one = benches[0]
+    title = (
+        f"One step by a sparse gradient, {one.touched:,} of {one.rows:,} rows of {one.width}, ms: median (quartiles)"
+    )
+    table = Table("rule", title=title, title_justify="left")
+    for heading in ("ours", "ours, dense", "torch's sparse", "dense / ours", "torch's / ours"):
+        table.add_column(heading, justify="right")
+    for bench in benches:
+        ratios = [bench.ratio(name) for name in ("dense", "torch")]
+        table.add_row(
+            bench.rule,
+            *(_shown(bench.times.get(name)) for name in ("sparse", "dense", "torch")),
+            *("-" if ratio is None else f"{ratio:.1f}" for ratio in ratios),
+        )
+    return table
+
+
 def as_json(
-    steps: Sequence[StepBench], first: Mapping[str, Times], epoch: Mapping[str, Times], device: str = "cpu"
+    steps: Sequence[StepBench],
+    first: Mapping[str, Times],
+    epoch: Mapping[str, Times],
+    sparse: Sequence[SparseBench] = (),
+    device: str = "cpu",
 ) -> dict[str, Any]:
     """Return all measurements, every repetition included, in seconds, and what they were made with."""
     card = {} if device == "cpu" else {"device": torch.cuda.get_device_name(device)}
@@ -118,6 +148,16 @@ def as_json(
                 "seconds": {name: times.seconds for name, times in bench.times.items()},
             }
             for bench in steps
+        ],
+        "sparse": [
+            {
+                "rule": bench.rule,
+                "rows": bench.rows,
+                "width": bench.width,
+                "touched": bench.touched,
+                "seconds": {name: times.seconds for name, times in bench.times.items()},
+            }
+            for bench in sparse
         ],
         "first_step": {kind: times.seconds for kind, times in first.items()},
         "epoch": {kind: times.seconds for kind, times in epoch.items()},

@@ -4,11 +4,23 @@ from __future__ import annotations
 
 from typing import Any
 
+from llvmlite import ir
 from numba import types
+from numba.core import cgutils
 from numba.core.typing.templates import Signature
 from numba.extending import intrinsic
 
-__all__ = ["CHUNK_FIELDS", "LAUNCH_FIELDS", "claim", "float32_at", "float64_at", "int64_at", "uint8_at", "uint16_at"]
+__all__ = [
+    "CHUNK_FIELDS",
+    "LAUNCH_FIELDS",
+    "claim",
+    "float32_at",
+    "float64_at",
+    "int64_at",
+    "prefetch",
+    "uint8_at",
+    "uint16_at",
+]
 
 LAUNCH_FIELDS = ("claimed", "chunks", "number of chunks", "pointers", "rows", "scalars", "keys", "flags")
 """What a kernel's only argument is the address of: these int64, all but the third of them addresses in their turn."""
@@ -40,3 +52,18 @@ def claim(typing_context: Any, counter: Any) -> tuple[Signature, Any]:
         return builder.atomic_rmw("add", arguments[0], context.get_constant(types.int64, 1), "acq_rel")
 
     return types.int64(counter), generate
+
+
+@intrinsic
+def prefetch(typing_context: Any, address: Any) -> tuple[Signature, Any]:
+    """Have the cache line at an address (int64) fetched, to be written soon; an address that is none does no harm."""
+
+    def generate(context: Any, builder: Any, signature: Signature, arguments: Any) -> Any:
+        pointer, flag = ir.IntType(8).as_pointer(), ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [pointer, flag, flag, flag])
+        call = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch")  # type: ignore[no-untyped-call]
+        # For writing, into every level of the cache, data.
+        builder.call(call, [builder.inttoptr(arguments[0], pointer), flag(1), flag(3), flag(1)])
+        return context.get_dummy_value()
+
+    return types.void(address), generate

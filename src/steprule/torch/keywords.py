@@ -35,6 +35,10 @@ OPTIONS: Final[Mapping[str, tuple[Any, str]]] = {
     "capturable": (False, "on a GPU, whether a graph may capture the step; chooses nothing on the CPU"),
     "differentiable": (False, "whether autograd goes through the step"),
     **storing.OPTIONS,
+    "sparse": (
+        "exact",
+        '"exact": a sparse gradient steps as the dense one does, or is refused; "lazy": only the rows that it names',
+    ),
 }
 """What every class takes beside numbers: the default, and what it does."""
 
@@ -208,6 +212,8 @@ class Keywords:
         on_nonfinite = group["on_nonfinite"]
         if on_nonfinite not in ("propagate", "skip", "raise"):
             raise ValueError(f'on_nonfinite is {on_nonfinite!r}; allowed is "propagate", "skip" or "raise"')
+        if group["sparse"] not in ("exact", "lazy"):
+            raise ValueError(f"sparse is {group['sparse']!r}; allowed are 'exact' and 'lazy'")
         decoupled = bool(group["decoupled_weight_decay"])
         form = Around.of(values, decoupled=decoupled, maximize=bool(group["maximize"]))
         form = dataclasses.replace(form, unscale=scale is not None, guard=on_nonfinite != "propagate")

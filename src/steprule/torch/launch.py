@@ -56,6 +56,8 @@ class Bound:
     """Whether a gradient that is not finite is an error."""
     capturable: bool = False
     """Whether its step count is on its device and its step may be captured in a graph."""
+    lazy: bool = False
+    """Whether a sparse gradient steps only the rows that it names."""
 
     def columns(self) -> dict[str, Tensor]:
         """Return what a kernel reads and writes, by the names of `kernels.cpu.Elements.columns`, without the gradient."""

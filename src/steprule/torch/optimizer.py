@@ -13,6 +13,7 @@ import torch
 
 from ..specification import Rule
 from . import storing
+from .catching_up import CatchingUp
 from .describe import docstring
 from .keywords import OPTIONS, Keywords
 from .plan import Plan
@@ -27,7 +28,7 @@ __all__ = ["RuleOptimizer", "optimizer"]
 _outside_compiled_code: Final[Callable[[Any], Any]] = getattr(torch, "_disable_dynamo", torch.compiler.disable)
 
 
-class RuleOptimizer(torch.optim.Optimizer):
+class RuleOptimizer(CatchingUp, torch.optim.Optimizer):
     """What the classes of `steprule.torch` share; make one with `optimizer(rule)`."""
 
     rule: ClassVar[Rule]
@@ -74,8 +75,8 @@ class RuleOptimizer(torch.optim.Optimizer):
         """Step every parameter that has a gradient; return the loss of `closure`, which is called first, if given.
 
         Raises `ValueError` where a hyperparameter, as a scheduler has left it, is out of range, or a parameter overlaps
-        itself in memory, `TypeError` for a sparse gradient or a parameter of integers, and `FloatingPointError` as the
-        option `on_nonfinite` says.
+        itself in memory, `TypeError` for a parameter of integers, or a sparse gradient that the rule cannot step by (see
+        `SparseSteps.prepare` for all that may be wrong with one), and `FloatingPointError` as `on_nonfinite` says.
 
         Under `torch.amp.GradScaler` the gradients are unscaled within the step, and are left as they are.
         """
@@ -100,6 +101,7 @@ class RuleOptimizer(torch.optim.Optimizer):
 
     def __reduce__(self) -> tuple[Any, ...]:
         cls = type(self)
+        self.catch_up()
         kept: dict[str, Any] = self.__getstate__()
         # The counts lie side by side in memory, and pickle would write all of them for each.
         kept["state"] = collections.defaultdict(dict)

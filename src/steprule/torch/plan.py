@@ -24,11 +24,13 @@ from ..kernels.cpu import Elements
 from ..specification import Rule
 from . import gpu, storing
 from .keywords import Keywords
+from .lag import Lags
 from .launch import Bound, Launch, elements_of
 from .layout import Layout
 from .memory import sharing
 from .plain import PlainSteps
 from .refusals import refuse_unsupported
+from .sparse import SparseSteps
 from .state import begin, names_of
 from .storing import Storing
 
@@ -41,7 +43,7 @@ _grad: Final = operator.attrgetter("grad")
 _pointer: Final = Tensor.data_ptr
 
 # The options of a group on which the form of its parameters' steps depends.
-_DECIDING: Final = (*storing.OPTIONS, "capturable")
+_DECIDING: Final = (*storing.OPTIONS, "capturable", "sparse")
 
 
 _FIRST_IN_CAPTURE: Final = (
@@ -80,7 +82,8 @@ class Plan:
         all_grads = list(map(_grad, self._parameters))
         grads = [grad for grad in all_grads if grad is not None]
         self._without: Final = [grad is None for grad in all_grads]
-        self._layout: Final = Layout(grads)
+        self._sparse: Final = [place for place, grad in enumerate(grads) if grad.layout is torch.sparse_coo]
+        self._layout: Final = Layout(_without(grads, self._sparse))
 
         self._states: Final = [bound.state for bound in bounds] if has_state else []
         self._counts: Final = _counts_side_by_side(bounds if has_state else [])
@@ -96,7 +99,7 @@ class Plan:
         self._kept_state: Final = [
             state[name] for names, state in zip(kept, self._states, strict=True) for name in names
         ]
-        self._steppers: Final = _steppers(rule, bounds, grads, differentiable=self._differentiable)
+        self._steppers: Final = _steppers(rule, bounds, grads, optimizer.lags, differentiable=self._differentiable)
         self._kept: Final = [tensor for stepper in self._steppers for tensor in stepper.kept]
         self._pointers: Final = list(map(_pointer, self._kept))
 
@@ -105,15 +108,15 @@ class Plan:
         bounds = []
         number = -1
         for place, group in enumerate(optimizer.param_groups):
-            form, keeping = self._groups[place].around, self._groups[place].storing
             for index, parameter in enumerate(group["params"]):
                 number += 1
                 if parameter.grad is None:
                     continue
                 refuse_unsupported(parameter, differentiable=self._differentiable)
+                own = self._groups[place]
                 state = optimizer.state[parameter] if has_state else {}
-                capturable = self._groups[place].capturable and parameter.device.type in gpu.DEVICES
-                keeping.check(parameter)
+                capturable = own.capturable and parameter.device.type in gpu.DEVICES
+                own.storing.check(parameter)
                 if has_state:
                     begin(state, parameter, number, group, optimizer.keywords)
                 if has_state and capturable:
@@ -121,8 +124,11 @@ class Plan:
                 names = group.get("param_names")
                 shape = tuple(parameter.shape)
                 name = f"parameter {number}, of shape {shape}," if names is None else f"{names[index]}"
-                raises = self._groups[place].raises
-                bounds.append(Bound(parameter, place, form, state, keeping, number, name, raises, capturable))
+                bounds.append(
+                    Bound(
+                        parameter, place, own.around, state, own.storing, number, name, own.raises, capturable, own.lazy
+                    )
+                )
         return bounds
 
     def fitting_grads(self, optimizer: RuleOptimizer) -> list[Tensor] | None:
@@ -163,11 +169,16 @@ class Plan:
         if list(map(operator.is_, grads, itertools.repeat(None))) != self._without:
             return None
         stepping = [grad for grad in grads if grad is not None]
-        return stepping if self._layout.fits(stepping) else None
+        if any(stepping[place].layout is not torch.sparse_coo for place in self._sparse):
+            return None
+        return stepping if self._layout.fits(_without(stepping, self._sparse)) else None
 
     def step(self, grads: Sequence[Tensor]) -> None:
         """Step every parameter of the plan once, by its gradient in `grads`."""
         gpu.refuse_capture(self._not_capturable, _NOT_CAPTURABLE)
+        for stepper in self._steppers:
+            if isinstance(stepper, SparseSteps):
+                stepper.prepare(grads, [group.values for group in self._groups], self._steps)
         if self._steps.tobytes() != self._steps_seen:
             self._passed = 0
             for stepper in self._steppers:
@@ -202,14 +213,21 @@ class _Stepper(Protocol):
     ) -> list[Bound]: ...
 
 
-def _steppers(rule: Rule, bounds: Sequence[Bound], grads: Sequence[Tensor], *, differentiable: bool) -> list[_Stepper]:
+def _steppers(
+    rule: Rule, bounds: Sequence[Bound], grads: Sequence[Tensor], lags: Lags, *, differentiable: bool
+) -> list[_Stepper]:
     if differentiable:
         return [PlainSteps(rule, dict(enumerate(bounds)), differentiable=True)]
     # Parameters in the same memory step one after the other, and a launch's threads step all at once.
     in_turn = sharing([bound.columns().values() for bound in bounds])
     launches: dict[tuple[Around, Elements | gpu.Kind], dict[int, Bound]] = {}
     plain: dict[int, Bound] = {}
+    sparse: dict[int, Bound] = {}
     for place, (bound, grad) in enumerate(zip(bounds, grads, strict=True)):
+        if grad.layout is torch.sparse_coo:
+            sparse[place] = bound
+            continue
+        lags.settle(bound.parameter)
         kind = None if place in in_turn else gpu.kind_of(bound, grad, rule) or elements_of(bound, grad)
         into = plain if kind is None else launches.setdefault((bound.around, kind), {})
         into[place] = bound
@@ -217,7 +235,8 @@ def _steppers(rule: Rule, bounds: Sequence[Bound], grads: Sequence[Tensor], *, d
         Launch(rule, form, kind, some) if isinstance(kind, Elements) else gpu.DeviceLaunch(rule, form, kind, some)
         for (form, kind), some in launches.items()
     ]
-    return [*steppers, PlainSteps(rule, plain)] if plain else steppers
+    steppers += [PlainSteps(rule, plain)] if plain else []
+    return [*steppers, SparseSteps(rule, sparse, lags)] if sparse else steppers
 
 
 class _Group:
@@ -228,6 +247,7 @@ class _Group:
         self._differentiable: Final = differentiable
         self.capturable: Final = bool(group["capturable"])
         self.raises: Final = group["on_nonfinite"] == "raise"
+        self.lazy: Final = group["sparse"] == "lazy"
         self.storing: Final = Storing.of(keywords.rule, group)
         self.around, self.values = self._form_and_values(group, scale)
         self._seen = self._present(group, scale)
@@ -287,6 +307,10 @@ def _parameters(optimizer: RuleOptimizer) -> Iterable[Tensor]:
     return itertools.chain.from_iterable(group["params"] for group in optimizer.param_groups)
 
 
+def _without(grads: Sequence[Tensor], places: Sequence[int]) -> Sequence[Tensor]:
+    return [grad for place, grad in enumerate(grads) if place not in places] if places else grads
+
+
 def _counts_side_by_side(bounds: Sequence[Bound]) -> Tensor:
     """Move the step counts next to each other in memory, where one addition counts them all; return that memory.
 
@@ -298,7 +322,3 @@ def _counts_side_by_side(bounds: Sequence[Bound]) -> Tensor:
         if not bound.capturable:
             bound.state["step"] = count
     return counts
-
-
-def _nothing() -> None:
-    """Stand for a gradient that there is not."""

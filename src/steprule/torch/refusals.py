@@ -17,10 +17,13 @@ def refuse_unsupported(parameter: Tensor, *, differentiable: bool) -> None:
         raise TypeError(
             f"a parameter of shape {shape} is {parameter.dtype}; allowed are floating-point and complex types"
         )
-    if grad is not None and grad.layout is not torch.strided:
+    if parameter.layout is not torch.strided:
+        raise TypeError(f"a parameter of shape {shape} has the layout {parameter.layout}; allowed is torch.strided")
+    rows = torch.sparse_coo if not differentiable and not parameter.is_complex() else torch.strided
+    if grad is not None and grad.layout not in (torch.strided, rows):
         raise TypeError(
-            f"the gradient of a parameter of shape {shape} has the layout {grad.layout}; allowed is a "
-            "dense one (torch.strided)"
+            f"the gradient of a parameter of shape {shape} and {parameter.dtype} has the layout {grad.layout}; allowed is "
+            "torch.strided, and torch.sparse_coo where the parameter is real and the step not differentiable"
         )
     if grad is not None and grad.is_complex() != parameter.is_complex():
         raise TypeError(
@@ -32,7 +35,7 @@ def refuse_unsupported(parameter: Tensor, *, differentiable: bool) -> None:
             f"the gradient of a parameter of shape {shape} on {parameter.device} is on {grad.device}; allowed is the "
             "parameter's device"
         )
-    if parameter.layout is torch.strided and overlaps_itself(parameter):
+    if overlaps_itself(parameter):
         raise ValueError(
             f"a parameter of shape {shape} and strides {parameter.stride()} has several elements in one place of memory; "
             "allowed is one element in each: clone it"

@@ -1,0 +1,329 @@
+"""The source of the fused loop on the CPU, for Numba, from a rule's program.
+
+A dense step walks the elements of a chunk, by blocks where an array has a scale for each; a step by a sparse gradient walks
+the rows that it names. Both have the program's lines in their innermost loop.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Final
+
+import numpy as np
+
+from .. import notation
+from ..program import Program, expression
+from . import codecs, native
+from .codecs import BLOCK, STORAGES, Storage
+from .native import CHUNK_FIELDS, LAUNCH_FIELDS
+from .source import name_values, remark, value_lines
+
+__all__ = ["Elements", "row_source", "source"]
+
+
+_AHEAD: Final = 4
+"""How many rows ahead memory is asked for: rows lie anywhere, and the processor cannot guess which is next."""
+_FETCHED: Final = 256
+"""Bytes of each row that are asked for; those that follow, the processor guesses."""
+
+_HEADER: Final = '''"""One {real} step of {title}, made by steprule: {bytes} bytes, {operations} operations per element."""
+
+from math import sqrt
+
+from numba import carray, cfunc, {real}, njit
+
+from steprule.kernels.native import {native}
+{codecs}
+ZERO, ONE = {real}(0), {real}(1)
+{helpers}
+
+@cfunc("void(intp)", error_model="numpy", cache=CACHE)
+def step(launch):
+    fields = carray(int64_at(launch), {fields})
+    claimed = int64_at(fields[0])
+    chunks = carray(int64_at(fields[1]), (fields[2], {chunk_fields}))
+    pointers = int64_at(fields[3])
+    rows = int64_at(fields[4])
+    scalars = {real}_at(fields[5])
+    keys = int64_at(fields[6])
+    flags = int64_at(fields[7])
+    while True:
+        chunk = claim(claimed)
+        if chunk >= len(chunks):
+            break
+        tensor, first, size = chunks[chunk]
+        row, key = {scalars} * rows[tensor], keys[tensor]
+        arrays = {arrays} * tensor
+'''
+
+# Written out so that NaN goes through as in NumPy and nothing is promoted to float64.
+_HELPERS: Final = {
+    "sign": "def sign(v):\n    return ONE if v > ZERO else (-ONE if v < ZERO else v)",
+    "maximum": "def maximum(a, b):\n    return a if a > b or a != a else b",
+    "minimum": "def minimum(a, b):\n    return a if a < b or a != a else b",
+    "where": "def where(condition, a, b):\n    return a if condition else b",
+}
+
+_NATIVE: Final = [name for name in native.__all__ if name.islower()]
+
+# Every name that a generated module uses for itself.
+_TAKEN: Final = frozenset(re.findall(r"[A-Za-z_]\w*", _HEADER + "".join(_HELPERS.values()))) | {
+    *("i", "range", "min", "abs", "float32", "float64", *notation.__all__, *codecs.FUNCTIONS, *_NATIVE),
+    *(
+        "k",
+        "numbers",
+        "here",
+        "soon",
+        "line",
+        "begin",
+        "count",
+        "bad",
+        "copy",
+        "copy_at",
+        "float32_at",
+        "float64_at",
+        "uint16_at",
+        "uint8_at",
+    ),
+}
+
+# What belongs to an array `a` is called `a_at`, and so on.
+_SUFFIXES: Final = (
+    "",
+    "_at",
+    "_new",
+    "_most",
+    "_scale",
+    "_scale_at",
+    "_base",
+    "_per_least",
+    "_random",
+    "_by",
+    "_by_1",
+    "_by_2",
+)
+
+
+@dataclass(frozen=True)
+class Elements:
+    """What the arrays of a step hold: numbers of type `real`, in which the step is computed, unless `stored` says otherwise.
+
+    `real` is "float32" or "float64". `stored` has pairs of an array and how it is stored, a name of `codecs.STORAGES`.
+    `copy`, such a name too, asks for the new parameter to be written a second time, in that form: `x` is then a more exact
+    copy of the parameter that a net computes with.
+    """
+
+    real: str
+    stored: tuple[tuple[str, str], ...] = ()
+    copy: str = ""
+
+    def storage(self, name: str) -> Storage | None:
+        """Return how the array `name` is stored, None for numbers of type `real`."""
+        known = dict(self.stored) | ({"copy": self.copy} if self.copy else {})
+        return STORAGES[known[name]] if name in known else None
+
+    def random(self, program: Program) -> tuple[str, ...]:
+        """Return the arrays that are rounded at random."""
+        return tuple(name for name in self.columns(program) if (storage := self.storage(name)) and storage.random)
+
+    def scales(self, program: Program) -> tuple[str, ...]:
+        """Return the arrays whose blocks have a scale."""
+        return tuple(name for name in program.arrays if (storage := self.storage(name)) and storage.exponents)
+
+    def columns(self, program: Program) -> tuple[str, ...]:
+        """Return the arrays of a launch in the order of its table: a scale's is called as its array, and `_scale`."""
+        scales = tuple(f"{name}_scale" for name in self.scales(program))
+        return (*program.arrays, *scales, *(("copy",) if self.copy else ()))
+
+    def bytes_per_element(self, program: Program) -> float:
+        """Return the bytes that one element's step moves: each input read once, each output written once."""
+        itemsize = np.dtype(self.real).itemsize
+
+        def size(name: str) -> float:
+            storage = self.storage(name)
+            return storage.bytes + (itemsize / BLOCK if storage.exponents else 0) if storage else itemsize
+
+        moved = (*program.inputs, *program.outputs, *(("copy",) if self.copy else ()))
+        return sum(map(size, moved))
+
+
+def source(program: Program, elements: Elements | str) -> str:
+    """Return the kernel of `program` for such `elements` ("float32" and "float64" stand for nothing but such), as Python.
+
+    Its function `step` takes the address of a launch (see `native.LAUNCH_FIELDS`): the counter that threads share, the
+    chunks, one row of addresses per tensor (those of `elements.columns(program)` in order), each tensor's row of scalars,
+    those rows, and each tensor's key of random numbers. Every thread that calls it claims chunks until none is left.
+    """
+    elements = _elements(elements)
+    names, called = name_values(program, _TAKEN, _SUFFIXES)
+    columns = elements.columns(program)
+    arrays = _arrays(elements, columns, called)
+    if elements.scales(program):
+        # The numbers of a block must all be known before the first of them can be stored.
+        loop = [*arrays, *_block(program, elements, names, called)]
+        lines = [f"{called[name]}_new = carray(scratch(), {BLOCK})" for name in elements.scales(program)]
+        lines += [f"for begin in range(first, first + size, {BLOCK}):"]
+        lines += [f"    {line}" for line in (f"count = min({BLOCK}, first + size - begin)", *loop)]
+    else:
+        lines = ["begin, count = first, size", *arrays, *_loop(program, elements, names, called)]
+    return _module(program, elements, len(columns), names, lines)
+
+
+def row_source(program: Program, real: str, scaled: Sequence[str]) -> str:
+    """Return the kernel of `source(program, real)` for some rows of each tensor, those that a sparse gradient names.
+
+    `scaled` are the arrays of which each row is multiplied by two factors of its own before the step. A chunk counts rows of
+    the gradient; a tensor's row of addresses goes on, behind those of `program.arrays`, with the number of elements of a
+    row, the address of the rows' numbers (int64), and for each of `scaled` that of the rows' pairs of factors.
+    """
+    elements, itemsize = Elements(real), np.dtype(real).itemsize
+    names, called = name_values(program, _TAKEN, _SUFFIXES)
+    arrays = len(program.arrays)
+    size = f"{itemsize} * count"
+    lines = [f"count = pointers[arrays + {arrays}]", f"numbers = int64_at(pointers[arrays + {arrays + 1}])"]
+    for index, name in enumerate(scaled, arrays + 2):
+        lines.append(f"{called[name]}_by = {real}_at(pointers[arrays + {index}])")
+    walk = [f"here = {size} * numbers[k]", f"soon = {size} * numbers[min(k + {_AHEAD}, first + size - 1)]"]
+    walk += [f"for line in range(0, min({size}, {_FETCHED}), 64):"]
+    for index, name in enumerate(program.arrays):
+        if name != "g":
+            walk.append(f"    prefetch(pointers[arrays + {index}] + soon + line)")
+    for index, name in enumerate(program.arrays):
+        place = f"{size} * k" if name == "g" else "here"
+        walk.append(f"{called[name]}_at = carray({real}_at(pointers[arrays + {index}] + {place}), count)")
+    for name in scaled:
+        by = f"{called[name]}_by"
+        walk.append(f"{by}_1, {by}_2 = {by}[2 * k], {by}[2 * k + 1]")
+    loads = {name: f"{called[name]}_at[i] * {called[name]}_by_1 * {called[name]}_by_2" for name in scaled}
+    walk += _loop(program, elements, names, called, loads)
+    lines += ["for k in range(first, first + size):", *(f"    {line}" for line in walk)]
+    return _module(program, elements, arrays + 2 + len(scaled), names, lines)
+
+
+def _module(program: Program, elements: Elements, columns: int, names: Mapping[int, str], chunk: Sequence[str]) -> str:
+    """Return a kernel whose table of addresses has `columns`, and which does the lines `chunk` with each chunk."""
+    scalars = [
+        f"{names[id(scalar)]} = scalars[row + {index}]{remark(scalar)}" for index, scalar in enumerate(program.scalars)
+    ]
+    text = "".join(f"        {line}\n" for line in (*scalars, *chunk))
+
+    def called(names: Iterable[str]) -> list[str]:
+        return sorted(name for name in names if re.search(rf"\b{name}\(", text))
+
+    used = called(codecs.FUNCTIONS)
+    header = _HEADER.format(
+        real=elements.real,
+        title=program.title,
+        bytes=f"{elements.bytes_per_element(program):g}",
+        operations=program.operations,
+        helpers="".join(f"\n\n@njit\n{_HELPERS[name]}\n" for name in called(_HELPERS)),
+        native=", ".join(sorted({"claim", "int64_at", f"{elements.real}_at", *called(_NATIVE)})),
+        codecs=f"from steprule.kernels.codecs import {', '.join(used)}\n" if used else "",
+        fields=len(LAUNCH_FIELDS),
+        chunk_fields=len(CHUNK_FIELDS),
+        scalars=len(program.scalars),
+        arrays=columns,
+    )
+    return header + text
+
+
+def _elements(elements: Elements | str) -> Elements:
+    return Elements(elements) if isinstance(elements, str) else elements
+
+
+def _arrays(elements: Elements, columns: Sequence[str], called: Mapping[str, str]) -> list[str]:
+    """Return the lines that make arrays of the `count` elements from `begin` on, and of the block's scales."""
+    lines = []
+    for index, name in enumerate(columns):
+        if name not in called and name != "copy":
+            scaled = called[name.removesuffix("_scale")]
+            lines.append(f"{scaled}_scale_at = float32_at(pointers[arrays + {index}] + 4 * (begin // {BLOCK}))")
+            continue
+        storage = elements.storage(name)
+        holds = storage.holds if storage else elements.real
+        place = f"pointers[arrays + {index}] + {np.dtype(holds).itemsize} * begin"
+        lines.append(f"{called.get(name, name)}_at = carray({holds}_at({place}), count)")
+    return lines
+
+
+def _reads(
+    program: Program, elements: Elements, called: Mapping[str, str], loads: Mapping[str, str] = MappingProxyType({})
+) -> list[str]:
+    """Return the lines that read one element of each input; `loads` says how, where that is not only from its array."""
+    lines = []
+    for name in program.inputs:
+        storage, mine = elements.storage(name), called[name]
+        read = loads.get(name, f"{mine}_at[i]")
+        if storage is not None:
+            scaled = f", {mine}_scale, {mine}_base, {storage.exponents}" if storage.exponents else ""
+            read = f"{storage.decode}({read}{scaled})"
+        lines.append(f"{mine} = {read}")
+    return lines
+
+
+def _write(program: Program, elements: Elements, called: Mapping[str, str], name: str, value: str) -> str:
+    """Return the line that stores an element of an array that has no scales."""
+    storage = elements.storage(name)
+    if storage is None:
+        return f"{called[name]}_at[i] = {value}"
+    random = f", {_noise(elements, program, name)}" if storage.random else ""
+    return f"{called.get(name, name)}_at[i] = {storage.encode}({elements.real}({value}){random})"
+
+
+def _noise(elements: Elements, program: Program, name: str) -> str:
+    """Return the call that draws 32 random bits for an element of an array; the compiler draws once for each two of them."""
+    number = elements.random(program).index(name)
+    draw = f"noise(begin + i, key + {number // 2})"
+    return f"turned({draw})" if number % 2 else draw
+
+
+def _loop(
+    program: Program,
+    elements: Elements,
+    names: Mapping[int, str],
+    called: Mapping[str, str],
+    loads: Mapping[str, str] = MappingProxyType({}),
+) -> list[str]:
+    """Return the loop over elements; the new numbers of an array with scales go to where `_block` finds them."""
+    body = _reads(program, elements, called, loads) + value_lines(program, names)
+    for name, value in program.outputs.items():
+        mine = called[name]
+        if name in elements.scales(program):
+            body.append(f"{mine}_new[i] = {expression(value, names)}")
+            body.append(f"{mine}_most = larger({mine}_most, magnitude({mine}_new[i]))")
+        else:
+            body.append(_write(program, elements, called, name, expression(value, names)))
+    if elements.copy:
+        body.append(_write(program, elements, called, "copy", f"{called['x']}_at[i]"))
+    before, after = [], []
+    if program.finite is not None:
+        body.append(f"bad += 0 if {names[id(program.finite)]} else 1")
+        before, after = ["bad = 0"], ["if bad > 0:", "    flags[tensor] = 1"]
+    return [*before, "for i in range(count):", *(f"    {line}" for line in body), *after]
+
+
+def _block(program: Program, elements: Elements, names: Mapping[int, str], called: Mapping[str, str]) -> list[str]:
+    """Return the step of one block, and then the encoding of the arrays that have scales."""
+    before, after, encoded = [], [], []
+    for name in elements.scales(program):
+        mine, storage = called[name], elements.storage(name)
+        assert storage is not None
+        before += [
+            f"{mine}_scale = {mine}_scale_at[0]",
+            f"{mine}_base = int8_base({mine}_scale, {storage.exponents})",
+            f"{mine}_most = magnitude(ZERO)",
+        ]
+        after += [
+            f"{mine}_scale = int8_scale({mine}_most)",
+            f"{mine}_scale_at[0] = {mine}_scale",
+            f"{mine}_base = int8_base({mine}_scale, {storage.exponents})",
+            f"{mine}_per_least = int8_per_least({mine}_base)",
+        ]
+        encoded += [
+            f"    {mine}_random = {_noise(elements, program, name)}",
+            f"    {mine}_at[i] = to_int8({mine}_new[i], {mine}_base, {mine}_per_least, {mine}_random, {storage.exponents})",
+        ]
+    return [*before, *_loop(program, elements, names, called), *after, "for i in range(count):", *encoded]
