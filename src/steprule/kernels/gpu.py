@@ -302,4 +302,4 @@ def launch(kernel: Kernel, pointers: Any, rows: Any, chunks: Any, scalars: Any) 
 def fold(kernel: Kernel, counts: Any, groups: Any, values: Any, scalars: Any) -> None:
     """Count a step of each tensor and fill its row of `scalars`, all on the device; see `source`."""
     if len(counts):
-        kernel.fold[(len(counts),)](counts, groups, values, scalars, **_OPTIONS | {"num_warps": 1})
+        kernel.fold[(len(counts),)](counts, groups, values, scalars, **{**_OPTIONS, "num_warps": 1})
