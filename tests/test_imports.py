@@ -33,9 +33,9 @@ HEAVY = {
 
 PUBLIC = {
     "steprule": ["Decay", "NonNegative", "Positive", "Range", "Real", "Rule", "notation", "rule", "rules"],
-    "steprule.around": ["PLAIN", "Around", "hyperparameters", "step", "update", "validated"],
+    "steprule.around": ["PLAIN", "Around", "hyperparameters", "is_finite", "step", "update", "validated"],
     "steprule.folders": ["cache_folder"],
-    "steprule.kernels.cpu": ["CHUNK", "Table", "kernel", "launch", "source"],
+    "steprule.kernels.cpu": ["CHUNK", "Elements", "Table", "kernel", "launch", "source"],
     "steprule.kernels.gpu": [
         "BLOCK",
         "TYPES",
@@ -48,6 +48,7 @@ PUBLIC = {
         "launch",
         "real_of",
         "source",
+        "value_names",
     ],
     "steprule.notation": ["abs", "maximum", "minimum", "sign", "sqrt", "where"],
     "steprule.program": ["Program", "Value", "expression", "lower"],

@@ -1,4 +1,4 @@
-"""What is around a rule and not the rule: learning-rate multiplier, weight decay, `maximize`.
+"""What is around a rule and not the rule: learning-rate multiplier, weight decay, `maximize`, unscaling, a guard.
 
 Written once, in the same notation as a rule, and composed with it before it is lowered: an engine's loop does both in one
 pass over memory.
@@ -10,9 +10,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from .notation import where
 from .specification import Hyperparameter, Range, Rule
 
-__all__ = ["PLAIN", "Around", "hyperparameters", "step", "update", "validated"]
+__all__ = ["PLAIN", "Around", "hyperparameters", "is_finite", "step", "update", "validated"]
 
 
 @dataclass(frozen=True)
@@ -20,11 +21,15 @@ class Around:
     """Which of the things around a rule a step has.
 
     `weight_decay` is "coupled" where the decay is added to the gradient (L2), "decoupled" where it shrinks the parameter
-    (Loshchilov and Hutter 2019). `maximize` climbs instead of descending.
+    (Loshchilov and Hutter 2019). `maximize` climbs instead of descending. `unscale` divides the gradient by `grad_scale`,
+    which the loss was multiplied by (Micikevicius et al. 2018). `guard` leaves an element whose gradient is infinite or NaN
+    as it is, with its slots.
     """
 
     weight_decay: Literal["none", "coupled", "decoupled"] = "none"
     maximize: bool = False
+    unscale: bool = False
+    guard: bool = False
 
     @classmethod
     def of(cls, values: Mapping[str, float], *, decoupled: bool, maximize: bool) -> Around:
@@ -76,10 +81,14 @@ def step(
 ) -> tuple[Any, dict[str, Any], Any]:
     """Return the parameter and the slots after one step of `rule` with what is `around` it, and the rule's own update.
 
-    `inputs` has `x`, `g` and what else the rule takes (`t` too); `values` every name of `hyperparameters(rule)`. Operands
-    are arrays of any one library, or symbols.
+    `inputs` has `x`, `g` and what else the rule takes (`t` too); `values` every name of `hyperparameters(rule)`, and
+    `grad_scale` where the step unscales. Operands are arrays of any one library, or symbols.
     """
-    x, g = inputs["x"], inputs["g"]
+    before, g = inputs["x"], inputs["g"]
+    x = before
+    if around.unscale:
+        g = g / values["grad_scale"]
+    finite = is_finite(g) if around.guard else None
     if around.maximize:
         g = -g
     if around.weight_decay == "coupled" and _decays(rule):
@@ -88,7 +97,16 @@ def step(
         x = (1 - values["lr"] * values["weight_decay"]) * x
     given = {**inputs, "x": x, "g": g}
     dx, new = update(rule, given, slots, values)
-    return x + (dx if "lr" in rule.hyperparameters else values["lr"] * dx), new, dx
+    x = x + (dx if "lr" in rule.hyperparameters else values["lr"] * dx)
+    if finite is not None:
+        x = where(finite, x, before)
+        new = {name: where(finite, value, slots[name]) for name, value in new.items()}
+    return x, new, dx
+
+
+def is_finite(g: Any) -> Any:
+    """Return the condition that a gradient's element is a number and not infinite."""
+    return g - g == 0.0
 
 
 def update(

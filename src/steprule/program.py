@@ -43,6 +43,8 @@ class Program:
     scalars: tuple[Value, ...]
     names: Mapping[int, str]
     hyperparameters: tuple[str, ...]
+    finite: Value | None = None
+    """Of a guarded step, the condition that an element steps at all."""
 
     def values(self) -> list[Value]:
         """Return each value that varies from element to element and is needed, in the order in which the rule made them."""
@@ -79,9 +81,13 @@ class Program:
 
     @functools.cached_property
     def fold(self) -> Callable[..., tuple[float, ...]]:
-        """A function of `t` and the hyperparameters (floats, by keyword) that returns the value of each of `scalars`."""
+        """A function that returns the value of each of `scalars`.
+
+        It takes `t`, the hyperparameters and, if the step unscales, `grad_scale`: floats, by keyword.
+        """
         listed = "".join(f"{expression(scalar)}, " for scalar in self.scalars)
-        source = f"def fold(*, t, {', '.join(self.hyperparameters)}):\n    return ({listed})\n"
+        taken = ", ".join(("t", *self.hyperparameters, "grad_scale=1.0"))
+        source = f"def fold(*, {taken}):\n    return ({listed})\n"
         scope = {name: getattr(notation, name) for name in notation.__all__}
         exec(compile(source, f"<scalars of {self.title}>", "exec"), scope)
         fold = scope["fold"]
@@ -182,7 +188,7 @@ def lower(rule: Rule, around_it: Around | None = PLAIN) -> Program:
     elements = [name for name in ("x", "g", "h", "g2") if name in (*rule.inputs, "x", "g")] + list(rule.slots)
     given = {name: trace.symbol(name, varies=True) for name in elements} | {"t": trace.symbol("t", varies=False)}
     declared = tuple(around.hyperparameters(rule))
-    values = {name: trace.symbol(name, varies=False) for name in declared}
+    values = {name: trace.symbol(name, varies=False) for name in (*declared, "grad_scale")}
     slots = {name: given[name] for name in rule.slots}
     if around_it is None:
         dx, new = around.update(rule, given, slots, values)
@@ -193,10 +199,15 @@ def lower(rule: Rule, around_it: Around | None = PLAIN) -> Program:
     outputs = {name: trace.operand(value) for name, value in returned.items()}
     outputs = {name: value for name, value in outputs.items() if value is not given.get(name)}
     names = {id(value): f"new_{name}" for name, value in outputs.items()} | {id(dx): "dx"}
+    finite = None
+    if around_it is not None and around_it.guard:
+        g = given["g"] / values["grad_scale"] if around_it.unscale else given["g"]
+        finite = around.is_finite(g)  # equal values are one object: it is the one that the step asks
+        names |= {id(finite): "finite"}
 
     ordered = Program(rule.name, (), outputs, (), names, declared).values()
     used = {value.name for value in ordered if value.operation == "symbol"}
     needed = [each for value in ordered for each in value.operands] + list(outputs.values())
     scalars = {id(value): value for value in needed if not value.varies}
     inputs = tuple(name for name in elements if name in used)
-    return Program(rule.name, inputs, outputs, tuple(scalars.values()), names, declared)
+    return Program(rule.name, inputs, outputs, tuple(scalars.values()), names, declared, finite)

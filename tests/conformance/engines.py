@@ -17,6 +17,7 @@ from steprule.around import Around
 from steprule.kernels import cpu, gpu
 from steprule.program import lower
 from steprule.torch import optimizer
+from steprule.torch.gpu import DeviceLaunch
 from steprule.torch.launch import Launch
 from steprule.torch.plain import PlainSteps
 
@@ -172,10 +173,6 @@ class _TorchPlain(_Torch):
         return tensor.repeat_interleave(2, -1)[..., ::2]
 
 
-class _TorchLower(_Torch):
-    fused = False
-
-
 class _TorchGpu(_Torch):
     """Parameters on a GPU."""
 
@@ -192,6 +189,7 @@ class _TorchInterpreted(_Torch):
     def step(self, grads: Arrays) -> None:
         with interpreting():
             super().step(grads)
+        assert all(isinstance(each, DeviceLaunch) for each in self._optimizer._plan._steppers)
 
 
 class _TorchInterpretedCapturable(_TorchInterpreted):
@@ -226,7 +224,10 @@ ENGINES: Final[Mapping[str, Engine]] = {
     "steprule.torch, fused": Engine(_Torch),
     # Without dimensions, and with no or one element, a tensor is dense whatever its strides are.
     "steprule.torch, plain": Engine(_TorchPlain, shapes=("17", "3x5", "a chunk and one")),
-    "steprule.torch, lower types": Engine(_TorchLower, ("bfloat16", "float16"), shapes=(*_FEW, "one", "several")),
+    "steprule.torch, lower types": Engine(_Torch, ("bfloat16", "float16")),
+    "steprule.torch, lower types, plain": Engine(
+        _TorchPlain, ("bfloat16", "float16"), shapes=("17", "3x5", "a chunk and one")
+    ),
     "GPU kernel (interpreter)": Engine(_TorchInterpreted, _ALL_TYPES, ("about a block",), _NO_TRITON),
     "GPU kernel (interpreter), capturable": Engine(
         _TorchInterpretedCapturable, ("float32", "float64"), ("about a block",), _NO_TRITON

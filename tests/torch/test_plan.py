@@ -109,8 +109,7 @@ def test_every_mixture_steps_as_the_reference_does(
         fused = [
             each
             for each, kind in stepping
-            if kind.dtype in (torch.float32, torch.float64)
-            and kind.parameter.dense
+            if kind.parameter.dense
             and (each.stride() == each.grad.stride() or (each.is_contiguous() and each.grad.is_contiguous()))
         ]
         assert paths(opt) == (len(fused), len(stepping) - len(fused))

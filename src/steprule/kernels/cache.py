@@ -1,7 +1,7 @@
 """Compiled kernels, kept on disk between processes.
 
 A kernel's source is written to a file, which is where Numba looks for what it has compiled before. The file's name is the
-hash of what it holds and of the module that it builds on. A folder that cannot be written, or that holds a damaged file,
+hash of what it holds and of the modules that it builds on. A folder that cannot be written, or that holds a damaged file,
 costs the time of compiling and is no failure.
 """
 
@@ -18,7 +18,7 @@ from types import ModuleType
 from typing import Any, Final
 
 from ..folders import cache_folder
-from . import native
+from . import codecs, native
 
 __all__ = ["compiled"]
 
@@ -55,7 +55,8 @@ def compiled(name: str, source: str) -> int:
 
 
 def _digest(source: str) -> str:
-    return hashlib.sha256(source.encode() + Path(native.__file__).read_bytes()).hexdigest()[:16]
+    parts = [source.encode(), *(Path(str(module.__file__)).read_bytes() for module in (native, codecs))]
+    return hashlib.sha256(b"".join(parts)).hexdigest()[:16]
 
 
 def _from_disk(path: Path, source: str) -> int:

@@ -8,9 +8,9 @@ from numba import types
 from numba.core.typing.templates import Signature
 from numba.extending import intrinsic
 
-__all__ = ["CHUNK_FIELDS", "LAUNCH_FIELDS", "claim", "float32_at", "float64_at", "int64_at"]
+__all__ = ["CHUNK_FIELDS", "LAUNCH_FIELDS", "claim", "float32_at", "float64_at", "int64_at", "uint8_at", "uint16_at"]
 
-LAUNCH_FIELDS = ("claimed", "chunks", "number of chunks", "pointers", "rows", "scalars")
+LAUNCH_FIELDS = ("claimed", "chunks", "number of chunks", "pointers", "rows", "scalars", "keys", "flags")
 """What a kernel's only argument is the address of: these int64, all but the third of them addresses in their turn."""
 CHUNK_FIELDS = ("tensor", "first element", "elements")
 
@@ -28,6 +28,8 @@ def _at(real: Any) -> Any:
 int64_at = _at(types.int64)
 float32_at = _at(types.float32)
 float64_at = _at(types.float64)
+uint16_at = _at(types.uint16)
+uint8_at = _at(types.uint8)
 
 
 @intrinsic

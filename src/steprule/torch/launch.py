@@ -14,13 +14,14 @@ import torch
 from torch import Tensor
 
 from ..around import Around
-from ..kernels import cpu
+from ..kernels import codecs, cpu
+from ..kernels.cpu import Elements
 from ..program import Program, lower
 from ..specification import Rule
+from .storing import MASTER, NEAREST, Storing
 
-__all__ = ["Bound", "Launch", "element_type", "lie_alike"]
+__all__ = ["Bound", "Launch", "elements_of", "lie_alike"]
 
-_REALS: Final = {torch.float32: "float32", torch.float64: "float64"}
 _PLAIN_TYPES: Final = (Tensor, torch.nn.Parameter, torch.nn.Buffer)
 _pointer: Final = Tensor.data_ptr
 
@@ -36,20 +37,42 @@ class Bound:
     group: int
     around: Around
     state: dict[str, Any]
+
+    storing: Storing
+    number: int
+    """Its place in the optimizer."""
+    name: str
+    """What an error calls it."""
     capturable: bool = False
     """Whether its step count is on its device and its step may be captured in a graph."""
 
+    def columns(self) -> dict[str, Tensor]:
+        """Return what a kernel reads and writes, by the names of `kernels.cpu.Elements.columns`, without the gradient."""
+        names = [name for name in self.storing.names(self.parameter) if name != MASTER]
+        found = {name: self.state[name] for name in names}
+        if self.storing.has_master(self.parameter):
+            return {"x": self.state[MASTER], "copy": self.parameter, **found}
+        return {"x": self.parameter, **found}
 
-def element_type(bound: Bound, grad: Tensor, rule: Rule) -> str | None:
-    """Return the type of the kernel that can step this parameter, or None where none can.
+
+def elements_of(bound: Bound, grad: Tensor) -> Elements | None:
+    """Return the elements of the kernel that can step this parameter, or None where none can.
 
     A kernel walks memory from the first element to the last, so that parameter, gradient and slots must lie in memory
     alike, with no gap and no overlap, in whatever order of dimensions.
     """
-    parameter = bound.parameter
-    tensors = [parameter, grad, *(bound.state[name] for name in rule.slots)]
-    plain = all(tensor.device.type == "cpu" and tensor.dtype is parameter.dtype for tensor in tensors)
-    return _REALS.get(parameter.dtype) if plain and lie_alike(tensors) else None
+    parameter, columns = bound.parameter, bound.columns()
+    alike = [parameter, grad, *(tensor for name, tensor in columns.items() if not name.endswith("_scale"))]
+    if any(tensor.device.type != "cpu" for tensor in alike) or not lie_alike(alike):
+        return None
+    real = "float64" if parameter.dtype is torch.float64 else "float32"
+    stored = dict(bound.storing.stored(parameter))
+    for name, tensor in (("g", grad), ("x", columns["x"])):
+        if tensor.dtype in NEAREST and real == "float32":
+            stored[name] = NEAREST[tensor.dtype]
+        elif tensor.dtype is not getattr(torch, real):
+            return None
+    return Elements(real, tuple(sorted(stored.items())), NEAREST[parameter.dtype] if "copy" in columns else "")
 
 
 def lie_alike(tensors: Sequence[Tensor]) -> bool:
@@ -81,35 +104,41 @@ class Launch:
     _folds = True
     """Whether the scalars are computed here and not on the device."""
 
-    def __init__(self, rule: Rule, around: Around, real: str, bounds: Mapping[int, Bound]) -> None:
+    def __init__(self, rule: Rule, around: Around, elements: Elements, bounds: Mapping[int, Bound]) -> None:
         self.program: Final[Program] = lower(rule, around)
         self._select: Final = operator.itemgetter(
             *bounds, next(iter(bounds))
         )  # one more, since of one it makes no tuple
         self._places: Final = np.array(list(bounds))
+        self._bounds: Final = list(bounds.values())
         self.parameters: Final = [bound.parameter for bound in bounds.values()]
-        # The gradients' addresses are filled in at each step.
-        columns: dict[str, list[Tensor]] = {"x": self.parameters, "g": self.parameters}
-        columns |= {name: [bound.state[name] for bound in bounds.values()] for name in rule.slots}
-        arrays = self.program.arrays
-        self.kept: Final = [tensor for name in arrays if name != "g" for tensor in columns[name]]
+        arrays = elements.columns(self.program)
+        columns = [bound.columns() for bound in bounds.values()]
+        self.kept: Final = [column[name] for column in columns for name in arrays if name != "g"]
         """The tensors of the table whose memory stays where it is from step to step: all but the gradients."""
+        # The gradients' addresses are filled in at each step.
         self._table: Final = cpu.Table(
-            np.array([list(map(_pointer, columns[name])) for name in arrays], dtype=np.int64).T,
+            np.array(
+                [[0 if name == "g" else _pointer(column[name]) for name in arrays] for column in columns], np.int64
+            ),
             [parameter.numel() for parameter in self.parameters],
         )
         self._grad_column: Final = self._table.pointers[:, arrays.index("g")] if "g" in arrays else None
         self._grad_pointers: list[int] = []
         self._groups: Final = np.array([bound.group for bound in bounds.values()])
-        self._real: Final = real
-        self._run: Final = self._kernel()
+        self._real: Final = elements.real
+        self._run: Final = self._kernel(elements)
         self._rows: list[tuple[int, int]] = []
         self._scalars: NDArray[Any] | None = None
+        self._random: Final = elements.random(self.program)
+        self._seeds: Final = np.array([bound.storing.seed for bound in bounds.values()], np.int64)
+        self._numbers: Final = np.array([bound.number for bound in bounds.values()], np.int64)
+        self._steps: NDArray[np.int64] = np.zeros(0, np.int64)
 
-    def _kernel(self) -> Any:
-        return cpu.kernel(self.program, self._real)
+    def _kernel(self, elements: Elements) -> Any:
+        return cpu.kernel(self.program, elements)
 
-    def _launch(self, values: Sequence[Mapping[str, float]], changed: bool) -> None:  # noqa: ARG002  # the scalars hold them
+    def _launch(self, values: Sequence[Mapping[str, Any]], changed: bool) -> None:  # noqa: ARG002  # the scalars hold them
         assert self._scalars is not None
         cpu.launch(self._run, self._table, self._scalars, torch.get_num_threads())
 
@@ -120,12 +149,15 @@ class Launch:
         distinct, rows = np.unique(pairs, axis=0, return_inverse=True)
         self._rows = [(int(group), int(count)) for group, count in distinct]
         self._table.rows[:] = rows.reshape(-1)
+        self._steps = steps[self._places].astype(np.int64)
         self._scalars = None
 
-    def step(self, grads: Sequence[Tensor], values: Sequence[Mapping[str, float]], passed: int, changed: bool) -> None:
+    def step(
+        self, grads: Sequence[Tensor], values: Sequence[Mapping[str, float]], passed: int, changed: bool
+    ) -> list[Bound]:
         """Step the parameters by each group's `values`, `passed` steps after `regroup`; `changed` if values are new.
 
-        `grads` are the gradients of the whole plan.
+        `grads` are the gradients of the whole plan. Return the parameters whose gradient a guarded step found not finite.
         """
         pointers = list(map(_pointer, self._select(grads)))[:-1]
         if self._grad_column is not None and pointers != self._grad_pointers:
@@ -134,6 +166,13 @@ class Launch:
             fold = self.program.fold
             rows = [fold(t=count + passed, **values[group]) for group, count in self._rows]
             self._scalars = np.array(rows, self._real).reshape(len(rows), -1)
+        if self._random:
+            self._table.keys[:] = codecs.keys(self._seeds, self._numbers, self._steps + passed)
         self._launch(values, changed)
         # The kernel writes behind autograd's back; a backward pass over stale values must fail all the same.
         torch.autograd.graph.increment_version(self.parameters)
+        if self.program.finite is None or not self._table.flags.any():
+            return []
+        flagged = [bound for bound, flag in zip(self._bounds, self._table.flags, strict=True) if flag]
+        self._table.flags[:] = 0
+        return flagged

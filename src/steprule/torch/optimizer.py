@@ -13,6 +13,7 @@ import torch
 
 from .. import around
 from ..specification import Rule
+from . import storing
 from .plan import Plan, form_and_values
 
 __all__ = ["RuleOptimizer", "optimizer"]
@@ -21,6 +22,12 @@ _OPTIONS: Mapping[str, str] = {
     "weight_decay": "L2 penalty: `weight_decay` times the parameter is added to the gradient",
     "decoupled_weight_decay": "shrink the parameter by `lr * weight_decay` instead (Loshchilov and Hutter 2019)",
     "maximize": "climb instead of descending",
+    "state_dtype": "how slots are kept: None (as the parameter, or its master copy), torch.float32, torch.bfloat16 "
+    '(rounded at random), "int8" (codes of 8 bits, see `steprule.kernels.codecs`), or a mapping of slots to these',
+    "master_copies": "keep a float32 copy of each bfloat16 or float16 parameter, and step that",
+    "seed": "of the random rounding",
+    "on_nonfinite": 'what an infinite or NaN element of a gradient does: "propagate", as in torch; "skip", its parameter '
+    'and state stay as they are; "raise", the same, and then a `FloatingPointError` that names the parameter',
 }
 
 
@@ -31,6 +38,8 @@ class RuleOptimizer(torch.optim.Optimizer):
     __signature__: ClassVar[inspect.Signature]
     _recipe: ClassVar[tuple[Rule, str, tuple[tuple[str, Any], ...]]]
     _plan: Plan | None = None
+    # `torch.amp.GradScaler` then sets `grad_scale` and `found_inf` for the time of a step.
+    _step_supports_amp_scaling = True
 
     def __init__(self, params: Any, *values: Any, **named: Any) -> None:
         if not hasattr(type(self), "rule"):
@@ -46,18 +55,23 @@ class RuleOptimizer(torch.optim.Optimizer):
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group of parameters, with its own values of the hyperparameters; errors as in the constructor."""
         form_and_values(self.rule, self.defaults | param_group)
+        storing.Storing.of(self.rule, self.defaults | param_group)
         super().add_param_group(param_group)
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Step every parameter that has a gradient; return the loss of `closure`, which is called first, if given.
 
         Raises `ValueError` where a hyperparameter, as a scheduler has left it, is out of range, and `TypeError` for a
-        sparse gradient or a complex parameter.
+        sparse gradient or a complex parameter, and `FloatingPointError` as the option `on_nonfinite` says.
+
+        Under `torch.amp.GradScaler` the gradients are unscaled within the step, and are left as they are.
         """
         loss = None
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
+        if float(getattr(self, "found_inf", 0.0)):
+            return loss
         grads = None if self._plan is None else self._plan.fitting_grads(self)
         if self._plan is None or grads is None:
             self._plan = Plan(self)
@@ -65,6 +79,11 @@ class RuleOptimizer(torch.optim.Optimizer):
             assert grads is not None
         self._plan.step(grads)
         return loss
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Load a state, of this optimizer or of its twin in `torch.optim`; low-precision slots come back as they were."""
+        super().load_state_dict(state_dict)
+        storing.restore(self, state_dict)
 
     def __reduce__(self) -> tuple[Any, ...]:
         cls = type(self)
@@ -110,11 +129,11 @@ def _optimizer(rule: Rule, name: str, defaults: tuple[tuple[str, Any], ...]) -> 
             f"rule {rule.name} takes {', '.join(unknown)}; an optimizer of steprule.torch supplies g, x and t"
         )
     hyperparameters = around.hyperparameters(rule)
-    for taken in ("params", "closure", "maximize", "decoupled_weight_decay", "param_names"):
+    for taken in ("params", "closure", "maximize", "decoupled_weight_decay", "param_names", *storing.OPTIONS):
         if taken in hyperparameters:
             raise TypeError(f"rule {rule.name} has a hyperparameter {taken!r}, which has a meaning in every optimizer")
     values: dict[str, Any] = {each.name: each.default for each in hyperparameters.values()}
-    values |= {"decoupled_weight_decay": False, "maximize": False}
+    values |= {"decoupled_weight_decay": False, "maximize": False, **storing.OPTIONS}
     for each in dict(defaults):
         if each not in values:
             raise TypeError(f"{name} has no hyperparameter {each!r} to give a default; it has: {', '.join(values)}")
@@ -138,9 +157,10 @@ def _signature(values: Mapping[str, Any]) -> inspect.Signature:
     for name, default in values.items():
         # Python allows no parameter without default behind one with default, unless it is keyword-only.
         optional = optional or default is not None
-        only = (optional and default is None) or name in ("decoupled_weight_decay", "maximize")
+        option = name in ("decoupled_weight_decay", "maximize", *storing.OPTIONS)
+        only = (optional and default is None) or option
         kind = inspect.Parameter.KEYWORD_ONLY if only else inspect.Parameter.POSITIONAL_OR_KEYWORD
-        value = inspect.Parameter.empty if default is None else default
+        value = inspect.Parameter.empty if default is None and not option else default
         parameters.append(inspect.Parameter(name, kind, default=value))
     return inspect.Signature(sorted(parameters, key=lambda parameter: parameter.kind))
 
@@ -161,6 +181,7 @@ def _docstring(rule: Rule, values: Mapping[str, Any]) -> str:
         said = "required" if values[name] is None else f"default {values[name]:g}"
         lines.append(f"    {name}: in {hyperparameter.range}, {said}" + (f"; {about}" if about else ""))
     lines += [
-        f"    {name}: bool, default {values[name]}; {_OPTIONS[name]}" for name in ("decoupled_weight_decay", "maximize")
+        f"    {name}: default {values[name]}; {_OPTIONS[name]}"
+        for name in ("decoupled_weight_decay", "maximize", *storing.OPTIONS)
     ]
     return "\n".join(lines)

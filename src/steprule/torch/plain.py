@@ -12,9 +12,12 @@ import torch
 from torch import Tensor
 
 from .. import around
+from ..kernels.codecs import STORAGES
 from ..specification import Rule
+from .codecs import turned
 from .gpu import counted
 from .launch import Bound
+from .storing import load, random_bits, save
 
 __all__ = ["PlainSteps"]
 
@@ -39,19 +42,31 @@ class PlainSteps:
         values: Sequence[Mapping[str, float]],
         passed: int,
         changed: bool,  # noqa: ARG002  # nothing is kept of earlier values
-    ) -> None:
+    ) -> list[Bound]:
         """Step the parameters, `passed` steps after `regroup`, as `Launch.step` does."""
         for place, bound in self._bounds.items():
             t = counted(bound) if bound.capturable else int(self._steps[place]) + passed
             self._step(bound, grads[place], values[bound.group], t)
+        guarded = [(bound, grads[place]) for place, bound in self._bounds.items() if bound.around.guard]
+        return [bound for bound, grad in guarded if not bool(grad.isfinite().all())]
 
     @torch.no_grad()
     def _step(self, bound: Bound, grad: Tensor, values: Mapping[str, float], t: Any) -> None:
         """Step one parameter, lower types widened to float32."""
         real = torch.float64 if bound.parameter.dtype is torch.float64 else torch.float32
-        inputs = {"x": bound.parameter.to(real), "g": grad.to(real), "t": t}
-        slots = {name: bound.state[name].to(real) for name in self._rule.slots}
+        state, storing = bound.state, bound.storing
+        columns = bound.columns()
+        inputs = {"x": columns["x"].to(real), "g": grad.to(real), "t": t}
+        slots = {name: load(state, name, self._rule).to(real) for name in self._rule.slots}
         x, new, _ = around.step(self._rule, bound.around, inputs, slots, values)
-        bound.parameter.copy_(x)
+        for name in ("x", "copy"):
+            if name in columns:
+                columns[name].copy_(x)
+        random = None
         for name, value in new.items():
-            bound.state[name].copy_(value)
+            storage = storing.storage(name, bound.parameter)
+            if not storage or not STORAGES[storage].random:
+                state[name].copy_(value)
+                continue
+            random = random_bits(storing.seed, bound.number, t, grad) if random is None else turned(random)
+            save(state, name, storage, value, random)

@@ -1,0 +1,232 @@
+"""Numbers that take less memory than they are computed with: decoded and encoded in registers, inside a kernel's loop.
+
+- `bfloat16` and `float16` are rounded to nearest, ties to even, as everywhere.
+- `random bfloat16` is rounded to one of its two neighbours at random, with the odds that make the mean the number itself
+  (stochastic rounding): an average that moves by less than half a unit each step still moves.
+- `int8` is a code of 8 bits for each element and one float32 power of two, the scale, for each block of `BLOCK` elements:
+  the one of the block's largest number. Of a slot that is never negative (`unsigned int8`) a code holds 4 bits of exponent,
+  below that of the scale, and 4 of mantissa; else (`signed int8`) a sign, 4 and 3. Code 0 is the number 0. Rounding is at
+  random, also between 0 and the smallest number that has a code. A block with an infinity or NaN in it becomes NaN.
+
+`steprule.torch.codecs` has the same in torch's operations.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.core.typing.templates import Signature
+from numba.extending import intrinsic
+from numpy.typing import NDArray
+
+__all__ = ["BLOCK", "EXPONENTS", "FUNCTIONS", "SIGNED", "STORAGES", "UNSIGNED", "Storage", "keys"]
+
+BLOCK: Final = 256
+"""Elements that share one scale."""
+EXPONENTS: Final = 16
+"""How many powers of two the codes of `int8` reach down from the scale's."""
+UNSIGNED: Final = 19
+SIGNED: Final = 20
+"""The bits of a float32 that an `int8` code does without: of 23 bits of mantissa it has 4, or 3 beside the sign."""
+
+_I32: Final = ir.IntType(32)
+_F32: Final = ir.FloatType()
+
+
+@dataclass(frozen=True)
+class Storage:
+    """How the elements of an array lie in memory: as integers of the type `holds`.
+
+    `decode` and `encode` are the functions of this module that a kernel calls. `random` says that `encode` takes noise;
+    `shift` that each block has a scale, and is what `int8_scale` calls so.
+    """
+
+    holds: str
+    bytes: int
+    decode: str
+    encode: str
+    random: bool = False
+    shift: int = 0
+
+
+STORAGES: Final[Mapping[str, Storage]] = {
+    "bfloat16": Storage("uint16", 2, "from_bfloat16", "to_bfloat16"),
+    "float16": Storage("uint16", 2, "from_float16", "to_float16"),
+    "random bfloat16": Storage("uint16", 2, "from_bfloat16", "to_bfloat16_at_random", random=True),
+    "unsigned int8": Storage("uint8", 1, "from_int8", "to_int8", random=True, shift=UNSIGNED),
+    "signed int8": Storage("uint8", 1, "from_int8", "to_int8", random=True, shift=SIGNED),
+}
+"""The ways of storing an element in fewer bytes than it is computed with, by name. All of them are computed in float32."""
+
+
+def _function(returned: Any, *taken: Any) -> Callable[[Callable[..., Any]], Any]:
+    """Make of a function that writes LLVM code for its operands one that a kernel can call.
+
+    Numba would promote small integers to 64 bits, at twice the cost or more.
+    """
+
+    def decorate(write: Callable[..., Any]) -> Any:
+        def typed(*_operands: Any) -> tuple[Signature, Any]:
+            def generate(_context: Any, builder: Any, _signature: Signature, arguments: Any) -> Any:
+                return write(builder, *arguments)
+
+            return returned(*taken), generate
+
+        # Numba must know how many operands there are.
+        names = ("typing_context", *(f"operand{number}" for number in range(len(taken))))
+        positional = inspect.Parameter.POSITIONAL_OR_KEYWORD
+        vars(typed)["__signature__"] = inspect.Signature([inspect.Parameter(name, positional) for name in names])
+        typed.__doc__ = write.__doc__
+        return intrinsic(typed)
+
+    return decorate
+
+
+def _constant(number: int) -> Any:
+    return ir.Constant(_I32, number)
+
+
+def _bits(builder: Any, value: Any) -> Any:
+    return builder.bitcast(value, _I32)
+
+
+@_function(types.uint32, types.int64, types.int64)
+def noise(builder: Any, position: Any, key: Any) -> Any:
+    """Return 32 random bits for the element at `position`, the same for the same `key`: Wellons's "lowbias32" hash."""
+    golden = _constant(0x9E3779B1)
+    mixed = builder.add(builder.mul(builder.trunc(position, _I32), golden), builder.trunc(key, _I32))
+    for shift, factor in ((16, 0x7FEB352D), (15, 0x846CA68B)):
+        mixed = builder.mul(builder.xor(mixed, builder.lshr(mixed, _constant(shift))), _constant(factor))
+    return builder.xor(mixed, builder.lshr(mixed, _constant(16)))
+
+
+@_function(types.uint32, types.uint32)
+def turned(builder: Any, random: Any) -> Any:
+    """Return random bits with their halves exchanged: a rounding takes the lower half and some bits more."""
+    return builder.or_(builder.shl(random, _constant(16)), builder.lshr(random, _constant(16)))
+
+
+@_function(types.float32, types.uint16)
+def from_bfloat16(builder: Any, stored: Any) -> Any:
+    return builder.bitcast(builder.shl(builder.zext(stored, _I32), _constant(16)), _F32)
+
+
+def _upper_half(builder: Any, value: Any, addend: Any) -> Any:
+    upper = builder.lshr(builder.add(_bits(builder, value), addend), _constant(16))
+    upper = builder.select(builder.fcmp_unordered("uno", value, value), _constant(0x7FC0), upper)
+    return builder.trunc(upper, ir.IntType(16))
+
+
+@_function(types.uint16, types.float32)
+def to_bfloat16(builder: Any, value: Any) -> Any:
+    odd = builder.and_(builder.lshr(_bits(builder, value), _constant(16)), _constant(1))
+    return _upper_half(builder, value, builder.add(odd, _constant(0x7FFF)))
+
+
+@_function(types.uint16, types.float32, types.uint32)
+def to_bfloat16_at_random(builder: Any, value: Any, random: Any) -> Any:
+    return _upper_half(builder, value, builder.and_(random, _constant(0xFFFF)))
+
+
+@_function(types.float32, types.uint16)
+def from_float16(builder: Any, stored: Any) -> Any:
+    return builder.fpext(builder.bitcast(stored, ir.HalfType()), _F32)
+
+
+@_function(types.uint16, types.float32)
+def to_float16(builder: Any, value: Any) -> Any:
+    return builder.bitcast(builder.fptrunc(value, ir.HalfType()), ir.IntType(16))
+
+
+@_function(types.uint32, types.float32)
+def magnitude(builder: Any, value: Any) -> Any:
+    """Return the bits of |value|, which as integers are in the order of the numbers, infinity and NaN last."""
+    return builder.and_(_bits(builder, value), _constant(0x7FFFFFFF))
+
+
+@_function(types.uint32, types.uint32, types.uint32)
+def larger(builder: Any, a: Any, b: Any) -> Any:
+    return builder.select(builder.icmp_unsigned(">", a, b), a, b)
+
+
+@_function(types.float32, types.uint32, types.uint32)
+def int8_scale(builder: Any, most: Any, shift: Any) -> Any:
+    """Return the scale of a block whose largest magnitude has the bits `most`; NaN where that is no number.
+
+    `shift` here and below is the number of a float32's bits that a code does without: `UNSIGNED` or `SIGNED`.
+    """
+    dropped = builder.sub(builder.shl(_constant(1), shift), _constant(1))
+    # The largest number may be rounded up to the next power of two.
+    power = builder.and_(builder.add(most, dropped), _constant(0x7F800000))
+    infinite = builder.icmp_unsigned(">=", most, _constant(0x7F800000))
+    return builder.bitcast(builder.select(infinite, _constant(0x7FC00000), power), _F32)
+
+
+@_function(types.uint32, types.float32)
+def int8_base(builder: Any, scale: Any) -> Any:
+    """Return the bits of the number that the codes of a block count from."""
+    exponent, reach = builder.lshr(_bits(builder, scale), _constant(23)), _constant(EXPONENTS - 1)
+    lowest = builder.sub(exponent, reach)
+    return builder.shl(builder.select(builder.icmp_unsigned(">", exponent, reach), lowest, _constant(0)), _constant(23))
+
+
+@_function(types.float32, types.uint32, types.uint32)
+def int8_per_least(builder: Any, base: Any, shift: Any) -> Any:
+    """Return 1 over the smallest number that has a code."""
+    least = builder.bitcast(builder.add(base, builder.shl(_constant(1), shift)), _F32)
+    return builder.fdiv(ir.Constant(_F32, 1.0), least)
+
+
+def _sign_bit(builder: Any, shift: Any) -> Any:
+    return builder.shl(builder.sub(shift, _constant(UNSIGNED)), _constant(7))
+
+
+@_function(types.float32, types.uint8, types.float32, types.uint32, types.uint32)
+def from_int8(builder: Any, stored: Any, scale: Any, base: Any, shift: Any) -> Any:
+    code, sign_bit = builder.zext(stored, _I32), _sign_bit(builder, shift)
+    size = builder.and_(code, builder.xor(sign_bit, _constant(0xFF)))
+    bits = builder.add(base, builder.shl(size, shift))
+    bits = builder.select(builder.icmp_unsigned("==", size, _constant(0)), _constant(0), bits)
+    bits = builder.or_(bits, builder.shl(builder.and_(code, sign_bit), _constant(24)))
+    return builder.fadd(builder.bitcast(bits, _F32), builder.fsub(scale, scale))  # NaN where the scale is
+
+
+@_function(types.uint8, types.float32, types.uint32, types.float32, types.uint32, types.uint32)
+def to_int8(builder: Any, value: Any, base: Any, per_least: Any, random: Any, shift: Any) -> Any:
+    bits, least = builder.and_(_bits(builder, value), _constant(0x7FFFFFFF)), builder.shl(_constant(1), shift)
+    lower = builder.and_(random, builder.sub(least, _constant(1)))
+    large = builder.lshr(builder.sub(builder.add(bits, lower), base), shift)
+    # Below the smallest number that has a code: that one, as often as `value` has of it, else 0.
+    drawn = builder.fmul(builder.uitofp(builder.lshr(random, _constant(8)), _F32), ir.Constant(_F32, 2.0**-24))
+    share = builder.fmul(builder.bitcast(bits, _F32), per_least)
+    small = builder.zext(builder.fcmp_ordered(">", share, drawn), _I32)
+    code = builder.select(builder.icmp_unsigned("<", bits, builder.add(base, least)), small, large)
+    sign = builder.and_(builder.lshr(_bits(builder, value), _constant(24)), _sign_bit(builder, shift))
+    return builder.trunc(builder.or_(code, sign), ir.IntType(8))
+
+
+@_function(types.CPointer(types.float32))  # type: ignore[no-untyped-call]
+def scratch(builder: Any) -> Any:
+    """Return room on the stack for a block of float32."""
+    return cgutils.alloca_once(builder, _F32, size=BLOCK)  # type: ignore[no-untyped-call]
+
+
+FUNCTIONS: Final = tuple(name for name, value in globals().items() if isinstance(value, type(noise)))
+"""The names of what a kernel may call of this module."""
+
+
+def keys(seeds: NDArray[np.int64], numbers: NDArray[np.int64], steps: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return what begins the random bits of each parameter, by its seed, its number and its step: 32 bits, int64."""
+    with np.errstate(over="ignore"):
+        mixed = seeds.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15) + numbers.astype(np.uint64)
+        for factor in (0xBF58476D1CE4E5B9, 0x94D049BB133111EB):  # Vigna's splitmix64, once more for the step
+            mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(factor) + steps.astype(np.uint64)
+        mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    return (mixed >> np.uint64(32)).astype(np.int64)

@@ -1,0 +1,183 @@
+"""How an optimizer keeps its state: the options `state_dtype`, `master_copies` and `seed` of a parameter group."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+
+import torch
+from torch import Tensor
+
+from ..kernels.codecs import STORAGES, keys
+from ..signs import never_negative
+from ..specification import Rule
+from . import codecs
+
+__all__ = ["MASTER", "NEAREST", "OPTIONS", "Storing", "load", "random_bits", "restore", "save"]
+
+OPTIONS: Final[Mapping[str, Any]] = {
+    "state_dtype": None,
+    "master_copies": False,
+    "seed": 0,
+    "on_nonfinite": "propagate",
+}
+"""The options of a parameter group that are no numbers of the rule's, and their defaults."""
+
+MASTER: Final = "master"
+"""What the float32 copy of a parameter is called in its state."""
+
+_ALLOWED: Final = 'None (that of the parameter, or of its master copy), torch.float32, torch.bfloat16 or "int8"'
+NEAREST: Final = {torch.bfloat16: "bfloat16", torch.float16: "float16"}
+"""The storage of tensors in lower types that are rounded to nearest."""
+
+
+@dataclass(frozen=True)
+class Storing:
+    """How a group of parameters keeps its state.
+
+    `wishes` says for each slot what was asked for: None, a dtype or "int8".
+    """
+
+    rule: Rule
+    wishes: tuple[Any, ...]
+    master_copies: bool
+    seed: int
+
+    @classmethod
+    def of(cls, rule: Rule, group: Mapping[str, Any]) -> Storing:
+        """Return what a parameter group asks for; raise `TypeError` or `ValueError` for what cannot be."""
+        wish, seed = group.get("state_dtype"), group.get("seed", 0)
+        if isinstance(wish, Mapping):
+            unknown = [name for name in wish if name not in rule.slots]
+            if unknown:
+                slots = ", ".join(rule.slots) or "none"
+                raise ValueError(f"state_dtype names the slot {unknown[0]!r}; {rule.name} has: {slots}")
+        wishes = tuple(wish.get(name) if isinstance(wish, Mapping) else wish for name in rule.slots)
+        for each in (wish,) if not isinstance(wish, Mapping) else wishes:
+            if each not in (None, torch.float32, torch.bfloat16, "int8"):
+                raise ValueError(f"state_dtype is {each!r}; allowed is {_ALLOWED}, or a mapping of slots to these")
+        if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**63:
+            raise ValueError(f"seed is {seed!r}; allowed is an integer from 0 to 2**63 - 1")
+        return cls(rule, wishes, bool(group.get("master_copies")), seed)
+
+    def check(self, parameter: Tensor) -> None:
+        """Raise `ValueError` where a parameter's state cannot be kept so."""
+        low = [wish for wish in self.wishes if wish not in (None, parameter.dtype)]
+        if low and (parameter.dtype is torch.float64 or parameter.is_complex()):
+            raise ValueError(
+                f"state_dtype is {low[0]!r} and a parameter of shape {tuple(parameter.shape)} is {parameter.dtype}; "
+                "allowed are real parameters of float32, bfloat16 and float16"
+            )
+
+    def has_master(self, parameter: Tensor) -> bool:
+        """Whether a float32 copy of the parameter is kept: where it is asked for and is not the parameter itself."""
+        return self.master_copies and parameter.dtype in NEAREST
+
+    def storage(self, slot: str, parameter: Tensor) -> str:
+        """Return the storage of a slot, a name of `kernels.codecs.STORAGES`, or "" for float32 and float64 as they are."""
+        wish = dict(zip(self.rule.slots, self.wishes, strict=True))[slot]
+        if wish == "int8":
+            return "unsigned int8" if slot in never_negative(self.rule) else "signed int8"
+        if wish is torch.bfloat16:
+            return "random bfloat16"
+        return NEAREST.get(parameter.dtype, "") if wish is None and not self.has_master(parameter) else ""
+
+    def dtype(self, slot: str, parameter: Tensor) -> torch.dtype:
+        """Return the dtype of a slot's tensor."""
+        storage = self.storage(slot, parameter)
+        if storage:
+            return codecs.DTYPES[storage]
+        wish = dict(zip(self.rule.slots, self.wishes, strict=True))[slot]
+        return wish or (torch.float32 if self.has_master(parameter) else parameter.dtype)
+
+    def stored(self, parameter: Tensor) -> tuple[tuple[str, str], ...]:
+        """Return the slots that are not kept as they are computed, and how they are, for `kernels.cpu.Elements`."""
+        pairs = [(slot, self.storage(slot, parameter)) for slot in self.rule.slots]
+        return tuple((slot, storage) for slot, storage in pairs if storage)
+
+    def names(self, parameter: Tensor) -> tuple[str, ...]:
+        """Return what a parameter's state holds besides `step`: slots, scales, the master copy."""
+        scales = [f"{slot}_scale" for slot, storage in self.stored(parameter) if STORAGES[storage].shift]
+        return (*self.rule.slots, *scales, *((MASTER,) if self.has_master(parameter) else ()))
+
+    def prepare(self, parameter: Tensor, state: dict[str, Any], number: int) -> None:
+        """Make what `state` lacks, and bring what it has otherwise (a checkpoint's) to the form that is asked for.
+
+        `number` is the parameter's place in the optimizer.
+        """
+        self.check(parameter)
+        for name, initial in self.rule.slots.items():
+            storage, dtype = self.storage(name, parameter), self.dtype(name, parameter)
+            present = state.get(name)
+            if present is not None and present.dtype is dtype:
+                continue
+            if present is None:
+                values = torch.full_like(parameter, initial, dtype=_real(dtype), memory_format=torch.preserve_format)
+            else:
+                values = load(state, name, self.rule)
+            state.pop(f"{name}_scale", None)
+            if storage:
+                state[name] = torch.empty_like(values, dtype=dtype)
+                save(state, name, storage, values, random_bits(self.seed, number, 0, values))
+            else:
+                state[name] = values.to(dtype)
+        if not self.has_master(parameter):
+            state.pop(MASTER, None)
+        elif MASTER not in state:
+            state[MASTER] = parameter.detach().to(torch.float32)
+
+
+def restore(optimizer: torch.optim.Optimizer, saved: Mapping[str, Any]) -> None:
+    """Put the state of a checkpoint back in its own form where `load_state_dict` has cast that to the parameters' dtype.
+
+    `saved` is the state dictionary that was loaded. A form that is not asked for any more is changed at the next step.
+    """
+    places = [place for group in saved["param_groups"] for place in group["params"]]
+    wanted = [(each, group) for group in optimizer.param_groups for each in group["params"]]
+    for place, (parameter, group) in zip(places, wanted, strict=True):
+        state = optimizer.state.get(parameter, {})
+        rule: Rule = optimizer.rule  # type: ignore[attr-defined]  # it is one of ours
+        storing = Storing.of(rule, group)
+        for name, value in saved["state"].get(place, {}).items():
+            if not isinstance(value, Tensor) or name == "step" or state[name].dtype is value.dtype:
+                continue
+            own = name == MASTER or name.endswith("_scale") or value.dtype is torch.uint8
+            if own or (name in rule.slots and value.dtype is storing.dtype(name, parameter)):
+                state[name] = value.detach().to(parameter.device, copy=True)
+
+
+def _real(dtype: torch.dtype) -> torch.dtype:
+    return dtype if dtype.is_floating_point and dtype not in NEAREST else torch.float32
+
+
+def random_bits(seed: int, number: int, t: int, like: Tensor) -> Tensor:
+    """Return 32 random bits for each element of parameter `number` at step `t`: those that the fused loop draws."""
+    key = int(keys(*(np.array([each], np.int64) for each in (seed, number, t)))[0])
+    return codecs.noise(like.numel(), key, like.device)
+
+
+def _flat(dense: Tensor) -> Tensor:
+    """Return the elements of a tensor without gaps in their order in memory."""
+    return dense.as_strided((dense.numel(),), (1,))
+
+
+def load(state: Mapping[str, Any], name: str, rule: Rule) -> Tensor:
+    """Return the numbers that a slot holds, whatever its form, in float32 (float64 stays)."""
+    stored: Tensor = state[name]
+    if stored.dtype is not torch.uint8:
+        return stored.to(_real(stored.dtype))
+    storage = "unsigned int8" if name in never_negative(rule) else "signed int8"
+    flat = codecs.decode(_flat(stored), storage, state[f"{name}_scale"])
+    return flat.as_strided(stored.shape, stored.stride())
+
+
+def save(state: dict[str, Any], name: str, storage: str, values: Tensor, random: Tensor) -> None:
+    """Write numbers to a slot in place, encoded; a scale that is not there yet is made."""
+    ordered = torch.empty_like(state[name], dtype=torch.float32).copy_(values)
+    encoded, scale = codecs.encode(_flat(ordered), storage, random)
+    _flat(state[name]).copy_(encoded)
+    if scale is not None:
+        state.setdefault(f"{name}_scale", torch.empty_like(scale)).copy_(scale)
