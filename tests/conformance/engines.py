@@ -178,6 +178,10 @@ class _TorchGpu(_Torch):
 
     device = "cuda"
 
+    def step(self, grads: Arrays) -> None:
+        super().step(grads)
+        assert all(isinstance(each, DeviceLaunch) for each in self._optimizer._plan._steppers)
+
 
 class _TorchGpuCapturable(_TorchGpu):
     capturable = True

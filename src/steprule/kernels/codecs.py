@@ -4,9 +4,10 @@
 - `random bfloat16` is rounded to one of its two neighbours at random, with the odds that make the mean the number itself
   (stochastic rounding): an average that moves by less than half a unit each step still moves.
 - `int8` is a code of 8 bits for each element and one float32 power of two, the scale, for each block of `BLOCK` elements:
-  the one of the block's largest number. Of a slot that is never negative (`unsigned int8`) a code holds 4 bits of exponent,
-  below that of the scale, and 4 of mantissa; else (`signed int8`) a sign, 4 and 3. Code 0 is the number 0. Rounding is at
-  random, also between 0 and the smallest number that has a code. A block with an infinity or NaN in it becomes NaN.
+  the one of the block's largest number. A code holds 3 bits of mantissa and the exponent, which counts down from the
+  scale's: 5 bits in a slot that is never negative (`unsigned int8`), else 4, and the sign (`signed int8`). Code 0 is the
+  number 0. Rounding is at random, also between 0 and the smallest number that has a code; only in an unsigned slot a number
+  that is not 0 never becomes 0, since a rule may divide by it. A block with an infinity or NaN in it becomes NaN.
 
 `steprule.torch.codecs` has the same in torch's operations.
 """
@@ -26,15 +27,15 @@ from numba.core.typing.templates import Signature
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
-__all__ = ["BLOCK", "EXPONENTS", "FUNCTIONS", "SIGNED", "STORAGES", "UNSIGNED", "Storage", "keys"]
+__all__ = ["BLOCK", "DROPPED", "FUNCTIONS", "SIGNED", "STORAGES", "UNSIGNED", "Storage", "keys"]
 
 BLOCK: Final = 256
 """Elements that share one scale."""
-EXPONENTS: Final = 16
-"""How many powers of two the codes of `int8` reach down from the scale's."""
-UNSIGNED: Final = 19
-SIGNED: Final = 20
-"""The bits of a float32 that an `int8` code does without: of 23 bits of mantissa it has 4, or 3 beside the sign."""
+UNSIGNED: Final = 32
+SIGNED: Final = 16
+"""How many powers of two the codes of `int8` have, the scale's the largest."""
+DROPPED: Final = 20
+"""The bits of a float32's mantissa that a code does without: it has 3 of 23."""
 
 _I32: Final = ir.IntType(32)
 _F32: Final = ir.FloatType()
@@ -45,7 +46,7 @@ class Storage:
     """How the elements of an array lie in memory: as integers of the type `holds`.
 
     `decode` and `encode` are the functions of this module that a kernel calls. `random` says that `encode` takes noise;
-    `shift` that each block has a scale, and is what `int8_scale` calls so.
+    `exponents`, where it is not 0, that each block has a scale and codes have so many powers of two.
     """
 
     holds: str
@@ -53,15 +54,15 @@ class Storage:
     decode: str
     encode: str
     random: bool = False
-    shift: int = 0
+    exponents: int = 0
 
 
 STORAGES: Final[Mapping[str, Storage]] = {
     "bfloat16": Storage("uint16", 2, "from_bfloat16", "to_bfloat16"),
     "float16": Storage("uint16", 2, "from_float16", "to_float16"),
     "random bfloat16": Storage("uint16", 2, "from_bfloat16", "to_bfloat16_at_random", random=True),
-    "unsigned int8": Storage("uint8", 1, "from_int8", "to_int8", random=True, shift=UNSIGNED),
-    "signed int8": Storage("uint8", 1, "from_int8", "to_int8", random=True, shift=SIGNED),
+    "unsigned int8": Storage("uint8", 1, "from_int8", "to_int8", random=True, exponents=UNSIGNED),
+    "signed int8": Storage("uint8", 1, "from_int8", "to_int8", random=True, exponents=SIGNED),
 }
 """The ways of storing an element in fewer bytes than it is computed with, by name. All of them are computed in float32."""
 
@@ -156,59 +157,59 @@ def larger(builder: Any, a: Any, b: Any) -> Any:
     return builder.select(builder.icmp_unsigned(">", a, b), a, b)
 
 
-@_function(types.float32, types.uint32, types.uint32)
-def int8_scale(builder: Any, most: Any, shift: Any) -> Any:
-    """Return the scale of a block whose largest magnitude has the bits `most`; NaN where that is no number.
-
-    `shift` here and below is the number of a float32's bits that a code does without: `UNSIGNED` or `SIGNED`.
-    """
-    dropped = builder.sub(builder.shl(_constant(1), shift), _constant(1))
+@_function(types.float32, types.uint32)
+def int8_scale(builder: Any, most: Any) -> Any:
+    """Return the scale of a block whose largest magnitude has the bits `most`; NaN where that is no number."""
     # The largest number may be rounded up to the next power of two.
-    power = builder.and_(builder.add(most, dropped), _constant(0x7F800000))
+    power = builder.and_(builder.add(most, _constant((1 << DROPPED) - 1)), _constant(0x7F800000))
     infinite = builder.icmp_unsigned(">=", most, _constant(0x7F800000))
     return builder.bitcast(builder.select(infinite, _constant(0x7FC00000), power), _F32)
 
 
-@_function(types.uint32, types.float32)
-def int8_base(builder: Any, scale: Any) -> Any:
+@_function(types.uint32, types.float32, types.uint32)
+def int8_base(builder: Any, scale: Any, exponents: Any) -> Any:
     """Return the bits of the number that the codes of a block count from."""
-    exponent, reach = builder.lshr(_bits(builder, scale), _constant(23)), _constant(EXPONENTS - 1)
+    exponent = builder.lshr(_bits(builder, scale), _constant(23))
+    reach = builder.sub(exponents, _constant(1))
     lowest = builder.sub(exponent, reach)
     return builder.shl(builder.select(builder.icmp_unsigned(">", exponent, reach), lowest, _constant(0)), _constant(23))
 
 
-@_function(types.float32, types.uint32, types.uint32)
-def int8_per_least(builder: Any, base: Any, shift: Any) -> Any:
+@_function(types.float32, types.uint32)
+def int8_per_least(builder: Any, base: Any) -> Any:
     """Return 1 over the smallest number that has a code."""
-    least = builder.bitcast(builder.add(base, builder.shl(_constant(1), shift)), _F32)
-    return builder.fdiv(ir.Constant(_F32, 1.0), least)
+    return builder.fdiv(ir.Constant(_F32, 1.0), builder.bitcast(builder.add(base, _constant(1 << DROPPED)), _F32))
 
 
-def _sign_bit(builder: Any, shift: Any) -> Any:
-    return builder.shl(builder.sub(shift, _constant(UNSIGNED)), _constant(7))
+def _sign_bit(builder: Any, exponents: Any) -> Any:
+    """Return 0x80 where a code has a sign, 0 where not."""
+    return builder.shl(builder.sub(_constant(UNSIGNED), exponents), _constant(3))
 
 
 @_function(types.float32, types.uint8, types.float32, types.uint32, types.uint32)
-def from_int8(builder: Any, stored: Any, scale: Any, base: Any, shift: Any) -> Any:
-    code, sign_bit = builder.zext(stored, _I32), _sign_bit(builder, shift)
+def from_int8(builder: Any, stored: Any, scale: Any, base: Any, exponents: Any) -> Any:
+    code, sign_bit = builder.zext(stored, _I32), _sign_bit(builder, exponents)
     size = builder.and_(code, builder.xor(sign_bit, _constant(0xFF)))
-    bits = builder.add(base, builder.shl(size, shift))
+    bits = builder.add(base, builder.shl(size, _constant(DROPPED)))
     bits = builder.select(builder.icmp_unsigned("==", size, _constant(0)), _constant(0), bits)
     bits = builder.or_(bits, builder.shl(builder.and_(code, sign_bit), _constant(24)))
     return builder.fadd(builder.bitcast(bits, _F32), builder.fsub(scale, scale))  # NaN where the scale is
 
 
 @_function(types.uint8, types.float32, types.uint32, types.float32, types.uint32, types.uint32)
-def to_int8(builder: Any, value: Any, base: Any, per_least: Any, random: Any, shift: Any) -> Any:
-    bits, least = builder.and_(_bits(builder, value), _constant(0x7FFFFFFF)), builder.shl(_constant(1), shift)
-    lower = builder.and_(random, builder.sub(least, _constant(1)))
-    large = builder.lshr(builder.sub(builder.add(bits, lower), base), shift)
+def to_int8(builder: Any, value: Any, base: Any, per_least: Any, random: Any, exponents: Any) -> Any:
+    bits, least = builder.and_(_bits(builder, value), _constant(0x7FFFFFFF)), _constant(1 << DROPPED)
+    lower = builder.and_(random, _constant((1 << DROPPED) - 1))
+    large = builder.lshr(builder.sub(builder.add(bits, lower), base), _constant(DROPPED))
     # Below the smallest number that has a code: that one, as often as `value` has of it, else 0.
     drawn = builder.fmul(builder.uitofp(builder.lshr(random, _constant(8)), _F32), ir.Constant(_F32, 2.0**-24))
-    share = builder.fmul(builder.bitcast(bits, _F32), per_least)
-    small = builder.zext(builder.fcmp_ordered(">", share, drawn), _I32)
+    by_chance = builder.fcmp_ordered(">", builder.fmul(builder.bitcast(bits, _F32), per_least), drawn)
+    always = builder.icmp_unsigned("!=", bits, _constant(0))
+    sign_bit = _sign_bit(builder, exponents)
+    has_sign = builder.icmp_unsigned("!=", sign_bit, _constant(0))
+    small = builder.zext(builder.select(has_sign, by_chance, always), _I32)
     code = builder.select(builder.icmp_unsigned("<", bits, builder.add(base, least)), small, large)
-    sign = builder.and_(builder.lshr(_bits(builder, value), _constant(24)), _sign_bit(builder, shift))
+    sign = builder.and_(builder.lshr(_bits(builder, value), _constant(24)), sign_bit)
     return builder.trunc(builder.or_(code, sign), ir.IntType(8))
 
 

@@ -101,7 +101,7 @@ class Elements:
 
     def scales(self, program: Program) -> tuple[str, ...]:
         """Return the arrays whose blocks have a scale."""
-        return tuple(name for name in program.arrays if (storage := self.storage(name)) and storage.shift)
+        return tuple(name for name in program.arrays if (storage := self.storage(name)) and storage.exponents)
 
     def columns(self, program: Program) -> tuple[str, ...]:
         """Return the arrays of a launch in the order of its table: a scale's is called as its array, and `_scale`."""
@@ -114,7 +114,7 @@ class Elements:
 
         def size(name: str) -> float:
             storage = self.storage(name)
-            return storage.bytes + (itemsize / BLOCK if storage.shift else 0) if storage else itemsize
+            return storage.bytes + (itemsize / BLOCK if storage.exponents else 0) if storage else itemsize
 
         moved = (*program.inputs, *program.outputs, *(("copy",) if self.copy else ()))
         return sum(map(size, moved))
@@ -191,7 +191,7 @@ def _reads(program: Program, elements: Elements, called: Mapping[str, str]) -> l
         storage, mine = elements.storage(name), called[name]
         read = f"{mine}_at[i]"
         if storage is not None:
-            scaled = f", {mine}_scale, {mine}_base, {storage.shift}" if storage.shift else ""
+            scaled = f", {mine}_scale, {mine}_base, {storage.exponents}" if storage.exponents else ""
             read = f"{storage.decode}({read}{scaled})"
         lines.append(f"{mine} = {read}")
     return lines
@@ -240,18 +240,18 @@ def _block(program: Program, elements: Elements, names: dict[int, str], called: 
         assert storage is not None
         before += [
             f"{mine}_scale = {mine}_scale_at[0]",
-            f"{mine}_base = int8_base({mine}_scale)",
+            f"{mine}_base = int8_base({mine}_scale, {storage.exponents})",
             f"{mine}_most = magnitude(ZERO)",
         ]
         after += [
-            f"{mine}_scale = int8_scale({mine}_most, {storage.shift})",
+            f"{mine}_scale = int8_scale({mine}_most)",
             f"{mine}_scale_at[0] = {mine}_scale",
-            f"{mine}_base = int8_base({mine}_scale)",
-            f"{mine}_per_least = int8_per_least({mine}_base, {storage.shift})",
+            f"{mine}_base = int8_base({mine}_scale, {storage.exponents})",
+            f"{mine}_per_least = int8_per_least({mine}_base)",
         ]
         encoded += [
             f"    {mine}_random = {_noise(elements, program, name)}",
-            f"    {mine}_at[i] = to_int8({mine}_new[i], {mine}_base, {mine}_per_least, {mine}_random, {storage.shift})",
+            f"    {mine}_at[i] = to_int8({mine}_new[i], {mine}_base, {mine}_per_least, {mine}_random, {storage.exponents})",
         ]
     return [*before, *_loop(program, elements, names, called), *after, "for i in range(count):", *encoded]
 

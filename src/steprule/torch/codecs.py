@@ -7,7 +7,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from ..kernels.codecs import BLOCK, EXPONENTS, SIGNED, STORAGES
+from ..kernels.codecs import BLOCK, DROPPED, SIGNED, STORAGES
 
 __all__ = ["DTYPES", "blocks", "decode", "encode", "noise", "turned"]
 
@@ -44,14 +44,14 @@ def turned(random: Tensor) -> Tensor:
 
 def decode(stored: Tensor, storage: str, scale: Tensor | None = None) -> Tensor:
     """Return the float32 numbers that the flat tensor `stored` holds; `scale` has one number for each block."""
-    shift = STORAGES[storage].shift
-    if not shift:
+    exponents = STORAGES[storage].exponents
+    if not exponents:
         return stored.to(torch.float32)
     assert scale is not None
     code, scale = stored.to(torch.int64), scale.repeat_interleave(BLOCK)[: stored.numel()]
-    size = code & (0x7F if shift == SIGNED else 0xFF)
-    bits = torch.where(size == 0, 0, _base(scale) + (size << shift))
-    sign = torch.where((shift == SIGNED) & (code >= 0x80), -1.0, 1.0)
+    size = code & (0x7F if exponents == SIGNED else 0xFF)
+    bits = torch.where(size == 0, 0, _base(scale, exponents) + (size << DROPPED))
+    sign = torch.where((exponents == SIGNED) & (code >= 0x80), -1.0, 1.0)
     return _number(bits) * sign + (scale - scale)
 
 
@@ -65,31 +65,32 @@ def encode(values: Tensor, storage: str, random: Tensor | None = None) -> tuple[
         return values.to(DTYPES[storage]), None
     assert random is not None
     bits = _bits(values)
-    if not form.shift:
+    if not form.exponents:
         upper = ((bits + (random & 0xFFFF)) >> 16) << 16
         return torch.where(values.isnan(), values, _number(upper & _MASK)).to(torch.bfloat16), None
-    return _encode_int8(values, bits & 0x7FFFFFFF, form.shift, random)
+    return _encode_int8(values, bits & 0x7FFFFFFF, form.exponents, random)
 
 
-def _encode_int8(values: Tensor, bits: Tensor, shift: int, random: Tensor) -> tuple[Tensor, Tensor]:
-    least = 1 << shift
+def _encode_int8(values: Tensor, bits: Tensor, exponents: int, random: Tensor) -> tuple[Tensor, Tensor]:
+    least = 1 << DROPPED
     most = torch.zeros(blocks(bits.numel()) * BLOCK, dtype=torch.int64, device=bits.device)
     most[: bits.numel()] = bits
     most = most.view(-1, BLOCK).amax(1)
     scale = _number(torch.where(most >= 0x7F800000, 0x7FC00000, (most + (least - 1)) & 0x7F800000))
-    base = _base(scale.repeat_interleave(BLOCK)[: bits.numel()])
-    large = (bits + (random & (least - 1)) - base) >> shift
-    # The smallest number that has a code, as often as the value has of it, else 0.
-    share = _number(bits) * (1 / _number(base + least))
-    small = (share > (random >> 8).to(torch.float32) * 2.0**-24).to(torch.int64)
-    code = torch.where(bits < base + least, small, large)
-    if shift == SIGNED:
+    base = _base(scale.repeat_interleave(BLOCK)[: bits.numel()], exponents)
+    large = (bits + (random & (least - 1)) - base) >> DROPPED
+    small = bits != 0
+    if exponents == SIGNED:
+        # The smallest number that has a code, as often as the value has of it, else 0.
+        small = _number(bits) * (1 / _number(base + least)) > (random >> 8).to(torch.float32) * 2.0**-24
+    code = torch.where(bits < base + least, small.to(torch.int64), large)
+    if exponents == SIGNED:
         code = code | ((_bits(values) >> 24) & 0x80)
     return (code & 0xFF).to(torch.uint8), scale
 
 
-def _base(scale: Tensor) -> Tensor:
-    return ((_bits(scale) >> 23) - (EXPONENTS - 1)).clamp_min(0) << 23
+def _base(scale: Tensor, exponents: int) -> Tensor:
+    return ((_bits(scale) >> 23) - (exponents - 1)).clamp_min(0) << 23
 
 
 def _bits(values: Tensor) -> Tensor:

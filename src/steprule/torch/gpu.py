@@ -67,8 +67,8 @@ class Kind:
 def kind_of(bound: Bound, grad: Tensor) -> Kind | None:
     """Return the kind of launch that can step this parameter, None where it is on no such device or none can."""
     parameter = bound.parameter
-    # A guarded step tells which gradients are not finite, for which the host must wait.
-    if not _served(parameter.device) or bound.around.guard or _encoded(bound.storing, parameter):
+    # What these kernels have not: random rounding, codes, and word of a gradient that is not finite.
+    if not _served(parameter.device) or bound.raises or _at_random(bound.storing, parameter):
         return None
     arrays = bound.columns() | {"g": grad}
     tensors = list(arrays.values())
@@ -79,21 +79,23 @@ def kind_of(bound: Bound, grad: Tensor) -> Kind | None:
     return Kind(formats, parameter.device, bound.capturable)
 
 
-def _encoded(storing: Storing, parameter: Tensor) -> bool:
-    """Whether some slot is rounded at random or has scales."""
-    storages = [STORAGES[storage] for _, storage in storing.stored(parameter)]
-    return any(storage.random or storage.shift for storage in storages)
+def _at_random(storing: Storing, parameter: Tensor) -> bool:
+    """Whether some slot is rounded at random."""
+    return any(STORAGES[storage].random for _, storage in storing.stored(parameter))
 
 
-def check_capturable(storing: Storing, form: Around, parameter: Tensor) -> None:
-    """Raise `ValueError` for what a graph cannot repeat: rounding at random, and telling of what is not finite."""
-    if _encoded(storing, parameter):
+def check_capturable(storing: Storing, raises: bool, parameter: Tensor) -> None:
+    """Raise `ValueError` for what a graph cannot repeat: rounding at random, and an error for what is not finite."""
+    if _at_random(storing, parameter):
         raise ValueError(
             "state_dtype is rounded at random, by bits that the host draws, and capturable is True; allowed with it are "
             "state_dtype None and torch.float32"
         )
-    if form.guard:
-        raise ValueError('on_nonfinite waits for the device and capturable is True; allowed with it is "propagate"')
+    if raises:
+        raise ValueError(
+            'on_nonfinite is "raise", which waits for the device, and capturable is True; allowed with it are "propagate" '
+            'and "skip"'
+        )
 
 
 def _served(device: torch.device) -> bool:
@@ -219,7 +221,7 @@ class DeviceLaunch(Launch):
     def _sent(self, values: NDArray[Any], *, in_capture: bool = False) -> _Sent:
         return _Sent(values, self._kind.device, in_capture=in_capture)
 
-    def _kernel(self, elements: Elements) -> gpu.Kernel:  # noqa: ARG002  # the kind says more
+    def _kernel(self) -> gpu.Kernel:
         return gpu.kernel(self.program, dict(self._kind.formats))
 
     def _launch(self, values: Sequence[Mapping[str, Any]], changed: bool) -> None:

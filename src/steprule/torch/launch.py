@@ -43,6 +43,8 @@ class Bound:
     """Its place in the optimizer."""
     name: str
     """What an error calls it."""
+    raises: bool = False
+    """Whether a gradient that is not finite is an error."""
     capturable: bool = False
     """Whether its step count is on its device and its step may be captured in a graph."""
 
@@ -63,7 +65,7 @@ def elements_of(bound: Bound, grad: Tensor) -> Elements | None:
     """
     parameter, columns = bound.parameter, bound.columns()
     alike = [parameter, grad, *(tensor for name, tensor in columns.items() if not name.endswith("_scale"))]
-    if any(tensor.device.type != "cpu" for tensor in alike) or not lie_alike(alike):
+    if not lie_alike(alike) or any(tensor.device.type != "cpu" for tensor in alike):
         return None
     real = "float64" if parameter.dtype is torch.float64 else "float32"
     stored = dict(bound.storing.stored(parameter))
@@ -126,8 +128,8 @@ class Launch:
         self._grad_column: Final = self._table.pointers[:, arrays.index("g")] if "g" in arrays else None
         self._grad_pointers: list[int] = []
         self._groups: Final = np.array([bound.group for bound in bounds.values()])
-        self._real: Final = elements.real
-        self._run: Final = self._kernel(elements)
+        self._elements: Final = elements
+        self._run: Final = self._kernel()
         self._rows: list[tuple[int, int]] = []
         self._scalars: NDArray[Any] | None = None
         self._random: Final = elements.random(self.program)
@@ -135,10 +137,10 @@ class Launch:
         self._numbers: Final = np.array([bound.number for bound in bounds.values()], np.int64)
         self._steps: NDArray[np.int64] = np.zeros(0, np.int64)
 
-    def _kernel(self, elements: Elements) -> Any:
-        return cpu.kernel(self.program, elements)
+    def _kernel(self) -> Any:
+        return cpu.kernel(self.program, self._elements)
 
-    def _launch(self, values: Sequence[Mapping[str, Any]], changed: bool) -> None:  # noqa: ARG002  # the scalars hold them
+    def _launch(self, values: Sequence[Mapping[str, float]], changed: bool) -> None:  # noqa: ARG002  # the scalars hold them
         assert self._scalars is not None
         cpu.launch(self._run, self._table, self._scalars, torch.get_num_threads())
 
@@ -165,7 +167,7 @@ class Launch:
         if self._folds and (self._scalars is None or changed or self.program.counts):
             fold = self.program.fold
             rows = [fold(t=count + passed, **values[group]) for group, count in self._rows]
-            self._scalars = np.array(rows, self._real).reshape(len(rows), -1)
+            self._scalars = np.array(rows, self._elements.real).reshape(len(rows), -1)
         if self._random:
             self._table.keys[:] = codecs.keys(self._seeds, self._numbers, self._steps + passed)
         self._launch(values, changed)

@@ -47,8 +47,9 @@ class PlainSteps:
         for place, bound in self._bounds.items():
             t = counted(bound) if bound.capturable else int(self._steps[place]) + passed
             self._step(bound, grads[place], values[bound.group], t)
-        guarded = [(bound, grads[place]) for place, bound in self._bounds.items() if bound.around.guard]
-        return [bound for bound, grad in guarded if not bool(grad.isfinite().all())]
+        return [
+            bound for place, bound in self._bounds.items() if bound.raises and not bool(grads[place].isfinite().all())
+        ]
 
     @torch.no_grad()
     def _step(self, bound: Bound, grad: Tensor, values: Mapping[str, float], t: Any) -> None:

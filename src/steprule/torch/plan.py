@@ -105,14 +105,16 @@ class Plan:
                 capturable = self._groups[place].capturable and parameter.device.type in gpu.DEVICES
                 if has_state and "step" not in state:
                     state["step"] = torch.zeros((), dtype=torch.float32, device="cpu")
+                raises = self._groups[place].raises
+                if capturable:
+                    gpu.check_capturable(storing, raises, parameter)
                 if has_state and capturable:
-                    gpu.check_capturable(storing, form, parameter)
                     state["step"] = gpu.count_there(state["step"], parameter.device)
                 storing.prepare(parameter, state, number)
                 names = group.get("param_names")
                 shape = tuple(parameter.shape)
                 name = f"parameter {number}, of shape {shape}," if names is None else f"{names[index]}"
-                bounds.append(Bound(parameter, place, form, state, storing, number, name, capturable))
+                bounds.append(Bound(parameter, place, form, state, storing, number, name, raises, capturable))
         return bounds
 
     def fitting_grads(self, optimizer: RuleOptimizer) -> list[Tensor] | None:
@@ -200,7 +202,7 @@ def _steppers(rule: Rule, bounds: Sequence[Bound], grads: Sequence[Tensor]) -> l
         into = plain if kind is None else launches.setdefault((bound.around, kind), {})
         into[place] = bound
     steppers: list[_Stepper] = [
-        gpu.DeviceLaunch(rule, form, kind, some) if isinstance(kind, gpu.Kind) else Launch(rule, form, kind, some)
+        Launch(rule, form, kind, some) if isinstance(kind, Elements) else gpu.DeviceLaunch(rule, form, kind, some)
         for (form, kind), some in launches.items()
     ]
     return [*steppers, PlainSteps(rule, plain)] if plain else steppers
@@ -234,11 +236,9 @@ class _Group:
 
     def follows(self, group: Mapping[str, Any], scale: float | None) -> bool:
         """Take over the group's present values; return whether the form of the step is the same as before."""
-        if bool(group.get("capturable", False)) != self.capturable:
+        if tuple(map(group.get, OPTIONS)) != self._options or bool(group.get("capturable", False)) != self.capturable:
             return False
         present = self._floats(group, scale)
-        if tuple(map(group.get, OPTIONS)) != self._options:
-            return False
         if present == self._seen:
             return True
         form, self.values = form_and_values(self._rule, group, scale)

@@ -100,7 +100,7 @@ class Storing:
 
     def names(self, parameter: Tensor) -> tuple[str, ...]:
         """Return what a parameter's state holds besides `step`: slots, scales, the master copy."""
-        scales = [f"{slot}_scale" for slot, storage in self.stored(parameter) if STORAGES[storage].shift]
+        scales = [f"{slot}_scale" for slot, storage in self.stored(parameter) if STORAGES[storage].exponents]
         return (*self.rule.slots, *scales, *((MASTER,) if self.has_master(parameter) else ()))
 
     def prepare(self, parameter: Tensor, state: dict[str, Any], number: int) -> None:

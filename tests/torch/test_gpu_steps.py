@@ -125,7 +125,7 @@ class TestAStep:
         assert torch.equal(one, other)
 
     @pytest.mark.parametrize(
-        "options", [{"state_dtype": torch.bfloat16}, {"state_dtype": "int8"}, {"on_nonfinite": "skip"}], ids=str
+        "options", [{"state_dtype": torch.bfloat16}, {"state_dtype": "int8"}, {"on_nonfinite": "raise"}], ids=str
     )
     def test_leaves_to_others_what_its_kernel_does_not_do(self, options: dict[str, Any]) -> None:
         one = parameter(4, dtype=torch.float32)
@@ -134,6 +134,17 @@ class TestAStep:
         optimizer.step()
         assert on_device(optimizer) == 0
         assert not torch.equal(one, before)
+
+    @pytest.mark.parametrize("capturable", [False, True])
+    def test_skips_elements_whose_gradient_is_not_finite(self, capturable: bool) -> None:
+        one = parameter(4)
+        before = one.detach().clone()
+        one.grad[1], one.grad[2] = torch.inf, torch.nan
+        optimizer = ours.Adam([{"params": [one], "capturable": capturable}], on_nonfinite="skip")
+        optimizer.step()
+        assert on_device(optimizer) == 1
+        assert (one == before).tolist() == [False, True, True, False]
+        assert (optimizer.state[one]["exp_avg"] != 0).tolist() == [True, False, False, True]
 
     def test_makes_stale_values_known_to_autograd(self) -> None:
         one = parameter(3)
@@ -279,7 +290,7 @@ class TestCapturable:
                 {"state_dtype": torch.bfloat16},
                 "state_dtype is rounded at random, by bits that the host draws, and capturable",
             ),
-            ({"on_nonfinite": "raise"}, "on_nonfinite waits for the device and capturable is True; allowed with it is"),
+            ({"on_nonfinite": "raise"}, 'on_nonfinite is "raise", which waits for the device, and capturable is True'),
         ],
     )
     def test_refuses_what_a_graph_cannot_repeat(self, options: dict[str, Any], says: str) -> None:
