@@ -48,6 +48,7 @@ PUBLIC = {
         "launch",
         "real_of",
         "source",
+        "value_names",
     ],
     "steprule.notation": ["abs", "maximum", "minimum", "sign", "sqrt", "where"],
     "steprule.program": ["Program", "Value", "depends_on_count", "expression", "lower"],

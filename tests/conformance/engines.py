@@ -17,6 +17,7 @@ from steprule.around import Around
 from steprule.kernels import cpu, gpu
 from steprule.program import lower
 from steprule.torch import optimizer
+from steprule.torch.gpu import DeviceLaunch
 from steprule.torch.launch import Launch
 from steprule.torch.plain import PlainSteps
 from steprule.torch.sparse import SparseSteps
@@ -185,6 +186,10 @@ class _TorchGpu(_Torch):
 
     device = "cuda"
 
+    def step(self, grads: Arrays) -> None:
+        super().step(grads)
+        assert all(isinstance(each, DeviceLaunch) for each in self._optimizer._plan._steppers)
+
 
 class _TorchGpuCapturable(_TorchGpu):
     capturable = True
@@ -196,6 +201,7 @@ class _TorchInterpreted(_Torch):
     def step(self, grads: Arrays) -> None:
         with interpreting():
             super().step(grads)
+        assert all(isinstance(each, DeviceLaunch) for each in self._optimizer._plan._steppers)
 
 
 class _TorchInterpretedCapturable(_TorchInterpreted):

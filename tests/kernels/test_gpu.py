@@ -90,7 +90,9 @@ class TestTheStep:
         wanted = [
             expected(rules.sgd, arrays, lr=lr)["x"] for arrays, lr in zip(tensors, [0.25, 0.5, 0.25], strict=True)
         ]
-        scalars = torch.tensor([program.fold(t=1, lr=lr, weight_decay=0.0) for lr in (0.5, 0.25)], dtype=torch.float64)
+        scalars = torch.tensor(
+            [program.fold(t=1, lr=lr, weight_decay=0.0, lr_decay=0.0) for lr in (0.5, 0.25)], dtype=torch.float64
+        )
         pointers = torch.tensor([[arrays[name].data_ptr() for name in program.arrays] for arrays in tensors])
         with interpreting():
             kernel = gpu.kernel(program, dict.fromkeys(program.arrays, "float64"))
@@ -109,6 +111,18 @@ class TestTheStep:
             assert str(found.dtype) == f"torch.{formats[name]}"
             digits = torch.finfo(torch.float32 if name == "acc_delta" else found.dtype).eps
             np.testing.assert_allclose(found.double().numpy(), value, rtol=digits, atol=1e-6)
+
+    def test_writes_the_parameter_a_second_time(self) -> None:
+        program = lower(rules.sgd)
+        arrays = {name: torch.randn(BLOCK + 3) for name in program.arrays}
+        arrays |= {"copy": torch.zeros(BLOCK + 3, dtype=torch.bfloat16)}
+        formats = {"x": "float32", "g": "float32", "copy": "bfloat16"}
+        pointers = torch.tensor([[arrays[name].data_ptr() for name in (*program.arrays, "copy")]])
+        table, scalars = torch.from_numpy(gpu.chunk_table([BLOCK + 3])), torch.tensor([[-0.5]])
+        with interpreting():
+            gpu.launch(gpu.kernel(program, formats), pointers, torch.zeros(1, dtype=torch.int64), table, scalars)
+        assert torch.equal(arrays["copy"], arrays["x"].to(torch.bfloat16))
+        assert "sgd, made by steprule: 14 bytes, " in gpu.source(program, formats)
 
     def test_lets_slots_change_places(self) -> None:
         @rule
@@ -183,6 +197,7 @@ class TestTheStep:
 
 def folded(program: Program, count: float, values: list[dict[str, float]], groups: Sequence[int] = (0,)) -> list[tuple]:
     """Return each tensor's scalars in float64, as the device would have them in the step after `count`."""
+    values = [{"grad_scale": 1.0} | each for each in values]
     counts = [torch.tensor(float(count)) for _ in groups]
     scalars = torch.zeros((len(groups), len(program.scalars)), dtype=torch.float64)
     with interpreting():
@@ -191,7 +206,7 @@ def folded(program: Program, count: float, values: list[dict[str, float]], group
             kernel,
             torch.tensor([each.data_ptr() for each in counts]),
             torch.tensor(groups),
-            torch.tensor([[each[name] for name in program.hyperparameters] for each in values], dtype=torch.float64),
+            torch.tensor([[each[name] for name in gpu.value_names(program)] for each in values], dtype=torch.float64),
             scalars,
         )
     assert [each.item() for each in counts] == [count + 1] * len(groups)
@@ -212,6 +227,12 @@ class TestTheScalars:
         program = lower(rules.sgd)
         values = [around.validated(rules.sgd, {"lr": lr}) for lr in (0.5, 0.25)]
         assert folded(program, 2, values, [1, 0, 1]) == [(-0.25,), (-0.5,), (-0.25,)]
+
+    def test_have_what_gradients_are_divided_by(self) -> None:
+        program = lower(rules.sgd, Around(unscale=True))
+        values = around.validated(rules.sgd, {"lr": 0.5}) | {"grad_scale": 8.0}
+        assert folded(program, 0, [values]) == [program.fold(t=1, **values)]
+        assert 0.125 in program.fold(t=1, **values)
 
     def test_may_be_infinite_or_no_number(self) -> None:
         @rule
@@ -266,20 +287,19 @@ def compiled(name: str, dtype: str, function: str = "step") -> str:
     source = ASTSource(getattr(kernel, function), signature, {"BLOCK": BLOCK} if function == "step" else {})
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Triton's own
-        made = triton.compile(
-            source, target=GPUTarget("cuda", 90, 32), options={"num_warps": 4, "enable_fp_fusion": False}
-        )
+        made = triton.compile(source, target=GPUTarget("cuda", 90, 32), options=dict(gpu._OPTIONS))
     assert made.asm["cubin"]
     return str(made.asm["ptx"])
 
 
 class TestTheMachineCode:
-    @pytest.mark.parametrize(("dtype", "wide"), [("float32", "v4.b32"), ("bfloat16", "v4.b32"), ("float64", "v2.b64")])
+    @pytest.mark.parametrize(
+        ("dtype", "wide", "times"), [("float32", "v4.b32", 1), ("bfloat16", "v2.b32", 1), ("float64", "v2.b64", 2)]
+    )
     @pytest.mark.parametrize("name", ["adadelta", "adam"])
-    def test_moves_16_bytes_at_once(self, name: str, dtype: str, wide: str) -> None:
+    def test_moves_a_threads_elements_at_once(self, name: str, dtype: str, wide: str, times: int) -> None:
         found = Counter(re.findall(r"\b(?:ld|st)\.global\.\S+", compiled(name, dtype)))
         program = lower(RULES[name])
-        times = BLOCK * gpu.TYPES[dtype] // 16 // 128
         assert found[f"ld.global.{wide}"] == times * len(program.inputs)
         assert found[f"st.global.{wide}"] == times * len(program.outputs)
 

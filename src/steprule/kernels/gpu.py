@@ -35,11 +35,14 @@ __all__ = [
     "launch",
     "real_of",
     "source",
+    "value_names",
 ]
 
 BLOCK: Final = 1024
-"""Elements per chunk. Each of a chunk's 128 threads takes eight of them: two loads of 16 bytes for each float32 array."""
-_WARPS: Final = 4
+"""Elements per chunk. Each of a chunk's 256 threads takes four of them: one load of 16 bytes for each float32 array."""
+# With four warps a thread of ADADELTA's takes 112 registers, which leaves three quarters of an H100's threads without any.
+# Without fused multiply-adds, each operation is rounded, as the rule has it and as on the CPU.
+_OPTIONS: Final[Mapping[str, Any]] = {"num_warps": 8, "enable_fp_fusion": False}
 
 TYPES: Final[Mapping[str, int]] = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
 """The types that an array may have, and the bytes of an element."""
@@ -99,7 +102,7 @@ _FUNCTIONS: Final[Mapping[str, Mapping[str, str]]] = {
 
 # Every name that a generated module uses for itself.
 _TAKEN: Final = frozenset(re.findall(r"[A-Za-z_]\w*", _HEADER + _FOLD + _POWER + "".join(_HELPERS.values()))) | {
-    *("tl", "float", "int", "min", "max", "range", "t", *notation.__all__)
+    *("copy", "copy_at", "tl", "float", "int", "min", "max", "range", "t", *notation.__all__)
 }
 
 
@@ -108,32 +111,44 @@ def real_of(formats: Mapping[str, str]) -> str:
     return "float64" if formats["x"] == "float64" else "float32"
 
 
+def value_names(program: Program) -> tuple[str, ...]:
+    """Return what the columns of `values` are for `fold`: the hyperparameters, and what gradients are divided by."""
+    return (*program.hyperparameters, "grad_scale")
+
+
+def _columns(program: Program, formats: Mapping[str, str]) -> tuple[str, ...]:
+    return (*program.arrays, *(("copy",) if "copy" in formats else ()))
+
+
 def source(program: Program, formats: Mapping[str, str] | str) -> str:
     """Return the kernels of `program` as a Python module for Triton.
 
     `formats` has, for each of `program.arrays`, the type of its elements, a name of `TYPES`; one name stands for all.
-    Lower types are widened to float32 in registers.
+    Lower types are widened to float32 in registers. With a type for `copy`, the new parameter is written a second time, to
+    such an array: `x` is then a more exact copy of the parameter that a net computes with.
 
-    `step` takes int64 tables: one row of addresses per tensor (those of `program.arrays` in order), each tensor's row of
-    scalars, and the chunks (tensor, first element, elements); and the rows of scalars, of type `real_of(formats)`. A
-    program instance steps one chunk. `fold` makes such rows on the device: of each tensor's step count (float32, at the
-    address in `counts`), to which it adds 1 first, of its row in `values`, and of those rows, float64 (rows,
-    hyperparameters).
+    `step` takes int64 tables: one row of addresses per tensor (those of `program.arrays` in order, then of `copy`), each
+    tensor's row of scalars, and the chunks (tensor, first element, elements); and the rows of scalars, of type
+    `real_of(formats)`. A program instance steps one chunk. `fold` makes such rows on the device: of each tensor's step count
+    (float32, at the address in `counts`), to which it adds 1 first, of its row in `values`, and of those rows, float64
+    (rows, `value_names(program)`).
 
     Raises `ValueError` for a type that there is none of, and `KeyError` for an array whose type is missing.
     """
     formats = dict.fromkeys(program.arrays, formats) if isinstance(formats, str) else formats
-    for name in program.arrays:
+    columns = _columns(program, formats)
+    for name in columns:
         if formats[name] not in TYPES:
             raise ValueError(f"the type of {name} is {formats[name]!r}; allowed are {', '.join(TYPES)}")
     real = real_of(formats)
     names, called = name_values(program, _TAKEN)
+    called["copy"] = "copy"
     fold = _fold_lines(program, real)
     loop = _loop(program, formats, names, called)
     text = "\n".join([*loop, *fold])
     helpers = [f"\n\n@triton.jit\n{text_}\n" for name, text_ in _HELPERS.items() if re.search(rf"\b{name}\(", text)]
     shared = [names[id(scalar)] for scalar in program.scalars]
-    moved = sum(TYPES[formats[name]] for name in (*program.inputs, *program.outputs))
+    moved = sum(TYPES[formats[name]] for name in (*program.inputs, *program.outputs, *columns[len(program.arrays) :]))
     return _HEADER.format(
         real=real,
         title=program.title,
@@ -141,13 +156,13 @@ def source(program: Program, formats: Mapping[str, str] | str) -> str:
         operations=program.operations,
         imports=_POWER if "power(" in text else "",
         helpers="".join(helpers),
-        places=", ".join(f"{called[name]}_at" for name in program.arrays),
+        places=", ".join(f"{called[name]}_at" for name in columns),
         shared="".join(f"{name}, " for name in shared),
         loop=_indented(loop),
         scalars=len(program.scalars),
-        arrays=len(program.arrays),
+        arrays=len(columns),
         lines=_indented(_step_lines(program, formats, names, called)),
-    ) + _FOLD.format(values=len(program.hyperparameters), scalars=len(program.scalars), lines=_indented(fold))
+    ) + _FOLD.format(values=len(value_names(program)), scalars=len(program.scalars), lines=_indented(fold))
 
 
 def _indented(lines: Sequence[str]) -> str:
@@ -168,9 +183,10 @@ def _loop(
     lines = [f"{called[name]} = tl.load({called[name]}_at + i, inside){widened(name)}" for name in program.inputs]
     lines += value_lines(program, names, _FUNCTIONS[real])
     # All is read before anything is written: slots may change places.
+    written = [(name, value) for name, value in program.outputs.items()]
+    written += [(name, program.outputs["x"]) for name in _columns(program, formats)[len(program.arrays) :]]
     return lines + [
-        f"tl.store({called[name]}_at + i, {names[id(value)]}{narrowed(name)}, inside)"
-        for name, value in program.outputs.items()
+        f"tl.store({called[name]}_at + i, {names[id(value)]}{narrowed(name)}, inside)" for name, value in written
     ]
 
 
@@ -182,14 +198,13 @@ def _step_lines(
         f"{name} = tl.load(row + {index}){remark(scalar)}"
         for index, (name, scalar) in enumerate(zip(shared, program.scalars, strict=True))
     ]
-    places = [f"{called[name]}_at" for name in program.arrays]
+    columns = _columns(program, formats)
+    places = [f"{called[name]}_at" for name in columns]
     lines += [
         f"{place} = tl.load(arrays + {index}) + {TYPES[formats[name]]} * first"
-        for index, (place, name) in enumerate(zip(places, program.arrays, strict=True))
+        for index, (place, name) in enumerate(zip(places, columns, strict=True))
     ]
-    pointers = [
-        f"{place}.to(tl.pointer_type(tl.{formats[name]}))" for place, name in zip(places, program.arrays, strict=True)
-    ]
+    pointers = [f"{place}.to(tl.pointer_type(tl.{formats[name]}))" for place, name in zip(places, columns, strict=True)]
     rest = "".join(f"{name}, " for name in shared)
     return [
         *lines,
@@ -217,7 +232,7 @@ def _fold_lines(program: Program, real: str) -> list[str]:
         if value.operation == "symbol":
             used.add(value.name)
     unused = Names(_TAKEN).unused
-    called = {name: unused(name) for name in (*program.hyperparameters, "t")}
+    called = {name: unused(name) for name in (*value_names(program), "t")}
     # A literal by itself would be of float32.
     names = {key: unused(f"n{number}") for number, key in enumerate(numbers, 1)}
     lines = [f"{names[key]} = tl.full((), {expression(value)}, tl.float64)" for key, value in numbers.items()]
@@ -225,7 +240,7 @@ def _fold_lines(program: Program, real: str) -> list[str]:
     if "t" in used:
         lines.append(f"{called['t']} = counted.to(tl.float64)")
     lines += [
-        f"{called[name]} = tl.load(row + {index})" for index, name in enumerate(program.hyperparameters) if name in used
+        f"{called[name]} = tl.load(row + {index})" for index, name in enumerate(value_names(program)) if name in used
     ]
     return lines + [
         f"tl.store(scalars + {index}, ({expression(scalar, names, _FUNCTIONS['float64'])}).to(tl.{real}))"
@@ -275,7 +290,7 @@ def _interpreted_power(a: Any, b: Any) -> Any:
 
 def kernel(program: Program, formats: Mapping[str, str]) -> Kernel:
     """Return the kernel of `source(program, formats)`; Triton compiles it at the first launch."""
-    return _kernel(program, tuple((name, formats[name]) for name in program.arrays), interpreted())
+    return _kernel(program, tuple((name, formats[name]) for name in _columns(program, formats)), interpreted())
 
 
 @functools.cache
@@ -294,13 +309,10 @@ def launch(kernel: Kernel, pointers: Any, rows: Any, chunks: Any, scalars: Any) 
     The tables are tensors of PyTorch, on the device on which the addresses are; nothing waits for the device.
     """
     if len(chunks):
-        # Without fused multiply-adds, each operation is rounded, as the rule has it and as on the CPU.
-        kernel.step[(len(chunks),)](
-            pointers, rows, chunks, scalars, BLOCK=BLOCK, num_warps=_WARPS, enable_fp_fusion=False
-        )
+        kernel.step[(len(chunks),)](pointers, rows, chunks, scalars, BLOCK=BLOCK, **_OPTIONS)
 
 
 def fold(kernel: Kernel, counts: Any, groups: Any, values: Any, scalars: Any) -> None:
     """Count a step of each tensor and fill its row of `scalars`, all on the device; see `source`."""
     if len(counts):
-        kernel.fold[(len(counts),)](counts, groups, values, scalars, num_warps=1, enable_fp_fusion=False)
+        kernel.fold[(len(counts),)](counts, groups, values, scalars, **{**_OPTIONS, "num_warps": 1})

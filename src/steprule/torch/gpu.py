@@ -27,11 +27,13 @@ from ..kernels.codecs import STORAGES
 from ..kernels.cpu import Elements
 from ..specification import Rule
 from .launch import Bound, Launch, lie_alike
+from .storing import Storing
 
 __all__ = [
     "DEVICES",
     "DeviceLaunch",
     "Kind",
+    "check_capturable",
     "count_there",
     "counted",
     "is_live",
@@ -62,22 +64,38 @@ class Kind:
     capturable: bool
 
 
-def kind_of(bound: Bound, grad: Tensor, rule: Rule) -> Kind | None:
+def kind_of(bound: Bound, grad: Tensor) -> Kind | None:
     """Return the kind of launch that can step this parameter, None where it is on no such device or none can."""
     parameter = bound.parameter
-    # What these kernels have not: random rounding, codes, copies, and word of a gradient that is not finite.
-    beyond = [storage for _, storage in bound.storing.stored(parameter) if STORAGES[storage].random]
-    if beyond or bound.storing.has_master(parameter) or bound.raises or (bound.capturable and bound.around.unscale):
+    # What these kernels have not: random rounding, codes, and word of a gradient that is not finite.
+    if not _served(parameter.device) or bound.raises or _at_random(bound.storing, parameter):
         return None
-    if not _served(parameter.device):
-        return None
-    arrays = {"x": parameter, "g": grad} | {name: bound.state[name] for name in rule.slots}
+    arrays = bound.columns() | {"g": grad}
     tensors = list(arrays.values())
     fits = all(tensor.device == parameter.device and tensor.dtype in _FORMATS for tensor in tensors)
     if not fits or not lie_alike(tensors):
         return None
     formats = tuple((name, _FORMATS[tensor.dtype]) for name, tensor in arrays.items())
     return Kind(formats, parameter.device, bound.capturable)
+
+
+def _at_random(storing: Storing, parameter: Tensor) -> bool:
+    """Whether some slot is rounded at random."""
+    return any(STORAGES[storage].random for _, storage in storing.stored(parameter))
+
+
+def check_capturable(storing: Storing, raises: bool, parameter: Tensor) -> None:
+    """Raise `ValueError` for what a graph cannot repeat: rounding at random, and an error for what is not finite."""
+    if _at_random(storing, parameter):
+        raise ValueError(
+            "state_dtype is rounded at random, by bits that the host draws, and capturable is True; allowed with it are "
+            "state_dtype None and torch.float32"
+        )
+    if raises:
+        raise ValueError(
+            'on_nonfinite is "raise", which waits for the device, and capturable is True; allowed with it are "propagate" '
+            'and "skip"'
+        )
 
 
 def _served(device: torch.device) -> bool:
@@ -184,7 +202,8 @@ class DeviceLaunch(Launch):
 
     def __init__(self, rule: Rule, around: Around, kind: Kind, bounds: Mapping[int, Bound]) -> None:
         self._kind: Final = kind
-        super().__init__(rule, around, Elements(gpu.real_of(dict(kind.formats))), bounds)
+        formats = dict(kind.formats)
+        super().__init__(rule, around, Elements(gpu.real_of(formats), copy=formats.get("copy", "")), bounds)
         with _on(kind.device):
             sizes = [parameter.numel() for parameter in self.parameters]
             self._chunks: Final = self._sent(gpu.chunk_table(sizes))
@@ -250,7 +269,7 @@ class _Counted:
         places = np.searchsorted(self._groups, [bound.group for bound in bounds.values()])
         self._group_of: Final = launch._sent(places.astype(np.int64))
         self._rows: Final = launch._sent(np.arange(number, dtype=np.int64))
-        shape = (len(self._groups), len(launch.program.hyperparameters))
+        shape = (len(self._groups), len(gpu.value_names(launch.program)))
         self._values: Final = launch._sent(np.zeros(shape), in_capture=True)
         real = torch.float64 if launch._run.real == "float64" else torch.float32
         self._scalars: Final = torch.empty((number, len(launch.program.scalars)), dtype=real, device=device)
@@ -263,19 +282,17 @@ class _Counted:
 
     def folded(self, values: Sequence[Mapping[str, Any]], changed: bool) -> tuple[Tensor, Tensor]:
         """Count a step and return each tensor's row of scalars, and those rows."""
-        names = self._launch.program.hyperparameters
+        names = gpu.value_names(self._launch.program)
+        table = [[values[group].get(name, 1.0) for name in names] for group in self._groups]
         live = [
-            (row, column, values[group][name])
-            for row, group in enumerate(self._groups)
-            for column, name in enumerate(names)
-            if is_live(values[group][name])
+            (row, column, value)
+            for row, known in enumerate(table)
+            for column, value in enumerate(known)
+            if is_live(value)
         ]
         if changed or self._fresh:
-            known = [
-                [0.0 if is_live(values[group][name]) else values[group][name] for name in names]
-                for group in self._groups
-            ]
-            self._values.send(np.array(known, dtype=np.float64).reshape(len(self._groups), len(names)))
+            numbers = [[0.0 if is_live(value) else value for value in known] for known in table]
+            self._values.send(np.array(numbers, dtype=np.float64).reshape(len(table), len(names)))
             self._fresh = False
         for row, column, value in live:
             self._values.there[row, column].copy_(value.detach().reshape(()), non_blocking=True)

@@ -117,6 +117,8 @@ class Plan:
                 state = optimizer.state[parameter] if has_state else {}
                 capturable = own.capturable and parameter.device.type in gpu.DEVICES
                 own.storing.check(parameter)
+                if capturable:
+                    gpu.check_capturable(own.storing, own.raises, parameter)
                 if has_state:
                     begin(state, parameter, number, group, optimizer.keywords)
                 if has_state and capturable:
@@ -228,7 +230,7 @@ def _steppers(
             sparse[place] = bound
             continue
         lags.settle(bound.parameter)
-        kind = None if place in in_turn else gpu.kind_of(bound, grad, rule) or elements_of(bound, grad)
+        kind = None if place in in_turn else gpu.kind_of(bound, grad) or elements_of(bound, grad)
         into = plain if kind is None else launches.setdefault((bound.around, kind), {})
         into[place] = bound
     steppers: list[_Stepper] = [
