@@ -24,6 +24,7 @@ from ..specification import Rule
 from .launch import Bound, Launch, element_type
 from .layout import Layout
 from .plain import PlainSteps
+from .sharded import Shards
 
 if TYPE_CHECKING:
     from .optimizer import RuleOptimizer
@@ -51,7 +52,8 @@ class Plan:
         self._parameters_layout: Final = Layout(self._parameters)
         bounds = self._bounds(optimizer)
         all_grads = list(map(_grad, self._parameters))
-        grads = [grad for grad in all_grads if grad is not None]
+        self._shards: Final = Shards(bounds, tuple(rule.slots))
+        grads = self._shards.local_grads([grad for grad in all_grads if grad is not None])
         self._without: Final = [grad is None for grad in all_grads]
         self._layout: Final = Layout(grads)
 
@@ -65,7 +67,7 @@ class Plan:
         self._entry_states: Final = list(optimizer.state.values())
         self._kept_state: Final = [state[name] for state in self._states for name in self._state_names]
         self._state_of: Final = operator.itemgetter(*self._state_names) if len(self._state_names) > 1 else None
-        self._steppers: Final = _steppers(rule, bounds, grads)
+        self._steppers: Final = _steppers(rule, self._shards.bounds, grads)
         self._kept: Final = [tensor for stepper in self._steppers for tensor in stepper.kept]
         self._pointers: Final = list(map(_pointer, self._kept))
 
@@ -101,6 +103,7 @@ class Plan:
             and _same(state, self._entries)
             and _same(state.values(), self._entry_states)
             and self._state_holds()
+            and self._shards.stay()
             and list(map(_pointer, self._kept)) == self._pointers
             and self._parameters_layout.fits(parameters)
             and self._counts.data_ptr() == self._counts_pointer
@@ -119,7 +122,7 @@ class Plan:
         grads = list(map(_grad, parameters))
         if list(map(operator.is_, grads, itertools.repeat(None))) != self._without:
             return None
-        stepping = [grad for grad in grads if grad is not None]
+        stepping = self._shards.local_grads([grad for grad in grads if grad is not None])
         return stepping if self._layout.fits(stepping) else None
 
     def step(self, grads: Sequence[Tensor]) -> None:
@@ -135,6 +138,7 @@ class Plan:
         values = [group.values for group in self._groups]
         for stepper in self._steppers:
             stepper.step(grads, values, self._passed, any(changed))
+        self._shards.count_change()
 
 
 class _Stepper(Protocol):
