@@ -13,6 +13,8 @@ from torch import nn
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
     get_state_dict,
+    set_model_state_dict,
+    set_optimizer_state_dict,
     set_state_dict,
 )
 
@@ -72,7 +74,9 @@ def go_on_from_gathered(rule: str, path: str) -> Arrays:
     model = sharded_net()
     stepper = _otherwise(rule, model)
     parameters, state = torch.load(path, weights_only=True) if dist.get_rank() == 0 else ({}, {})
-    set_state_dict(model, stepper, model_state_dict=parameters, optim_state_dict=state, options=_SPREAD)
+    # `set_state_dict` would take the ranks that bring nothing for ones that want nothing.
+    set_model_state_dict(model, parameters, options=_SPREAD)
+    set_optimizer_state_dict(model, stepper, state, options=_SPREAD)
     return _other_steps(model, stepper)
 
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import faulthandler
 import multiprocessing
 import multiprocessing.connection
+import os
+import signal
 import tempfile
 import time
 import traceback
@@ -18,7 +22,7 @@ import torch.distributed as dist
 __all__ = ["Ranks"]
 
 # So long that only a fault reaches it, on the slowest machine.
-PATIENCE = 60.0
+PATIENCE = 120.0
 # Where one rank has failed, the others wait for it; what they say is of no use.
 GRACE = 2.0
 
@@ -43,6 +47,7 @@ class Ranks:
             pipe.send((function, arguments))
         returned, failures = self._gather()
         if failures or len(returned) < self.size:
+            self._tell_where()
             self.end()
             silent = sorted(set(range(self.size)) - set(returned) - set(failures))
             raise AssertionError("\n".join([*failures.values(), f"ranks without an answer: {silent}"]))
@@ -83,6 +88,13 @@ class Ranks:
                     end = min(end, time.monotonic() + GRACE)
         return returned, failures
 
+    def _tell_where(self) -> None:
+        """Let the processes write to stderr, which the test's report shows, where they are."""
+        for process in self._processes:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process.pid, signal.SIGUSR1)
+        time.sleep(GRACE)
+
     def end(self) -> None:
         """End the processes, whatever they are doing."""
         for process in self._processes:
@@ -95,6 +107,7 @@ class Ranks:
 
 
 def _serve(rank: int, size: int, meeting: Path, pipe: Any) -> None:
+    faulthandler.register(signal.SIGUSR1, all_threads=False)
     torch.set_num_threads(1)
     dist.init_process_group(
         "gloo", init_method=f"file://{meeting}", rank=rank, world_size=size, timeout=timedelta(seconds=PATIENCE)

@@ -43,8 +43,9 @@ def test_a_sharded_net_goes_on_as_a_plain_one(group_of: Groups, tmp_path: Path):
     assert_same(checkpoints.go_on("adadelta", str(tmp_path), False), training.alone("adadelta"))
 
 
+# PyTorch cannot hand out the state of a rule that has none, be it its own SGD's.
 @TWO_AND_FOUR
-@pytest.mark.parametrize("rule", ["sgd", "adadelta", "adam"])
+@pytest.mark.parametrize("rule", [name for name, rule in RULES.items() if rule.slots])
 def test_what_one_rank_has_gathered_goes_on(group_of: Groups, tmp_path: Path, before: int, after: int, rule: str):
     path = str(tmp_path / "gathered.pt")
     group_of(before).call(checkpoints.save_gathered, rule, path)
@@ -52,7 +53,7 @@ def test_what_one_rank_has_gathered_goes_on(group_of: Groups, tmp_path: Path, be
         assert_same(found, training.alone(rule))
 
 
-@pytest.mark.parametrize("rule", ["sgd", "adadelta", "adam"])
+@pytest.mark.parametrize("rule", RULES)
 def test_what_zero_has_consolidated_goes_on(group_of: Groups, tmp_path: Path, rule: str):
     path = str(tmp_path / "consolidated.pt")
     group_of(2).call(checkpoints.save_with_zero, rule, path)
