@@ -5,11 +5,9 @@ from __future__ import annotations
 from itertools import islice
 from typing import Any
 
-import torch
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
 from tests.distributed.training import STEPS, Arrays, made, net, sharded_net, shared_out, train, whole, zero_optimizer
-from torch import nn
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
     get_state_dict,
@@ -17,6 +15,9 @@ from torch.distributed.checkpoint.state_dict import (
     set_optimizer_state_dict,
     set_state_dict,
 )
+
+import torch
+from torch import nn
 
 __all__ = ["go_on", "go_on_from_gathered", "go_on_with_zero", "save", "save_gathered", "save_with_zero"]
 

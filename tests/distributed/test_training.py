@@ -18,7 +18,15 @@ def assert_same(found: training.Arrays, expected: training.Arrays) -> None:
         assert ulps(one, other, "float64", np.abs(other).max()).max() <= allowed.amount, allowed.reason
 
 
-@pytest.mark.parametrize("way", [training.distributed_data_parallel, training.fully_sharded, training.zero_redundancy])
+WAYS = [
+    training.distributed_data_parallel,
+    training.fully_sharded,
+    training.fully_sharded_in_backward,
+    training.zero_redundancy,
+]
+
+
+@pytest.mark.parametrize("way", WAYS, ids=lambda way: way.__name__)
 @pytest.mark.parametrize("rule", RULES)
 def test_ranks_train_as_one_process_does(ranks: Ranks, way, rule: str):
     expected = training.alone(rule)

@@ -10,16 +10,31 @@ from itertools import islice
 from typing import Any
 
 import numpy as np
+import torch.distributed as dist
 from numpy.typing import NDArray
 from tests.conformance.cases import RULES, hyper
 from tests.conformance.engines import paths
 
 import torch
-import torch.distributed as dist
-from steprule.torch import RuleOptimizer, optimizer
+from steprule.torch import RuleOptimizer, optimizer, step_in_backward
 from torch import nn
 
-__all__ = ["STEPS", "Arrays", "alone", "distributed_data_parallel", "fully_sharded", "whole", "zero_redundancy"]
+__all__ = [
+    "STEPS",
+    "Arrays",
+    "alone",
+    "distributed_data_parallel",
+    "fully_sharded",
+    "fully_sharded_in_backward",
+    "made",
+    "net",
+    "sharded_net",
+    "shared_out",
+    "train",
+    "whole",
+    "zero_optimizer",
+    "zero_redundancy",
+]
 
 STEPS = 6
 BATCH = 8
@@ -32,8 +47,12 @@ def net() -> nn.Sequential:
     return nn.Sequential(nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 3)).double()
 
 
+def values_of(rule: str, **changes: Any) -> dict[str, Any]:
+    return hyper(rule) | {"weight_decay": 0.01} | changes
+
+
 def made(rule: str, params: Any, **changes: Any) -> RuleOptimizer:
-    return optimizer(RULES[rule])(params, **hyper(rule) | {"weight_decay": 0.01} | changes)
+    return optimizer(RULES[rule])(params, **values_of(rule, **changes))
 
 
 def _batches(rank: int, ranks: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
@@ -101,11 +120,20 @@ def fully_sharded(rule: str) -> Arrays:
     return whole(model.parameters())
 
 
+def fully_sharded_in_backward(rule: str) -> Arrays:
+    model = sharded_net()
+    step_in_backward(model, RULES[rule], **values_of(rule))
+    for inputs, targets in islice(shared_out(), STEPS):
+        nn.functional.mse_loss(model(inputs), targets).backward()
+        assert all(each.grad is None for each in model.parameters())
+    return whole(model.parameters())
+
+
 def zero_optimizer(rule: str, model: nn.Module, **changes: Any) -> Any:
     from torch.distributed.optim import ZeroRedundancyOptimizer
 
-    values = hyper(rule) | {"weight_decay": 0.01} | changes
-    return ZeroRedundancyOptimizer(model.parameters(), optimizer_class=optimizer(RULES[rule]), **values)
+    cls = optimizer(RULES[rule])
+    return ZeroRedundancyOptimizer(model.parameters(), optimizer_class=cls, **values_of(rule, **changes))
 
 
 def zero_redundancy(rule: str) -> Arrays:
