@@ -13,5 +13,5 @@ def test_steps_in_the_backward_pass_need_less_memory() -> None:
     measured = measure_memory(layers=4)
     (parameters, loop), (same, in_backward) = measured["loop"], measured["step_in_backward"]
     assert parameters == same
-    # All gradients are as many bytes as the parameters; the units that a backward pass begins with stand against them.
+    # All gradients are as many bytes as the parameters; the activations that a backward pass begins with stand against them.
     assert loop - in_backward > parameters / 2

@@ -55,7 +55,7 @@ def _train(way: str, layers: int) -> tuple[int, int]:
 
 
 def measure_memory(layers: int = 12) -> dict[str, tuple[int, int]]:
-    """Return, for each of `WAYS`, the bytes of the parameters and the peak of parameters, state, gradients and units."""
+    """Return, for each of `WAYS`, the bytes of the parameters, and the peak of these, state, gradients and activations."""
     measured = {}
     for way in WAYS:
         command = [sys.executable, "-m", "steprule.bench.memory", way, str(layers)]

@@ -6,7 +6,7 @@ A rule works element by element, so that the step of a shard is the shard of the
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
@@ -18,6 +18,8 @@ from .layout import Layout
 
 __all__ = ["Shards"]
 
+_pointer: Final = Tensor.data_ptr
+
 
 def _is_sharded(tensor: Tensor) -> bool:
     # Who has a DTensor has loaded its module; nobody else needs to.
@@ -25,11 +27,12 @@ def _is_sharded(tensor: Tensor) -> bool:
     return module is not None and isinstance(tensor, module.DTensor)
 
 
-def _local(tensor: Any) -> Tensor:
+def _locals(tensors: Iterable[Any]) -> list[Tensor]:
+    """Return this rank's part of each DTensor."""
     with torch.no_grad():
-        local: Any = tensor.to_local()
+        parts: list[Any] = [each.to_local() for each in tensors]
     # What a collective operation has not delivered yet has a `wait`.
-    return local.wait() if hasattr(local, "wait") else local  # type: ignore[no-any-return]
+    return [each.wait() if hasattr(each, "wait") else each for each in parts]
 
 
 def _check_spread(tensor: Tensor, parameter: Any, what: str) -> None:
@@ -68,32 +71,34 @@ class Shards:
             self._localized(bound) if place in self._sharded else bound for place, bound in enumerate(bounds)
         ]
         """Each parameter with its state, or this rank's part of both."""
-        self._locals: Final = self._look_up()
-        self._layout: Final = Layout(self._locals)
+        self._spread: Final = [
+            each for bound in self._bounds for each in (bound.parameter, *map(bound.state.__getitem__, slots))
+        ]
+        parts = _locals(self._spread)
+        self._layout: Final = Layout(parts)
+        self._pointers: Final = list(map(_pointer, parts))
 
     def _localized(self, bound: Bound) -> Bound:
-        state = bound.state | {name: _local(bound.state[name]) for name in self._slots}
-        return replace(bound, parameter=_local(bound.parameter), state=state)
-
-    def _look_up(self) -> list[Tensor]:
-        return [
-            _local(each) for bound in self._bounds for each in (bound.parameter, *map(bound.state.get, self._slots))
-        ]
+        parameter, *parts = _locals([bound.parameter, *map(bound.state.__getitem__, self._slots)])
+        return replace(bound, parameter=parameter, state=bound.state | dict(zip(self._slots, parts, strict=True)))
 
     def stay(self) -> bool:
         """Whether each part is where it was in memory, as it was."""
-        present = self._look_up()
-        return self._layout.fits(present) and _pointers(present) == _pointers(self._locals)
+        if not self._sharded:
+            return True
+        parts = _locals(self._spread)
+        return self._layout.fits(parts) and list(map(_pointer, parts)) == self._pointers
 
     def local_grads(self, grads: list[Tensor]) -> list[Tensor]:
         """Return the gradients with this rank's part in the place of each DTensor.
 
         Raises `TypeError` where a gradient is not spread over the ranks as its parameter is.
         """
-        found = list(grads)
         for place, parameter in self._sharded.items():
             _check_spread(grads[place], parameter, "gradient")
-            found[place] = _local(grads[place])
+        found = list(grads)
+        for place, part in zip(self._sharded, _locals(grads[place] for place in self._sharded), strict=True):
+            found[place] = part
         return found
 
     def count_change(self) -> None:
@@ -107,7 +112,3 @@ def _refuse_partial(parameter: Any) -> None:
             f"a parameter of shape {tuple(parameter.shape)} has the placements {parameter.placements}; allowed are "
             "Shard and Replicate"
         )
-
-
-def _pointers(tensors: Sequence[Tensor]) -> list[int]:
-    return [each.data_ptr() for each in tensors]
