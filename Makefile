@@ -33,12 +33,17 @@ help:
 	@$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[lab,dev]'
 	@touch $@
 
+# Training frameworks, which the tests alone need.
+.venv/trainers: .venv/dev
+	@$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[lab,dev,trainers]'
+	@touch $@
+
 compare: .venv/lab
 	$(BIN)/steprule compare
 
 # Tests side by side have more threads than there are cores: those that wait must sleep, lest they keep the others from work.
 test: export OMP_WAIT_POLICY = passive
-test: .venv/dev
+test: .venv/trainers
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not serial"
 	$(BIN)/python -m pytest -m serial
 

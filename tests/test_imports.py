@@ -71,12 +71,14 @@ PUBLIC = {
         "Adagrad",
         "Adam",
         "AdamW",
+        "BackwardSteps",
         "Momentum",
         "Nesterov",
         "RMSProp",
         "RMSPropNesterov",
         "RuleOptimizer",
         "optimizer",
+        "step_in_backward",
     ],
 }
 

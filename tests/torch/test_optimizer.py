@@ -17,7 +17,7 @@ from steprule import Decay, NonNegative, Real, rule, rules
 from steprule import torch as ours
 from steprule.torch import RuleOptimizer, optimizer
 
-CLASSES = {name: getattr(ours, name) for name in ours.__all__ if name not in ("RuleOptimizer", "optimizer")}
+CLASSES = {name: getattr(ours, name) for name in ours.__all__ if hasattr(getattr(ours, name), "rule")}
 CLASSES |= {"Yogi": optimizer(users_rules.yogi), "Lion": optimizer(users_rules.lion)}
 NEEDED = {"SGD": {"lr": 0.1}, "Momentum": {"lr": 0.1}, "Nesterov": {"lr": 0.1}}
 

@@ -4,6 +4,7 @@
 """
 
 from .. import rules
+from .backward import BackwardSteps, step_in_backward
 from .optimizer import RuleOptimizer, optimizer
 
 __all__ = [
@@ -12,12 +13,14 @@ __all__ = [
     "Adagrad",
     "Adam",
     "AdamW",
+    "BackwardSteps",
     "Momentum",
     "Nesterov",
     "RMSProp",
     "RMSPropNesterov",
     "RuleOptimizer",
     "optimizer",
+    "step_in_backward",
 ]
 
 SGD = optimizer(rules.sgd, name="SGD")

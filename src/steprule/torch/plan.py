@@ -30,6 +30,7 @@ from .layout import Layout
 from .memory import sharing
 from .plain import PlainSteps
 from .refusals import refuse_unsupported
+from .sharded import Shards
 from .sparse import SparseSteps
 from .state import begin, names_of
 from .storing import Storing
@@ -80,7 +81,8 @@ class Plan:
         bounds = self._bounds(optimizer, has_state)
         self._not_capturable: Final = {bound.parameter.device for bound in bounds if not bound.capturable} & devices
         all_grads = list(map(_grad, self._parameters))
-        grads = [grad for grad in all_grads if grad is not None]
+        self._shards: Final = Shards(bounds)
+        grads = self._shards.local_grads([grad for grad in all_grads if grad is not None])
         self._without: Final = [grad is None for grad in all_grads]
         self._sparse: Final = [place for place, grad in enumerate(grads) if grad.layout is torch.sparse_coo]
         self._layout: Final = Layout(_without(grads, self._sparse))
@@ -99,7 +101,9 @@ class Plan:
         self._kept_state: Final = [
             state[name] for names, state in zip(kept, self._states, strict=True) for name in names
         ]
-        self._steppers: Final = _steppers(rule, bounds, grads, optimizer.lags, differentiable=self._differentiable)
+        self._steppers: Final = _steppers(
+            rule, self._shards.bounds, grads, optimizer.lags, differentiable=self._differentiable
+        )
         self._kept: Final = [tensor for stepper in self._steppers for tensor in stepper.kept]
         self._pointers: Final = list(map(_pointer, self._kept))
 
@@ -149,6 +153,7 @@ class Plan:
             and _same(state, self._entries)
             and _same(state.values(), self._entry_states)
             and self._state_holds()
+            and self._shards.stay()
             and list(map(_pointer, self._kept)) == self._pointers
             and self._parameters_layout.fits(parameters)
             and self._counts.data_ptr() == self._counts_pointer
@@ -170,7 +175,7 @@ class Plan:
         grads = list(map(_grad, parameters))
         if list(map(operator.is_, grads, itertools.repeat(None))) != self._without:
             return None
-        stepping = [grad for grad in grads if grad is not None]
+        stepping = self._shards.local_grads([grad for grad in grads if grad is not None])
         if any(stepping[place].layout is not torch.sparse_coo for place in self._sparse):
             return None
         return stepping if self._layout.fits(_without(stepping, self._sparse)) else None
@@ -193,6 +198,7 @@ class Plan:
         flagged: list[Bound] = []
         for stepper in self._steppers:
             flagged += stepper.step(grads, values, self._passed, any(changed))
+        self._shards.count_change()
         for bound in sorted(flagged, key=operator.attrgetter("number")):
             if self._groups[bound.group].raises:
                 raise FloatingPointError(

@@ -80,6 +80,11 @@ class Storing:
                 f"state_dtype is {low[0]!r} and a parameter of shape {tuple(parameter.shape)} is {parameter.dtype}; "
                 "allowed are real parameters of float32, bfloat16 and float16"
             )
+        if hasattr(parameter, "placements") and self.stored(parameter) and low:
+            raise ValueError(
+                f"state_dtype is {low[0]!r} and a parameter of shape {tuple(parameter.shape)} is a DTensor; allowed for "
+                "that are None and torch.float32"
+            )
 
     def has_master(self, parameter: Tensor) -> bool:
         """Whether a float32 copy of the parameter is kept: where it is asked for and is not the parameter itself."""

@@ -1,0 +1,153 @@
+"""Steps taken within the backward pass: each parameter's as soon as its gradient is there, which is freed then."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, Final
+
+import torch
+from torch import Tensor
+
+from ..specification import Rule
+from .optimizer import RuleOptimizer, optimizer
+
+__all__ = ["BackwardSteps", "step_in_backward"]
+
+
+class BackwardSteps:
+    """The steps that `step_in_backward` has arranged: what they go by, how to keep them, and how to end them."""
+
+    def __init__(self, made: RuleOptimizer) -> None:
+        self.optimizer: Final = made
+        """Holds hyperparameters and state, for schedulers and for changes by hand: it steps what has a gradient left."""
+        self._held = False
+        # A dictionary, since a list may name a parameter twice, which torch warns of.
+        numbers = {each: number for number, group in enumerate(made.param_groups) for each in group["params"]}
+        for parameter in numbers:
+            _refuse_hooked(parameter)
+        self._parts: Final = {each: (number, self._part(each, number)) for each, number in numbers.items()}
+        hook = _Hook(self)
+        self._removals: Final = [removal for parameter in numbers for removal in self._hooked(parameter, hook)]
+
+    def _part(self, parameter: Tensor, number: int) -> RuleOptimizer:
+        return type(self.optimizer)([{**_values(self.optimizer.param_groups[number]), "params": [parameter]}])
+
+    def _hooked(self, parameter: Any, hook: _Hook) -> Iterator[Callable[[], None]]:
+        # A frozen parameter takes no hook, and may be trained later.
+        frozen = not parameter.requires_grad
+        parameter.requires_grad_(True)
+        yield parameter.register_post_accumulate_grad_hook(hook).remove
+        yield parameter.register_hook(self._outlive).remove
+        parameter.requires_grad_(not frozen)
+
+    def _outlive(self, grad: Tensor) -> None:
+        """Do nothing: hooked to a parameter, this keeps these steps alive as long as the parameter is.
+
+        Python's garbage collector sees through hooks of this kind and not through those that come after accumulation: held
+        by one of those, parameters and state would stay in memory for good.
+        """
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what the optimizer of an ordinary training loop would: either may load the other's."""
+        state: dict[str, Any] = self.optimizer.state_dict()
+        return state
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take over hyperparameters and state; errors as those of `torch.optim.Optimizer.load_state_dict`."""
+        self.optimizer.load_state_dict(state_dict)
+
+    @contextlib.contextmanager
+    def accumulate(self) -> Iterator[None]:
+        """Within, a backward pass steps nothing and its gradients stay; the next one outside adds to them and steps."""
+        before, self._held = self._held, True
+        try:
+            yield
+        finally:
+            self._held = before
+
+    def remove(self) -> None:
+        """Step no more in backward passes. `optimizer` stays as it is and can go on in an ordinary loop."""
+        for remove in self._removals:
+            remove()
+        self._removals.clear()
+
+    def _step(self, parameter: Tensor) -> None:
+        if self._held:
+            return
+        number, part = self._parts[parameter]
+        whole: Any = self.optimizer
+        part.param_groups[0].update(_values(whole.param_groups[number]))
+        # The part has this parameter's entry of the whole's state, which a user may have replaced or cleared.
+        part.state.clear()
+        if parameter in whole.state:
+            part.state[parameter] = whole.state[parameter]
+        part.step()
+        if parameter in part.state:
+            whole.state[parameter] = part.state[parameter]
+        parameter.grad = None
+        whole._opt_called = True  # or a scheduler warns that no step came before its own
+
+
+def _values(group: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in group.items() if name not in ("params", "param_names")}
+
+
+class _Hook:
+    """What autograd calls when a parameter's gradient is complete."""
+
+    def __init__(self, steps: BackwardSteps) -> None:
+        self._steps: Final = weakref.ref(steps)
+
+    def __call__(self, parameter: Tensor) -> None:
+        steps = self._steps()
+        assert steps is not None
+        steps._step(parameter)
+
+
+def _refuse_hooked(parameter: Tensor) -> None:
+    hooks: Any = parameter._post_accumulate_grad_hooks or {}
+    if any(isinstance(each, _Hook) for each in hooks.values()):
+        raise ValueError(
+            f"model_or_params has a parameter of shape {tuple(parameter.shape)} that steps in the backward pass already; "
+            "`remove()` those steps first"
+        )
+
+
+def step_in_backward(
+    model_or_params: torch.nn.Module | Iterable[Any], rule_or_class: Rule | type[RuleOptimizer], **hyperparameters: Any
+) -> BackwardSteps:
+    """Step each parameter within `loss.backward()`, as soon as its gradient is complete, and free the gradient.
+
+    The gradients of a net are never all there at one time, which saves their memory; a training loop calls neither
+    `step` nor `zero_grad`. What needs all gradients before a step (clipping by their norm, `GradScaler`) cannot be had.
+
+    `model_or_params` is a module, or what the optimizer's class takes: tensors, named parameters or groups.
+    `rule_or_class` is a rule or a class that `optimizer` has made of one, or a subclass; `hyperparameters` are that
+    class's arguments. Frozen parameters stand still until they are trained; one that is used in several places of a net
+    steps once. Copies of the module, pickled or deep, do not step.
+
+    Raises `TypeError` for another kind of `rule_or_class` and for a module that averages gradients after they are
+    complete (`DistributedDataParallel`, `FullyShardedDataParallel`; use `fully_shard`), and `ValueError` for a parameter
+    that steps in the backward pass already.
+    """
+    cls = optimizer(rule_or_class) if isinstance(rule_or_class, Rule) else rule_or_class
+    if not (isinstance(cls, type) and issubclass(cls, RuleOptimizer)):
+        raise TypeError(f"rule_or_class is {cls!r}; allowed is a rule, or a class of steprule.torch")
+    if isinstance(model_or_params, torch.nn.Module):
+        _refuse_wrappers(model_or_params)
+        return BackwardSteps(cls(model_or_params.parameters(), **hyperparameters))
+    return BackwardSteps(cls(model_or_params, **hyperparameters))
+
+
+def _refuse_wrappers(model: torch.nn.Module) -> None:
+    fsdp = sys.modules.get("torch.distributed.fsdp")
+    wrappers = (torch.nn.parallel.DistributedDataParallel, *([fsdp.FullyShardedDataParallel] if fsdp else []))
+    for module in model.modules():
+        if isinstance(module, wrappers):
+            raise TypeError(
+                f"model_or_params holds a {type(module).__name__}, which averages gradients over ranks only after they "
+                "are complete here; allowed are modules without one, and those that `fully_shard` has sharded"
+            )
