@@ -80,10 +80,11 @@ class Storing:
                 f"state_dtype is {low[0]!r} and a parameter of shape {tuple(parameter.shape)} is {parameter.dtype}; "
                 "allowed are real parameters of float32, bfloat16 and float16"
             )
-        if hasattr(parameter, "placements") and self.stored(parameter) and low:
+        coded = [slot for slot, storage in self.stored(parameter) if STORAGES[storage].random]
+        if coded and hasattr(parameter, "placements"):
             raise ValueError(
-                f"state_dtype is {low[0]!r} and a parameter of shape {tuple(parameter.shape)} is a DTensor; allowed for "
-                "that are None and torch.float32"
+                f"state_dtype asks for the slot {coded[0]} of a parameter of shape {tuple(parameter.shape)}, a DTensor, to "
+                "be rounded at random; allowed for a DTensor are None and torch.float32"
             )
 
     def has_master(self, parameter: Tensor) -> bool:
@@ -134,7 +135,7 @@ class Storing:
             else:
                 values = load(state, name, self.rule)
             state.pop(f"{name}_scale", None)
-            if storage:
+            if storage and STORAGES[storage].random:
                 state[name] = torch.empty_like(values, dtype=dtype)
                 save(state, name, storage, values, random_bits(self.seed, number, 0, values))
             else:
