@@ -9,7 +9,7 @@ import pytest
 from tests.conformance.cases import RULES
 from tests.distributed import checkpoints, training
 from tests.distributed.ranks import Ranks
-from tests.distributed.test_training import assert_same
+from tests.distributed.test_several_processes import assert_same
 
 pytestmark = pytest.mark.serial
 

@@ -33,6 +33,9 @@ SIZES: Final[Mapping[str, Sequence[tuple[int, ...]]]] = {
 }
 """Shapes of parameters: the paper's MNIST net, 400 small tensors, one large, the 12 layers of a transformer."""
 
+LOW: Final[Mapping[str, Any]] = {"bfloat16 state": torch.bfloat16, "int8 state": "int8"}
+"""Our steps with state in fewer bits, by what the tables call them."""
+
 # Turns, and steps in each turn, by how many elements there are.
 _REPEATS: Final = ((2_000_000, 12, 40), (100_000_000, 6, 4))
 
@@ -99,6 +102,9 @@ def measure_steps(size: str, name: str, *, compiled: bool = True) -> StepBench:
     if compiled and shutil.which("c++") is not None:
         calls["torch compiled"], compile_seconds = compiled_step(twin, shapes, "cpu")
     program = lower(twin.rule)
+    if twin.rule.slots:
+        for form, dtype in LOW.items():
+            calls[form] = twin.mine(_parameters(shapes), **twin.arguments, state_dtype=dtype).step
     calls["limit"] = _limit(len(program.arrays) - 2, shapes)
     elements = sum(int(np.prod(shape)) for shape in shapes)
     rounds, steps = next((rounds, steps) for most, rounds, steps in _REPEATS if elements <= most)

@@ -14,12 +14,12 @@ import torch
 from .. import __version__
 from ..lab import machine
 from .sparse import SparseBench
-from .steps import StepBench
+from .steps import LOW, StepBench
 from .timing import Times
 
 __all__ = ["as_json", "tables"]
 
-_ORDER = ("steprule", "torch for-loop", "torch foreach", "torch fused", "torch compiled", "limit")
+_ORDER = ("steprule", *LOW, "torch for-loop", "torch foreach", "torch fused", "torch compiled", "limit")
 
 
 def _shown(times: Times | None, unit: float = 1e3) -> str:

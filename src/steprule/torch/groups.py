@@ -1,0 +1,69 @@
+"""What a parameter group asks for, and whether it still asks for the same."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from ..around import Around
+from . import gpu, storing
+from .keywords import Keywords
+from .storing import Storing
+
+__all__ = ["Group"]
+
+# The options of a group on which the form of its parameters' steps depends.
+_DECIDING: Final = (*storing.OPTIONS, "capturable", "sparse")
+
+
+class Group:
+    """A parameter group's hyperparameters, as floats, and the form of step that they ask for."""
+
+    def __init__(self, group: Mapping[str, Any], keywords: Keywords, scale: float | None, differentiable: bool) -> None:
+        self._keywords: Final = keywords
+        self._differentiable: Final = differentiable
+        self.capturable: Final = bool(group["capturable"])
+        self.raises: Final = group["on_nonfinite"] == "raise"
+        self.lazy: Final = group["sparse"] == "lazy"
+        self.storing: Final = Storing.of(keywords.rule, group)
+        self.around, self.values = self._form_and_values(group, scale)
+        self._seen = self._present(group, scale)
+        self._changed = True
+
+    def _form_and_values(self, group: Mapping[str, Any], scale: float | None) -> tuple[Around, dict[str, Any]]:
+        form, values = self._keywords.form_and_values(group, scale)
+        return self._keywords.with_tensors(group, form, values) if self._differentiable else (form, values)
+
+    def _present(self, group: Mapping[str, Any], scale: float | None) -> tuple[Any, ...]:
+        """Return what of a group decides its step, to be compared with what it was."""
+        options = tuple(map(group.get, _DECIDING))
+        # A tensor in the graph may be another one of the same value.
+        return (*options, scale, *(() if self._differentiable else self._floats(group)))
+
+    def _floats(self, group: Mapping[str, Any]) -> tuple[float, ...]:
+        found = self._keywords.watched(group)
+        if self.capturable:
+            # To read a tensor on a device would be to wait for it.
+            found = (id(each) if gpu.is_live(each) else each for each in found)
+        try:
+            return tuple(map(float, found))
+        except (TypeError, ValueError):
+            # An option may be None; what else is no number is told of where the values are checked.
+            found = self._keywords.watched(group)
+            return tuple(float(each) if hasattr(each, "__float__") else hash(repr(each)) for each in found)
+
+    def follows(self, group: Mapping[str, Any], scale: float | None) -> bool:
+        """Take over the group's present values; return whether the form of the step is the same as before."""
+        present = self._present(group, scale)
+        if present == self._seen and not self._differentiable and self._keywords.foreign.isdisjoint(group):
+            return True
+        if present[: len(_DECIDING)] != self._seen[: len(_DECIDING)]:
+            return False
+        form, self.values = self._form_and_values(group, scale)
+        self._seen, self._changed = present, True
+        return form == self.around
+
+    def taken_over(self) -> bool:
+        """Return whether the values are new since this was last asked."""
+        changed, self._changed = self._changed, False
+        return changed
