@@ -155,8 +155,16 @@ class Keywords:
             if found.keys().isdisjoint(parts):
                 continue
             if pair in found:
+                # What wraps an optimizer may have written back to its groups what the constructor was given.
                 both = next(part for part in parts if part in found)
-                raise TypeError(f"{pair} and {both} are both given; allowed is one of them, since {pair} holds {both}")
+                if any(
+                    found.get(part, held) != held for part, held in zip(parts, self._pair(found, pair), strict=True)
+                ):
+                    raise TypeError(
+                        f"{pair} and {both} are both given; allowed is one of them, since {pair} holds {both}"
+                    )
+                found = {name: value for name, value in found.items() if name not in parts}
+                continue
             found[pair] = tuple(found.pop(part, other) for part, other in zip(parts, base[pair], strict=True))
         return found
 
@@ -237,7 +245,8 @@ class Keywords:
     def hyperparameters(self, group: Mapping[str, Any]) -> dict[str, Any]:
         """Return the hyperparameters that a group holds, by the rule's names."""
         for part, pair in self._whole.items():
-            if part in group:
+            # What wraps an optimizer may write back to its groups what the constructor was given.
+            if part in group and group[part] != dict(zip(self.pairs[pair], self._pair(group, pair), strict=True))[part]:
                 raise TypeError(f"a parameter group has {part}; it holds {pair}, of which {part} is a part: set {pair}")
         names = around.hyperparameters(self.rule)
         found = {name: group[name] for name in names if name not in self._whole and name in group}
