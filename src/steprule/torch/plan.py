@@ -94,6 +94,7 @@ class Plan:
         # Twice "step", since of one name itemgetter makes no tuple.
         kept = [("step", *bound.storing.names(bound.parameter), "step") for bound in bounds] if has_state else []
         self._state_of: Final = list(map(_getter, kept))
+        self._alike: Final = len(set(kept)) == 1
         self._kept_state: Final = [
             state[name] for names, state in zip(kept, self._states, strict=True) for name in names
         ]
@@ -160,7 +161,7 @@ class Plan:
         try:
             present = (
                 map(self._state_of[0], self._states)
-                if len(set(self._state_of)) == 1
+                if self._alike
                 else (get(state) for get, state in zip(self._state_of, self._states, strict=True))
             )
             return _same(itertools.chain.from_iterable(present), self._kept_state)

@@ -99,6 +99,8 @@ class Shards:
 
         Raises `TypeError` where a gradient is not spread over the ranks as its parameter is.
         """
+        if not self._sharded:
+            return grads
         for place, parameter in self._sharded.items():
             _check_spread(grads[place], parameter, "gradient")
         found = list(grads)
@@ -108,6 +110,8 @@ class Shards:
 
     def count_change(self) -> None:
         """Let autograd know that the DTensors have changed, as it knows of their parts."""
+        if not self._sharded:
+            return
         torch.autograd.graph.increment_version(list(self._sharded.values()))
 
 
