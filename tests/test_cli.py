@@ -38,7 +38,7 @@ from tests.lab.data.toy import put_toy, register_toy
 from tests.report.comparisons import realistic
 
 COMMANDS = ("compare", "show", "data", "bench")
-OWN_RULE = Path(__file__).parent / "conformance" / "users_rules.py"
+OWN_RULE = Path(__file__).parents[1] / "examples" / "own_rule.py"
 
 
 class Ended(NamedTuple):
