@@ -58,7 +58,7 @@ def bytes_of_state(name: str, form: str) -> float:
 
 def table(trials: list[dict[str, Any]], epochs: int) -> str:
     lines = [
-        "| rule | state | bytes a parameter | test error, % | standard error | difference from float32 | its standard error |",
+        "| rule | state | bytes a parameter | test error, % | standard error | difference from float32 | standard error |",
         "|---|---|---|---|---|---|---|",
     ]
     for name, forms in FORMS.items():

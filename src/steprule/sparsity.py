@@ -20,12 +20,11 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from .intervals import ANY, INTERVALS, vanishes
 from .program import Program, depends_on_count
 from .tracing import COMPARISONS, Value
 
 __all__ = ["scales_without_gradient"]
-
-_ANY: Final = (-math.inf, math.inf)
 
 
 @dataclass(frozen=True)
@@ -46,11 +45,6 @@ class _Known:
     @property
     def zero(self) -> bool:
         return self.linear == {}
-
-    @property
-    def vanishes(self) -> bool:
-        """Whether it may be zero."""
-        return self.low <= 0 <= self.high
 
 
 def scales_without_gradient(program: Program, scalars: NDArray[Any], slots: Mapping[str, float]) -> dict[str, float]:
@@ -112,7 +106,7 @@ def _number(number: float, counts: bool) -> _Known:
 
 def _symbol(name: str, not_negative: bool, *, zero_gradient: bool) -> _Known:
     if name == "g":
-        return _Known(0.0, 0.0, linear={}) if zero_gradient else _Known(*_ANY)
+        return _Known(0.0, 0.0, linear={}) if zero_gradient else _Known(*ANY)
     linear = None if name in ("h", "g2") else {name: 1.0}
     return _Known(0.0 if not_negative or name == "g2" else -math.inf, math.inf, linear=linear)
 
@@ -127,7 +121,7 @@ def _rounded(known: _Known, real: Any) -> _Known:
 
 def _apply(value: Value, operands: list[_Known]) -> _Known:
     operation = value.operation
-    low, high = _INTERVALS[operation](*operands)
+    low, high = INTERVALS[operation](*operands)
     if operation == "multiply" and value.operands[0] is value.operands[1]:
         low = max(low, 0.0)
     if operation == "where" and operands[0].low == operands[0].high:
@@ -147,69 +141,12 @@ def _apply(value: Value, operands: list[_Known]) -> _Known:
 def _defined(operation: str, operands: list[_Known]) -> bool:
     """Whether the operation makes a number of every number that its operands may be."""
     if operation == "divide":
-        return not operands[1].vanishes
+        return not vanishes(operands[1])
     if operation == "sqrt":
         return operands[0].low >= 0
     if operation == "power":
         return operands[0].low > 0 or (operands[0].low >= 0 and operands[1].low >= 0)
     return True
-
-
-def _product(a: _Known, b: _Known) -> tuple[float, float]:
-    # In an interval, 0 times infinity is 0: its end stands for numbers as large as one likes.
-    ends = [0.0 if 0 in (p, q) else p * q for p in (a.low, a.high) for q in (b.low, b.high)]
-    return min(ends), max(ends)
-
-
-def _quotient(a: _Known, b: _Known) -> tuple[float, float]:
-    return _ANY if b.vanishes else _product(a, _Known(1 / b.high, 1 / b.low))
-
-
-def _root(a: _Known) -> tuple[float, float]:
-    return math.sqrt(max(a.low, 0.0)), math.sqrt(max(a.high, 0.0))
-
-
-def _magnitude(a: _Known) -> tuple[float, float]:
-    return (0.0 if a.vanishes else min(abs(a.low), abs(a.high))), max(abs(a.low), abs(a.high))
-
-
-def _less(a: _Known, b: _Known) -> tuple[float, float]:
-    return float(a.high < b.low), float(a.low < b.high)
-
-
-def _less_equal(a: _Known, b: _Known) -> tuple[float, float]:
-    return float(a.high <= b.low), float(a.low <= b.high)
-
-
-def _equal(a: _Known, b: _Known) -> tuple[float, float]:
-    return float(a.low == a.high == b.low == b.high), float(a.low <= b.high and b.low <= a.high)
-
-
-def _not_equal(a: _Known, b: _Known) -> tuple[float, float]:
-    low, high = _equal(a, b)
-    return 1 - high, 1 - low
-
-
-_INTERVALS: Final[Mapping[str, Callable[..., tuple[float, float]]]] = {
-    "add": lambda a, b: (a.low + b.low, a.high + b.high),
-    "subtract": lambda a, b: (a.low - b.high, a.high - b.low),
-    "negative": lambda a: (-a.high, -a.low),
-    "multiply": _product,
-    "divide": _quotient,
-    "sqrt": _root,
-    "power": lambda a, _: (0.0, math.inf) if a.low >= 0 else _ANY,
-    "abs": _magnitude,
-    "sign": lambda a: (math.copysign(a.low != 0, a.low), math.copysign(a.high != 0, a.high)),
-    "maximum": lambda a, b: (max(a.low, b.low), max(a.high, b.high)),
-    "minimum": lambda a, b: (min(a.low, b.low), min(a.high, b.high)),
-    "where": lambda _, a, b: (min(a.low, b.low), max(a.high, b.high)),
-    "less": _less,
-    "less_equal": _less_equal,
-    "greater": lambda a, b: _less(b, a),
-    "greater_equal": lambda a, b: _less_equal(b, a),
-    "equal": _equal,
-    "not_equal": _not_equal,
-}
 
 
 def _sum(a: _Known, b: _Known, sign: float = 1.0) -> Mapping[str, float] | None:
