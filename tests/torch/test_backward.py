@@ -288,3 +288,37 @@ def test_a_value_out_of_range_is_told_in_the_backward_pass():
 
 def test_the_handle_is_of_the_public_class():
     assert isinstance(step_in_backward(net(), rules.adam), BackwardSteps)
+
+
+def embedded(number: int, table: nn.Embedding) -> torch.Tensor:
+    rows = torch.randint(0, 20, (4,), generator=torch.Generator().manual_seed(number))
+    return table(rows).square().sum()
+
+
+@pytest.mark.parametrize("options", [{}, {"weight_decay": 0.1, "decoupled_weight_decay": True}])
+def test_rows_that_a_sparse_gradient_left_behind_are_caught_up_in_the_whole_state(options: dict[str, Any]):
+    torch.manual_seed(0)
+    one = nn.Embedding(20, 3, sparse=True)
+    two = copy.deepcopy(one)
+    steps, stepper = step_in_backward(one, rules.adadelta, **options), ours.Adadelta(two.parameters(), **options)
+    if options:
+        steps.optimizer.watch(one)
+        stepper.watch(two)
+    for number in range(STEPS):
+        embedded(number, one).backward()
+        stepper.zero_grad()
+        embedded(number, two).backward()
+        stepper.step()
+    found, wanted = steps.state_dict()["state"][0], stepper.state_dict()["state"][0]
+    assert all(torch.equal(found[name], value) for name, value in wanted.items())
+    assert torch.equal(one.weight, two.weight)
+
+
+@pytest.mark.parametrize("state_dtype", [torch.bfloat16, "int8"])
+def test_random_rounding_draws_the_same_bits_as_in_a_loop(state_dtype: Any):
+    one, two = net(), net()
+    step_in_backward(one, rules.adadelta, state_dtype=state_dtype, seed=3)
+    in_backward(one)
+    in_a_loop(two, ours.Adadelta(two.parameters(), state_dtype=state_dtype, seed=3))
+    for a, b in zip(one.parameters(), two.parameters(), strict=True):
+        assert torch.equal(a, b)

@@ -17,7 +17,8 @@ from ..program import Program
 from . import team
 from .cache import compiled
 from .chunks import chunks
-from .cpu_source import Elements, row_source, source
+from .cpu_source import row_source, source
+from .elements import Elements
 
 __all__ = ["CHUNK", "Elements", "Table", "kernel", "launch", "row_kernel", "row_source", "source"]
 

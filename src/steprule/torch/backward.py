@@ -28,12 +28,18 @@ class BackwardSteps:
         numbers = {each: number for number, group in enumerate(made.param_groups) for each in group["params"]}
         for parameter in numbers:
             _refuse_hooked(parameter)
-        self._parts: Final = {each: (number, self._part(each, number)) for each, number in numbers.items()}
+        self._parts: Final = {
+            each: (number, self._part(each, number, place)) for place, (each, number) in enumerate(numbers.items())
+        }
         hook = _Hook(self)
         self._removals: Final = [removal for parameter in numbers for removal in self._hooked(parameter, hook)]
 
-    def _part(self, parameter: Tensor, number: int) -> RuleOptimizer:
-        return type(self.optimizer)([{**_values(self.optimizer.param_groups[number]), "params": [parameter]}])
+    def _part(self, parameter: Tensor, number: int, place: int) -> RuleOptimizer:
+        part = type(self.optimizer)([{**_values(self.optimizer.param_groups[number]), "params": [parameter]}])
+        # Rows that a sparse gradient leaves behind are caught up where the whole is asked for its state, or told to watch.
+        vars(part)["lags"] = self.optimizer.lags
+        part.first_number = place
+        return part
 
     def _hooked(self, parameter: Any, hook: _Hook) -> Iterator[Callable[[], None]]:
         # A frozen parameter takes no hook, and may be trained later.

@@ -217,6 +217,9 @@ class Keywords:
         for name, (allowed, instead) in (self.twin.only if self.twin else {}).items():
             if group.get(name, allowed) != allowed:
                 raise ValueError(f"{name} is {group[name]!r}; allowed for {self.name} is {allowed!r}: {instead}")
+        storing.Storing.of(
+            self.rule, group
+        )  # raises what is wrong with its options here, where every other is looked at
         on_nonfinite = group["on_nonfinite"]
         if on_nonfinite not in ("propagate", "skip", "raise"):
             raise ValueError(f'on_nonfinite is {on_nonfinite!r}; allowed is "propagate", "skip" or "raise"')

@@ -36,6 +36,8 @@ class RuleOptimizer(CatchingUp, torch.optim.Optimizer):
     __signature__: ClassVar[inspect.Signature]
     _recipe: ClassVar[tuple[Rule, str, tuple[tuple[str, Any], ...]]]
     _plan: Plan | None = None
+    first_number: int = 0
+    """The number of the first parameter, where this is a part of a larger optimizer: random rounding and errors go by it."""
     # `torch.amp.GradScaler` then sets `grad_scale` and `found_inf` for the time of a step.
     _step_supports_amp_scaling = True
 
@@ -47,9 +49,7 @@ class RuleOptimizer(CatchingUp, torch.optim.Optimizer):
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group of parameters, with its own values of the hyperparameters; errors as in the constructor."""
         if isinstance(param_group, dict):
-            whole = self.defaults | self.keywords.folded(param_group, self.defaults)
-            self.keywords.form_and_values(whole)
-            storing.Storing.of(self.rule, whole)
+            self.keywords.form_and_values(self.defaults | self.keywords.folded(param_group, self.defaults))
             self.keywords.fold(param_group, self.defaults)
         super().add_param_group(param_group)
         if self.keywords.begins_at_once:

@@ -107,7 +107,7 @@ class Plan:
     @torch.no_grad()
     def _bounds(self, optimizer: RuleOptimizer, has_state: bool) -> list[Bound]:
         bounds = []
-        number = -1
+        number = optimizer.first_number - 1
         for place, group in enumerate(optimizer.param_groups):
             for index, parameter in enumerate(group["params"]):
                 number += 1

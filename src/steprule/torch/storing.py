@@ -91,11 +91,14 @@ class Storing:
         """Whether a float32 copy of the parameter is kept: where it is asked for and is not the parameter itself."""
         return self.master_copies and parameter.dtype in NEAREST
 
+    def _wish(self, slot: str) -> Any:
+        return dict(zip(self.rule.slots, self.wishes, strict=True))[slot]
+
     def storage(self, slot: str, parameter: Tensor) -> str:
         """Return the storage of a slot, a name of `kernels.codecs.STORAGES`, or "" for float32 and float64 as they are."""
-        wish = dict(zip(self.rule.slots, self.wishes, strict=True))[slot]
+        wish = self._wish(slot)
         if wish == "int8":
-            return "unsigned int8" if slot in never_negative(self.rule) else "signed int8"
+            return _int8(self.rule, slot)
         if wish is torch.bfloat16:
             return "random bfloat16"
         return NEAREST.get(parameter.dtype, "") if wish is None and not self.has_master(parameter) else ""
@@ -105,8 +108,7 @@ class Storing:
         storage = self.storage(slot, parameter)
         if storage:
             return codecs.DTYPES[storage]
-        wish = dict(zip(self.rule.slots, self.wishes, strict=True))[slot]
-        return wish or (torch.float32 if self.has_master(parameter) else parameter.dtype)
+        return self._wish(slot) or (torch.float32 if self.has_master(parameter) else parameter.dtype)
 
     def stored(self, parameter: Tensor) -> tuple[tuple[str, str], ...]:
         """Return the slots that are not kept as they are computed, and how they are, for `kernels.cpu.Elements`."""
@@ -165,6 +167,10 @@ def restore(optimizer: torch.optim.Optimizer, saved: Mapping[str, Any]) -> None:
                 state[name] = value.detach().to(parameter.device, copy=True)
 
 
+def _int8(rule: Rule, slot: str) -> str:
+    return "unsigned int8" if slot in never_negative(rule) else "signed int8"
+
+
 def _real(dtype: torch.dtype) -> torch.dtype:
     return torch.float32 if dtype in NEAREST or dtype is torch.uint8 else dtype
 
@@ -185,8 +191,7 @@ def load(state: Mapping[str, Any], name: str, rule: Rule) -> Tensor:
     stored: Tensor = state[name]
     if stored.dtype is not torch.uint8:
         return stored.to(_real(stored.dtype))
-    storage = "unsigned int8" if name in never_negative(rule) else "signed int8"
-    flat = codecs.decode(_flat(stored), storage, state[f"{name}_scale"])
+    flat = codecs.decode(_flat(stored), _int8(rule, name), state[f"{name}_scale"])
     return flat.as_strided(stored.shape, stored.stride())
 
 
