@@ -5,20 +5,25 @@
 
 from .. import rules
 from .backward import BackwardSteps, step_in_backward
+from .full_batch import DeltaBarDelta
 from .optimizer import RuleOptimizer, optimizer
 
 __all__ = [
     "SGD",
+    "VSGD",
     "Adadelta",
     "Adagrad",
     "Adam",
     "AdamW",
     "BackwardSteps",
+    "DeltaBarDelta",
+    "DiagonalNewton",
     "Momentum",
     "Nesterov",
     "RMSProp",
     "RMSPropNesterov",
     "RuleOptimizer",
+    "VSGDfd",
     "optimizer",
     "step_in_backward",
 ]
@@ -32,3 +37,6 @@ RMSPropNesterov = optimizer(rules.rmsprop_nesterov, name="RMSPropNesterov")
 Adadelta = optimizer(rules.adadelta)
 Adam = optimizer(rules.adam)
 AdamW = optimizer(rules.adam, name="AdamW", weight_decay=1e-2, decoupled_weight_decay=True)
+DiagonalNewton = optimizer(rules.diagonal_newton)
+VSGD = optimizer(rules.vsgd, name="VSGD")
+VSGDfd = optimizer(rules.vsgd_fd, name="VSGDfd")

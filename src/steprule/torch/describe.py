@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from typing import Final
 
+from .derived import DERIVED
 from .keywords import OPTIONS, Keywords
 from .twins import RELATIVES
 
@@ -62,6 +63,8 @@ def _values(keywords: Keywords, name: str) -> str:
 def _default(keywords: Keywords, name: str) -> str:
     if keywords.requires(name):
         return "required"
+    if name in DERIVED.get(keywords.rule, {}):
+        return f"default {DERIVED[keywords.rule][name][1]}"
     ours = keywords.defaults[name]
     said = f"default {_written(ours)}"
     theirs = keywords.theirs.get(name)

@@ -64,13 +64,13 @@ class Kind:
     capturable: bool
 
 
-def kind_of(bound: Bound, grad: Tensor) -> Kind | None:
-    """Return the kind of launch that can step this parameter, None where it is on no such device or none can."""
+def kind_of(bound: Bound, given: Mapping[str, Tensor]) -> Kind | None:
+    """Return the kind of launch that can step this parameter by what is `given`, None where none can or it is on no GPU."""
     parameter = bound.parameter
     # What these kernels have not: random rounding, codes, and word of a gradient that is not finite.
     if not _served(parameter.device) or bound.raises or _at_random(bound.storing, parameter):
         return None
-    arrays = bound.columns() | {"g": grad}
+    arrays = bound.columns() | dict(given)
     tensors = list(arrays.values())
     fits = all(tensor.device == parameter.device and tensor.dtype in _FORMATS for tensor in tensors)
     if not fits or not lie_alike(tensors):
@@ -228,9 +228,9 @@ class DeviceLaunch(Launch):
         with _on(self._kind.device):
             capturing = _capturing(self._kind.device)
             # A graph steps what it was captured with, whatever later steps send.
-            if capturing or self._pointers_seen is not self._grad_pointers:
+            if capturing or self._pointers_seen is not self._given_pointers:
                 self._pointers.send(self._table.pointers)
-                self._pointers_seen = self._grad_pointers
+                self._pointers_seen = self._given_pointers
             rows, scalars = self._on_device(values, changed or capturing)
             gpu.launch(self._run, self._pointers.there, rows, self._chunks.there, scalars)
             if capturing and self._counted is not None:

@@ -21,7 +21,10 @@ from ..specification import Rule
 from .memory import PLAIN_TYPES, dense
 from .storing import MASTER, NEAREST, Storing
 
-__all__ = ["Bound", "Launch", "elements_of", "lie_alike"]
+__all__ = ["GIVEN", "Bound", "Given", "Launch", "elements_of", "lie_alike"]
+
+Given = Mapping[str, Sequence[Tensor]]
+"""What is new at each step, by a rule's name for it: of each parameter of a plan its gradient `g`, and `h` and `g2`."""
 
 # In what a step is computed; a complex number is a pair of real ones.
 _REALS: Final = {
@@ -33,6 +36,9 @@ _REALS: Final = {
     torch.complex128: "float64",
 }
 _pointer: Final = Tensor.data_ptr
+
+GIVEN: Final[tuple[str, ...]] = ("g", "h", "g2")
+"""What a `Given` may hold."""
 
 
 @dataclass
@@ -68,14 +74,14 @@ class Bound:
         return {"x": self.parameter, **found}
 
 
-def elements_of(bound: Bound, grad: Tensor) -> Elements | None:
-    """Return the elements of the kernel that can step this parameter, or None where none can.
+def elements_of(bound: Bound, given: Mapping[str, Tensor]) -> Elements | None:
+    """Return the elements of the kernel that can step this parameter by what is `given`, or None where none can.
 
     A kernel walks memory from the first element to the last, so that parameter, gradient and slots must lie in memory
     alike, with no gap and no overlap, in whatever order of dimensions.
     """
     parameter, columns = bound.parameter, bound.columns()
-    alike = [parameter, grad, *(tensor for name, tensor in columns.items() if not name.endswith("_scale"))]
+    alike = [parameter, *given.values(), *(tensor for name, tensor in columns.items() if not name.endswith("_scale"))]
     if not lie_alike(alike) or any(tensor.device.type != "cpu" for tensor in alike):
         return None
     if parameter.dtype not in _REALS:
@@ -83,7 +89,7 @@ def elements_of(bound: Bound, grad: Tensor) -> Elements | None:
     real = _REALS[parameter.dtype]
     stored = dict(bound.storing.stored(parameter))
     exact = parameter.dtype if parameter.is_complex() else getattr(torch, real)
-    for name, tensor in (("g", grad), ("x", columns["x"])):
+    for name, tensor in (*given.items(), ("x", columns["x"])):
         if tensor.dtype in NEAREST and real == "float32":
             stored[name] = NEAREST[tensor.dtype]
         elif tensor.dtype is not exact:
@@ -122,17 +128,19 @@ class Launch:
         self.parameters: Final = [bound.parameter for bound in bounds.values()]
         arrays = elements.columns(self.program)
         columns = [bound.columns() for bound in bounds.values()]
-        self.kept: Final = [column[name] for column in columns for name in arrays if name != "g"]
-        """The tensors of the table whose memory stays where it is from step to step: all but the gradients."""
-        # The gradients' addresses are filled in at each step.
+        self.kept: Final = [column[name] for column in columns for name in arrays if name not in GIVEN]
+        """The tensors of the table whose memory stays where it is from step to step."""
+        # The addresses of what is given are filled in at each step.
         self._table: Final = cpu.Table(
             np.array(
-                [[0 if name == "g" else _pointer(column[name]) for name in arrays] for column in columns], np.int64
+                [[0 if name in GIVEN else _pointer(column[name]) for name in arrays] for column in columns], np.int64
             ),
             [parameter.numel() * (1 + parameter.is_complex()) for parameter in self.parameters],
         )
-        self._grad_column: Final = self._table.pointers[:, arrays.index("g")] if "g" in arrays else None
-        self._grad_pointers: list[int] = []
+        self._given_columns: Final[dict[str, NDArray[np.int64]]] = {
+            name: self._table.pointers[:, arrays.index(name)] for name in GIVEN if name in arrays
+        }
+        self._given_pointers: dict[str, list[int]] = {}
         self._groups: Final = np.array([bound.group for bound in bounds.values()])
         self._elements: Final = elements
         self._run: Final = self._kernel()
@@ -160,16 +168,16 @@ class Launch:
         self._steps = steps[self._places].astype(np.int64)
         self._scalars = None
 
-    def step(
-        self, grads: Sequence[Tensor], values: Sequence[Mapping[str, float]], passed: int, changed: bool
-    ) -> list[Bound]:
+    def step(self, given: Given, values: Sequence[Mapping[str, float]], passed: int, changed: bool) -> list[Bound]:
         """Step the parameters by each group's `values`, `passed` steps after `regroup`; `changed` if values are new.
 
-        `grads` are the gradients of the whole plan. Return the parameters whose gradient a guarded step found not finite.
+        `given` is that of the whole plan. Return the parameters whose gradient a guarded step found not finite.
         """
-        pointers = list(map(_pointer, self._select(grads)))[:-1]
-        if self._grad_column is not None and pointers != self._grad_pointers:
-            self._grad_column[:] = self._grad_pointers = pointers
+        pointers = {name: list(map(_pointer, self._select(given[name])))[:-1] for name in self._given_columns}
+        if pointers != self._given_pointers:
+            self._given_pointers = pointers
+            for name, column in self._given_columns.items():
+                column[:] = pointers[name]
         if self._folds and (self._scalars is None or changed or self.program.counts):
             fold = self.program.fold
             rows = [fold(t=count + passed, **values[group]) for group, count in self._rows]

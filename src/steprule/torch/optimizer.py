@@ -14,6 +14,7 @@ import torch
 from ..specification import Rule
 from . import storing
 from .catching_up import CatchingUp
+from .derived import with_derived
 from .describe import docstring
 from .keywords import OPTIONS, Keywords
 from .plan import Plan
@@ -44,6 +45,9 @@ class RuleOptimizer(CatchingUp, torch.optim.Optimizer):
     def __init__(self, params: Any, *values: Any, **named: Any) -> None:
         if not hasattr(type(self), "rule"):
             raise TypeError("RuleOptimizer has no rule; steprule.torch.optimizer(rule) makes a class that has one")
+        params, derived = with_derived(self.rule, params)
+        given = self.__signature__.bind_partial(params, *values).arguments.keys() | named.keys()
+        named = {name: value for name, value in derived.items() if name not in given} | named
         super().__init__(params, self.keywords.bound(params, values, named))
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
@@ -74,8 +78,9 @@ class RuleOptimizer(CatchingUp, torch.optim.Optimizer):
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Step every parameter that has a gradient; return the loss of `closure`, which is called first, if given.
 
-        Raises `ValueError` where a hyperparameter, as a scheduler has left it, is out of range, or a parameter overlaps
-        itself in memory, `TypeError` for a parameter of integers, or a sparse gradient that the rule cannot step by (see
+        Raises `ValueError` where a hyperparameter, as a scheduler has left it, is out of range, a parameter overlaps itself
+        in memory, or the rule takes an `h` or `g2` that is missing or of another shape, `TypeError` for a parameter of
+        integers, an `h` or `g2` that is no tensor, or a sparse gradient that the rule cannot step by (see
         `SparseSteps.prepare` for all that may be wrong with one), and `FloatingPointError` as `on_nonfinite` says.
 
         Under `torch.amp.GradScaler` the gradients are unscaled within the step, and are left as they are.
@@ -86,12 +91,12 @@ class RuleOptimizer(CatchingUp, torch.optim.Optimizer):
                 loss = closure()
         if float(getattr(self, "found_inf", 0.0)):
             return loss
-        grads = None if self._plan is None else self._plan.fitting_grads(self)
-        if self._plan is None or grads is None:
+        given = None if self._plan is None else self._plan.fitting(self)
+        if self._plan is None or given is None:
             self._plan = Plan(self)
-            grads = self._plan.fitting_grads(self)
-            assert grads is not None
-        self._plan.step(grads)
+            given = self._plan.fitting(self)
+            assert given is not None
+        self._plan.step(given)
         return loss
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -134,18 +139,14 @@ def optimizer(rule: Rule, *, name: str | None = None, **defaults: Any) -> type[R
     and more slowly. Arithmetic is done in float32 at least; state is kept in the parameter's dtype unless `state_dtype` says
     otherwise.
 
-    Raises `TypeError` for a rule that takes what torch's step does not know (`h`, `g2`).
+    A rule that takes `h` or `g2` finds them, at each step, in the attributes `h` and `g2` of each parameter that has a
+    gradient: dense tensors of its shape. `steprule.curvature` sets them.
     """
     return _optimizer(rule, name or _camel(rule.name), tuple(sorted(defaults.items())))
 
 
 @functools.cache
 def _optimizer(rule: Rule, name: str, defaults: tuple[tuple[str, Any], ...]) -> type[RuleOptimizer]:
-    unknown = [needed for needed in rule.inputs if needed not in ("g", "x", "t")]
-    if unknown:
-        raise TypeError(
-            f"rule {rule.name} takes {', '.join(unknown)}; an optimizer of steprule.torch supplies g, x and t"
-        )
     for taken in ("params", "closure", "param_names", *OPTIONS, *PAIRS):
         if taken in rule.hyperparameters:
             raise TypeError(f"rule {rule.name} has a hyperparameter {taken!r}, which has a meaning in every optimizer")

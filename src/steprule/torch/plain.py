@@ -16,7 +16,7 @@ from ..kernels.codecs import STORAGES
 from ..specification import Rule
 from .codecs import turned
 from .gpu import counted
-from .launch import Bound
+from .launch import Bound, Given
 from .storing import load, random_bits, save
 
 __all__ = ["PlainSteps"]
@@ -39,7 +39,7 @@ class PlainSteps:
 
     def step(
         self,
-        grads: Sequence[Tensor],
+        given: Given,
         values: Sequence[Mapping[str, Any]],
         passed: int,
         changed: bool,  # noqa: ARG002  # nothing is kept of earlier values
@@ -48,17 +48,20 @@ class PlainSteps:
         with torch.set_grad_enabled(self._differentiable):
             for place, bound in self._bounds.items():
                 t = counted(bound) if bound.capturable else int(self._steps[place]) + passed
-                self._step(bound, grads[place], values[bound.group], t)
+                own = {name: tensors[place] for name, tensors in given.items()}
+                self._step(bound, own, values[bound.group], t)
         return [
-            bound for place, bound in self._bounds.items() if bound.raises and not bool(grads[place].isfinite().all())
+            bound
+            for place, bound in self._bounds.items()
+            if bound.raises and not bool(given["g"][place].isfinite().all())
         ]
 
-    def _step(self, bound: Bound, grad: Tensor, values: Mapping[str, Any], t: Any) -> None:
+    def _step(self, bound: Bound, given: Mapping[str, Tensor], values: Mapping[str, Any], t: Any) -> None:
         """Step one parameter, lower types widened to float32."""
         real = torch.float64 if bound.parameter.dtype in (torch.float64, torch.complex128) else torch.float32
         columns = bound.columns()
         before = self._read(columns["x"], real)
-        inputs = {"x": before, "g": self._read(grad, real), "t": t}
+        inputs = {"x": before, "t": t} | {name: self._read(tensor, real) for name, tensor in given.items()}
         slots = {name: self._read(load(bound.state, name, self._rule), real) for name in self._rule.slots}
         values = {
             name: self._read(value, real) if isinstance(value, Tensor) else value for name, value in values.items()

@@ -25,11 +25,11 @@ from ..specification import Rule
 from . import gpu
 from .groups import Group
 from .lag import Lags
-from .launch import Bound, Launch, elements_of
+from .launch import GIVEN, Bound, Given, Launch, elements_of
 from .layout import Layout
 from .memory import sharing
 from .plain import PlainSteps
-from .refusals import refuse_unsupported
+from .refusals import refuse_unsupported, supplied
 from .sharded import Shards
 from .sparse import SparseSteps
 from .state import begin, names_of
@@ -78,7 +78,10 @@ class Plan:
         self._not_capturable: Final = {bound.parameter.device for bound in bounds if not bound.capturable} & devices
         all_grads = list(map(_grad, self._parameters))
         self._shards: Final = Shards(bounds)
-        grads = self._shards.local_grads([grad for grad in all_grads if grad is not None])
+        grads = self._shards.local([grad for grad in all_grads if grad is not None])
+        self._more: Final = [name for name in GIVEN[1:] if name in rule.inputs]
+        given = self._given(grads, [bound.parameter for bound in bounds])
+        self._given_layout: Final = Layout(_more(given))
         self._without: Final = [grad is None for grad in all_grads]
         self._sparse: Final = [place for place, grad in enumerate(grads) if grad.layout is torch.sparse_coo]
         self._layout: Final = Layout(_without(grads, self._sparse))
@@ -99,7 +102,7 @@ class Plan:
             state[name] for names, state in zip(kept, self._states, strict=True) for name in names
         ]
         self._steppers: Final = _steppers(
-            rule, self._shards.bounds, grads, optimizer.lags, differentiable=self._differentiable
+            rule, self._shards.bounds, given, optimizer.lags, differentiable=self._differentiable
         )
         self._kept: Final = [tensor for stepper in self._steppers for tensor in stepper.kept]
         self._pointers: Final = list(map(_pointer, self._kept))
@@ -134,8 +137,8 @@ class Plan:
                 )
         return bounds
 
-    def fitting_grads(self, optimizer: RuleOptimizer) -> list[Tensor] | None:
-        """Return the gradients to step by, or None where the plan does not fit any more.
+    def fitting(self, optimizer: RuleOptimizer) -> Given | None:
+        """Return what to step by, or None where the plan does not fit any more.
 
         It fits while parameters, forms of step and state are the same, and all lie in memory as before.
         """
@@ -155,7 +158,7 @@ class Plan:
             and self._parameters_layout.fits(parameters)
             and self._counts.data_ptr() == self._counts_pointer
         )
-        return self._grads_of(parameters) if fits else None
+        return self._given_of(parameters) if fits else None
 
     def _state_holds(self) -> bool:
         try:
@@ -168,21 +171,31 @@ class Plan:
         except KeyError:
             return False
 
-    def _grads_of(self, parameters: Sequence[Tensor]) -> list[Tensor] | None:
+    def _given_of(self, parameters: Sequence[Tensor]) -> Given | None:
         grads = list(map(_grad, parameters))
         if list(map(operator.is_, grads, itertools.repeat(None))) != self._without:
             return None
-        stepping = self._shards.local_grads([grad for grad in grads if grad is not None])
+        stepping = self._shards.local([grad for grad in grads if grad is not None])
         if any(stepping[place].layout is not torch.sparse_coo for place in self._sparse):
             return None
-        return stepping if self._layout.fits(_without(stepping, self._sparse)) else None
+        if not self._layout.fits(_without(stepping, self._sparse)):
+            return None
+        if not self._more:
+            return {"g": stepping}
+        given = self._given(stepping, list(itertools.compress(parameters, map(operator.not_, self._without))))
+        return given if self._given_layout.fits(_more(given)) else None
 
-    def step(self, grads: Sequence[Tensor]) -> None:
-        """Step every parameter of the plan once, by its gradient in `grads`."""
+    def _given(self, grads: list[Tensor], parameters: Sequence[Tensor]) -> Given:
+        """Return the gradients, and what else the rule takes of each of `parameters`, which have one."""
+        more = {name: self._shards.local(supplied(self._rule, name, parameters), name) for name in self._more}
+        return {"g": grads, **more}
+
+    def step(self, given: Given) -> None:
+        """Step every parameter of the plan once, by what is `given`."""
         gpu.refuse_capture(self._not_capturable, _NOT_CAPTURABLE)
         for stepper in self._steppers:
             if isinstance(stepper, SparseSteps):
-                stepper.prepare(grads, [group.values for group in self._groups], self._steps)
+                stepper.prepare(given, [group.values for group in self._groups], self._steps)
         if self._steps.tobytes() != self._steps_seen:
             self._passed = 0
             for stepper in self._steppers:
@@ -194,7 +207,7 @@ class Plan:
         values = [group.values for group in self._groups]
         flagged: list[Bound] = []
         for stepper in self._steppers:
-            flagged += stepper.step(grads, values, self._passed, any(changed))
+            flagged += stepper.step(given, values, self._passed, any(changed))
         self._shards.count_change()
         for bound in sorted(flagged, key=operator.attrgetter("number")):
             if self._groups[bound.group].raises:
@@ -213,14 +226,10 @@ class _Stepper(Protocol):
     @property
     def kept(self) -> Sequence[Tensor]: ...
     def regroup(self, steps: NDArray[np.float32]) -> None: ...
-    def step(
-        self, grads: Sequence[Tensor], values: Sequence[Mapping[str, float]], passed: int, changed: bool
-    ) -> list[Bound]: ...
+    def step(self, given: Given, values: Sequence[Mapping[str, float]], passed: int, changed: bool) -> list[Bound]: ...
 
 
-def _steppers(
-    rule: Rule, bounds: Sequence[Bound], grads: Sequence[Tensor], lags: Lags, *, differentiable: bool
-) -> list[_Stepper]:
+def _steppers(rule: Rule, bounds: Sequence[Bound], given: Given, lags: Lags, *, differentiable: bool) -> list[_Stepper]:
     if differentiable:
         return [PlainSteps(rule, dict(enumerate(bounds)), differentiable=True)]
     # Parameters in the same memory step one after the other, and a launch's threads step all at once.
@@ -228,12 +237,13 @@ def _steppers(
     launches: dict[tuple[Around, Elements | gpu.Kind], dict[int, Bound]] = {}
     plain: dict[int, Bound] = {}
     sparse: dict[int, Bound] = {}
-    for place, (bound, grad) in enumerate(zip(bounds, grads, strict=True)):
-        if grad.layout is torch.sparse_coo:
+    for place, bound in enumerate(bounds):
+        own = {name: tensors[place] for name, tensors in given.items()}
+        if own["g"].layout is torch.sparse_coo:
             sparse[place] = bound
             continue
         lags.settle(bound.parameter)
-        kind = None if place in in_turn else gpu.kind_of(bound, grad) or elements_of(bound, grad)
+        kind = None if place in in_turn else gpu.kind_of(bound, own) or elements_of(bound, own)
         into = plain if kind is None else launches.setdefault((bound.around, kind), {})
         into[place] = bound
     steppers: list[_Stepper] = [
@@ -261,6 +271,10 @@ def _parameters(optimizer: RuleOptimizer) -> Iterable[Tensor]:
 
 def _without(grads: Sequence[Tensor], places: Sequence[int]) -> Sequence[Tensor]:
     return [grad for place, grad in enumerate(grads) if place not in places] if places else grads
+
+
+def _more(given: Given) -> list[Tensor]:
+    return [tensor for name, tensors in given.items() if name != "g" for tensor in tensors]
 
 
 def _counts_side_by_side(bounds: Sequence[Bound]) -> Tensor:

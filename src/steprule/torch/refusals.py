@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
+from ..specification import INPUTS, Rule
 from .memory import overlaps_itself
 
-__all__ = ["refuse_unsupported"]
+__all__ = ["refuse_unsupported", "supplied"]
 
 
 def refuse_unsupported(parameter: Tensor, *, differentiable: bool) -> None:
@@ -45,3 +48,30 @@ def refuse_unsupported(parameter: Tensor, *, differentiable: bool) -> None:
             f"a parameter of shape {shape} is a leaf of autograd's graph, which a step cannot be part of; allowed with "
             "differentiable=True is what is computed from one, such as its clone()"
         )
+
+
+def supplied(rule: Rule, name: str, parameters: Sequence[Tensor]) -> list[Tensor]:
+    """Return the attribute `name` of each parameter, `h` or `g2`, without which `rule` has no step.
+
+    Raises `ValueError` where there is none, or one of another shape or device, and `TypeError` where it is no dense tensor
+    of real numbers.
+    """
+    found = []
+    for parameter in parameters:
+        shape, value = tuple(parameter.shape), getattr(parameter, name, None)
+        said = f"the {name} ({INPUTS[name]}) of a parameter of shape {shape} on {parameter.device}"
+        if value is None:
+            raise ValueError(f"rule {rule.name} takes {name}, and {said} is not set; steprule.curvature sets it")
+        if not isinstance(value, Tensor) or not value.is_floating_point() or value.layout is not torch.strided:
+            kind = (
+                f"{value.dtype} in {value.layout}" if isinstance(value, Tensor) else f"of type {type(value).__name__}"
+            )
+            raise TypeError(f"{said} is {kind}; allowed is a dense tensor of floating-point numbers")
+        if value.shape != parameter.shape or value.device != parameter.device:
+            raise ValueError(
+                f"{said} has the shape {tuple(value.shape)} on {value.device}; allowed are the parameter's shape and device"
+            )
+        if parameter.is_complex():
+            raise TypeError(f"{said} and {parameter.dtype} is asked for; allowed is a real parameter")
+        found.append(value)
+    return found

@@ -94,17 +94,17 @@ class Shards:
         parts = _locals(self._spread)
         return self._layout.fits(parts) and list(map(_pointer, parts)) == self._pointers
 
-    def local_grads(self, grads: list[Tensor]) -> list[Tensor]:
-        """Return the gradients with this rank's part in the place of each DTensor.
+    def local(self, tensors: list[Tensor], what: str = "gradient") -> list[Tensor]:
+        """Return the tensors, `what` each parameter has of a kind, with this rank's part in the place of each DTensor.
 
-        Raises `TypeError` where a gradient is not spread over the ranks as its parameter is.
+        Raises `TypeError` where one is not spread over the ranks as its parameter is.
         """
         if not self._sharded:
-            return grads
+            return tensors
         for place, parameter in self._sharded.items():
-            _check_spread(grads[place], parameter, "gradient")
-        found = list(grads)
-        for place, part in zip(self._sharded, _locals(grads[place] for place in self._sharded), strict=True):
+            _check_spread(tensors[place], parameter, what)
+        found = list(tensors)
+        for place, part in zip(self._sharded, _locals(tensors[place] for place in self._sharded), strict=True):
             found[place] = part
         return found
 

@@ -21,7 +21,7 @@ from ..program import Program, lower
 from ..sparsity import scales_without_gradient
 from ..specification import Rule
 from .lag import Lags, multiplied
-from .launch import Bound, elements_of
+from .launch import GIVEN, Bound, Given, elements_of
 
 __all__ = ["SparseSteps"]
 
@@ -49,9 +49,7 @@ class SparseSteps:
     def regroup(self, steps: NDArray[np.float32]) -> None:
         """Nothing is kept of earlier counts."""
 
-    def prepare(
-        self, grads: Sequence[Tensor], values: Sequence[Mapping[str, float]], steps: NDArray[np.float32]
-    ) -> None:
+    def prepare(self, given: Given, values: Sequence[Mapping[str, float]], steps: NDArray[np.float32]) -> None:
         """Look at what the next `step` gets, after `steps` by each parameter of the plan, before anything moves.
 
         Raises `TypeError` where a gradient has no rows, or where the rule changes rows without gradient in a way that
@@ -59,14 +57,14 @@ class SparseSteps:
         `RuntimeError` where nobody would catch up rows before they are read.
         """
         for place, stepper in self._steppers.items():
-            stepper.prepare(grads[place], values[stepper.group], int(steps[place]) + 1)
+            stepper.prepare(given["g"][place], values[stepper.group], int(steps[place]) + 1)
 
     def step(
         self,
-        grads: Sequence[Tensor],  # noqa: ARG002  # looked at by `prepare`
+        given: Given,  # noqa: ARG002  # looked at by `prepare`
         values: Sequence[Mapping[str, float]],
-        passed: int,  # noqa: ARG002  # as `grads`
-        changed: bool,  # noqa: ARG002  # as `grads`
+        passed: int,  # noqa: ARG002  # as `given`
+        changed: bool,  # noqa: ARG002  # as `given`
     ) -> list[Bound]:
         """Step the parameters as they were prepared for; return those whose gradient a guarded step found not finite."""
         flagged = []
@@ -90,7 +88,7 @@ class _RowSteps:
         self._real: Final = np.dtype("float64" if bound.parameter.dtype is torch.float64 else "float32")
         contiguous = all(tensor.is_contiguous() for tensor in self.arrays.values())
         # A gradient of the parameter's own form stands for the rows, which are made contiguous.
-        self._fused: Final = contiguous and elements_of(bound, bound.parameter) == Elements(self._real.name)
+        self._fused: Final = contiguous and elements_of(bound, {"g": bound.parameter}) == Elements(self._real.name)
         self._width: Final = bound.parameter[:1].numel()
         self._scalars: NDArray[Any] | None = None
         self._scales: dict[str, float] = {}
@@ -198,6 +196,12 @@ class _RowSteps:
 def _refuse(rule: Rule, bound: Bound) -> None:
     """Raise `TypeError` for a parameter whose state is kept in a form that rows cannot be stepped in."""
     shape = tuple(bound.parameter.shape)
+    more = [name for name in GIVEN[1:] if name in rule.inputs]
+    if more:
+        raise TypeError(
+            f"{rule.name} takes {' and '.join(more)}, and a parameter of shape {shape} has a sparse gradient; "
+            "allowed is a dense one"
+        )
     low = [slot for slot, storage in bound.storing.stored(bound.parameter) if STORAGES[storage].random]
     if low or bound.storing.has_master(bound.parameter) or bound.capturable:
         raise TypeError(

@@ -1,0 +1,54 @@
+"""vSGD: stochastic gradient descent with rates from the variance of the gradient."""
+
+from typing import Annotated
+
+from ..notation import abs, where
+from ..specification import NonNegative, Range, rule
+
+
+@rule(
+    source="Schaul, Zhang and LeCun 2012, Algorithm 1 (vSGD-l); Zeiler 2012, eq. 7",
+    url="https://arxiv.org/abs/1206.1106",
+)
+def vsgd(
+    g,
+    g2,
+    h,
+    t,
+    grad_avg=0.0,
+    square_avg=0.0,
+    curvature_avg=0.0,
+    tau=1.0,
+    *,
+    batch_size: Annotated[float, Range(low=1)] = 1,
+    slow_start: NonNegative = 60,
+    overestimate: Annotated[float, Range(low=1)] = 1,
+):
+    """Step by the share of the gradient that is not noise, over the curvature.
+
+    `g` is the mean gradient of a batch of `batch_size` examples, `g2` the mean of the squared gradients of each example (not
+    the square of the mean), `h` the diagonal of the Hessian. The first `slow_start` examples move nothing and are averaged
+    plainly; then the averages of `g2` and `h` are multiplied by `overestimate`, so that the first rates are small. The
+    authors take 0.001 of the training examples, 60 on MNIST, and a tenth of the number of parameters. As in a co-author's
+    program, the memory `tau` starts anew after the slow start.
+
+    Where there was no gradient, or no curvature, the rate is 0: a dimension about which nothing is known does not move. The
+    program adds 1e-16 to `g` and `h` instead, whose squares are below float32's smallest numbers.
+    """
+    starting = (t - 1) * batch_size < slow_start
+    memory = where(starting, t, tau)
+    grad_avg = grad_avg + (g - grad_avg) / memory
+    square_avg = square_avg + (g2 - square_avg) / memory
+    curvature_avg = curvature_avg + (abs(h) - curvature_avg) / memory
+    caution = where(starting, where(t * batch_size < slow_start, 1.0, overestimate), 1.0)
+    square_avg = caution * square_avg
+    curvature_avg = caution * curvature_avg
+    squared = grad_avg * grad_avg
+    signal = where(square_avg > 0, squared / square_avg, 0.0)  # E[g]² / E[g²]
+    tau = (1 - signal) * where(starting, 1.0, tau) + 1
+    # The variance of a batch's mean is that of one example over `batch_size`.
+    variance = (square_avg + (batch_size - 1) * squared) / batch_size
+    moved = where(starting, 0.0, 1.0)
+    rate = where(curvature_avg > 0, where(variance > 0, squared / variance, 0.0) / curvature_avg, 0.0)
+    dx = -(moved * rate) * g
+    return dx, grad_avg, square_avg, curvature_avg, tau

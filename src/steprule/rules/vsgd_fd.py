@@ -1,0 +1,57 @@
+"""vSGD with the curvature from finite differences."""
+
+from typing import Annotated
+
+from ..notation import abs, where
+from ..specification import NonNegative, Range, rule
+
+
+@rule(source="Schaul and LeCun 2013, Algorithm 1 (vSGD-fd)", url="https://arxiv.org/abs/1301.3764")
+def vsgd_fd(
+    g,
+    g2,
+    h,
+    t,
+    grad_avg=0.0,
+    square_avg=0.0,
+    curvature_avg=0.0,
+    curvature_square_avg=0.0,
+    tau=1.0,
+    *,
+    batch_size: Annotated[float, Range(low=1)] = 1,
+    slow_start: NonNegative = 60,
+    overestimate: Annotated[float, Range(low=1)] = 1,
+    outlier: NonNegative = 2,
+):
+    """Step as vSGD does, with a curvature that may be noisy, and a longer memory where an outlier comes.
+
+    `h` is |g(x) - g(x + grad_avg)| / |grad_avg|, both gradients of the same batch. Its noise counts as that of `g` does: the
+    rate is multiplied by E[h]² / E[h²]. A gradient or curvature that is `outlier` standard deviations from its average
+    lengthens the memory by 1. `g`, `g2`, the slow start, and dimensions of which nothing is known are as in `vsgd`.
+    """
+    starting = (t - 1) * batch_size < slow_start
+    g_apart, h_apart = g - grad_avg, abs(h) - curvature_avg
+    allowed = outlier * outlier / batch_size
+    far = where(
+        g_apart * g_apart > allowed * (square_avg - grad_avg * grad_avg),
+        1.0,
+        where(h_apart * h_apart > allowed * (curvature_square_avg - curvature_avg * curvature_avg), 1.0, 0.0),
+    )
+    memory = where(starting, t, tau + far)
+    grad_avg = grad_avg + g_apart / memory
+    square_avg = square_avg + (g2 - square_avg) / memory
+    curvature_avg = curvature_avg + h_apart / memory
+    curvature_square_avg = curvature_square_avg + (h * h - curvature_square_avg) / memory
+    caution = where(starting, where(t * batch_size < slow_start, 1.0, overestimate), 1.0)
+    square_avg = caution * square_avg
+    curvature_avg = caution * curvature_avg
+    curvature_square_avg = caution * caution * curvature_square_avg
+    squared = grad_avg * grad_avg
+    signal = where(square_avg > 0, squared / square_avg, 0.0)  # E[g]² / E[g²]
+    tau = (1 - signal) * where(starting, 1.0, memory) + 1
+    variance = (square_avg + (batch_size - 1) * squared) / batch_size
+    moved = where(starting, 0.0, 1.0)
+    inverse = where(curvature_square_avg > 0, curvature_avg / curvature_square_avg, 0.0)  # E[h] / E[h²]
+    rate = where(variance > 0, squared / variance, 0.0) * inverse
+    dx = -(moved * rate) * g
+    return dx, grad_avg, square_avg, curvature_avg, curvature_square_avg, tau
