@@ -11,7 +11,7 @@ endif
 
 # Tests that import no framework, or only those that are installed.
 WITHOUT_FRAMEWORKS := tests/test_notation.py tests/test_specification.py tests/test_around.py tests/test_program.py \
-	tests/test_reference.py tests/test_sparsity.py tests/kernels/test_cpu.py tests/conformance
+	tests/test_reference.py tests/test_sparsity.py tests/kernels/test_cpu.py tests/conformance/test_engines.py
 
 .PHONY: help compare test test-mxnet lint format bench bench-gpu docs wheel browser clean
 
