@@ -6,9 +6,6 @@ no history; by induction the whole trajectory is right.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
-import jax
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -17,7 +14,6 @@ from tests.conformance.cases import FORMS, RULES, SHAPES, Form, gradients, hyper
 from tests.conformance.engines import ENGINES, initial
 from tests.conformance.tolerances import ROUNDINGS, ROUNDINGS_OF_RULE
 
-import torch
 from steprule.around import Around, hyperparameters, validated
 
 STEPS = 4
@@ -53,11 +49,14 @@ def _agrees(
     around = Around.of(complete, decoupled=form.decoupled, maximize=form.maximize)
     allowed = ROUNDINGS_OF_RULE.get((name, dtype, rule_name), ROUNDINGS[name, dtype])
     start = parameters(shapes, dtype)
-    engine = ENGINES[name].begin(rule, values, form, dtype, start)
+    kind = ENGINES[name]
+    with kind.within():
+        begun = kind.begin(rule, values, form, dtype, start)
     states = initial(rule, start, dtype)
     for t, grads in enumerate(gradients(shapes, dtype, STEPS, non_finite=non_finite), 1):
-        engine.step(grads)
-        found = engine.state()
+        with kind.within():
+            begun.step(grads)
+            found = begun.state()
         for shape, before, g, after in zip(shapes, states, grads, found, strict=True):
             slots = {slot: before[slot] for slot in rule.slots}
             expected = rounding.step(rule, around, {"x": before["x"], "g": g, "t": t}, slots, complete, dtype)
@@ -66,22 +65,6 @@ def _agrees(
                 times = rounding.times_too_far(after[quantity], value)
                 assert times <= allowed.amount, f"{quantity} of shape {shape} in step {t}; {allowed.reason}"
         states = found
-
-
-@pytest.fixture(autouse=True)
-def _one_thread_for_torch() -> Iterator[None]:
-    # Tests run side by side, and torch's threads would wait for each other.
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture(autouse=True)
-def _float64_in_jax() -> Iterator[None]:
-    enable = jax.enable_x64 if hasattr(jax, "enable_x64") else jax.experimental.enable_x64
-    with enable(True):
-        yield
 
 
 @pytest.mark.parametrize(("engine", "dtype", "rule", "shape"), _cases())

@@ -1,0 +1,36 @@
+"""Each engine behind one interface, from a module for each library, which is imported where the library is installed.
+
+A new one: `on_<library>.py` with a mapping `ENGINES` of names to `Engine`, and its line in `_MODULES`; then the tolerance
+of each of its element types in `tolerances.ROUNDINGS`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from collections.abc import Iterator, Mapping
+from typing import Final
+
+from .engine import Engine, State, initial
+from .paths import paths, sparse_paths
+
+__all__ = ["ENGINES", "Engine", "State", "initial", "paths", "sparse_paths"]
+
+_MODULES: Final[Mapping[str, tuple[str, ...]]] = {
+    "on_numpy": (),
+    "on_torch": ("torch",),
+    "on_jax": ("jax",),
+}
+"""The modules, and the packages that each imports."""
+
+
+def _engines() -> Iterator[tuple[str, Engine]]:
+    for module, packages in _MODULES.items():
+        missing = [package for package in packages if importlib.util.find_spec(package) is None]
+        if missing:
+            yield module, Engine(absent=f"{', '.join(missing)} is not installed")
+        else:
+            yield from importlib.import_module(f".{module}", __name__).ENGINES.items()
+
+
+ENGINES: Final[Mapping[str, Engine]] = dict(_engines())
