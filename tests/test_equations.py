@@ -56,11 +56,24 @@ EXPECTED: Mapping[str, str] = {
         r"\Delta x_t &= -\frac{\eta \, \frac{\mathrm{exp\_avg}_t}{1 - \beta_{1}^{t}}}"
         r"{\sqrt{\frac{\mathrm{exp\_avg\_sq}_t}{1 - \beta_{2}^{t}}} + \epsilon}",
     ),
+    "delta_bar_delta": block(
+        r"u_{1,t} &= \begin{cases} \mathrm{initial\_rate} & \text{if } t = 1 \\ "
+        r"\mathrm{rate}_{t-1} & \text{otherwise} \end{cases}",
+        r"\mathrm{rate}_t &= \begin{cases} u_{1,t} + \kappa & \text{if } \mathrm{grad\_avg}_{t-1} \, g_t > 0 \\ "
+        r"\begin{cases} \left(1 - \phi\right) \, u_{1,t} & \text{if } \mathrm{grad\_avg}_{t-1} \, g_t < 0 \\ "
+        r"u_{1,t} & \text{otherwise} \end{cases} & \text{otherwise} \end{cases}",
+        r"\mathrm{grad\_avg}_t &= \left(1 - \theta\right) \, g_t + \theta \, \mathrm{grad\_avg}_{t-1}",
+        r"\Delta x_t &= -\mathrm{rate}_t \, g_t",
+    ),
+    "diagonal_newton": block(r"\Delta x_t &= -\frac{g_t}{\left|h_t\right| + \mu}"),
 }
+
+LONG = {"vsgd", "vsgd_fd"}
+"""Rules that nobody would write out here; that the equations say what they compute is tested below."""
 
 
 def test_every_built_in_rule_is_here() -> None:
-    assert set(EXPECTED) == set(rules.ALL)
+    assert set(EXPECTED) | LONG == set(rules.ALL)
 
 
 @pytest.mark.parametrize("name", EXPECTED)

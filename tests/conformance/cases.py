@@ -16,7 +16,7 @@ from steprule.kernels.gpu import BLOCK
 from . import users_rules
 from .tolerances import rounded
 
-__all__ = ["FORMS", "RULES", "SHAPES", "Form", "gradients", "hyper", "parameters"]
+__all__ = ["FORMS", "RULES", "SHAPES", "Form", "beside", "gradients", "hyper", "parameters"]
 
 Arrays = list[NDArray[np.float64]]
 
@@ -32,6 +32,11 @@ _HYPER: Final[Mapping[str, Mapping[str, float]]] = {
     "rmsprop_nesterov": {"lr": 2e-3, "rho": 0.85, "alpha": 0.7, "eps": 1e-5},
     "adadelta": {"lr": 0.7, "rho": 0.9, "eps": 1e-5},
     "adam": {"lr": 2e-3, "beta1": 0.8, "beta2": 0.95, "eps": 1e-7},
+    "delta_bar_delta": {"lr": 0.9, "initial_rate": 0.03, "kappa": 2e-3, "phi": 0.2, "theta": 0.6},
+    "diagonal_newton": {"lr": 0.7, "mu": 0.3},
+    # A slow start that ends between two steps, and steps after it.
+    "vsgd": {"lr": 0.9, "batch_size": 5, "slow_start": 7, "overestimate": 3},
+    "vsgd_fd": {"lr": 0.9, "batch_size": 5, "slow_start": 7, "overestimate": 3, "outlier": 1.5},
     "yogi": {"lr": 2e-2, "beta1": 0.8, "beta2": 0.95, "eps": 1e-2},
     "lion": {"lr": 2e-3, "beta1": 0.8, "beta2": 0.95},
 }
@@ -96,3 +101,9 @@ def gradients(shapes: list[tuple[int, ...]], dtype: str, steps: int, *, non_fini
             with np.errstate(invalid="ignore"):  # inf times 0
                 arrays.append(rounded(rng.standard_normal(shape) * scale, dtype))
         yield arrays
+
+
+def beside(rule: Rule, g: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
+    """Return what `rule` takes of an element beside the gradient `g`: `h` of either sign and `g2`, made of its numbers."""
+    others = {"h": np.roll(g, 1), "g2": np.abs(np.roll(g, 2))}
+    return {name: array for name, array in others.items() if name in rule.inputs}

@@ -19,13 +19,20 @@ from steprule.kernels.cpu import CHUNK
 from steprule.notation import maximum, minimum, sign, sqrt, where
 from steprule.program import Program, lower
 
-VALUES = {"sgd": {"lr": 0.1}, "momentum": {"lr": 0.1}, "nesterov": {"lr": 0.1}}
+VALUES = {
+    "sgd": {"lr": 0.1},
+    "momentum": {"lr": 0.1},
+    "nesterov": {"lr": 0.1},
+    "delta_bar_delta": {"initial_rate": 0.1, "kappa": 0.01, "phi": 0.1},
+    "diagonal_newton": {"mu": 0.1},
+}
 
 
 def arrays_of(each: Rule, sizes: list[int], dtype: str = "float64", seed: int = 0) -> list[dict[str, Any]]:
     rng = np.random.default_rng(seed)
     return [
-        {"x": rng.standard_normal(size).astype(dtype), "g": rng.standard_normal(size).astype(dtype)}
+        {name: rng.standard_normal(size).astype(dtype) for name in ("x", "g", "h")}
+        | {"g2": rng.standard_normal(size).astype(dtype) ** 2}
         | {name: np.full(size, initial, dtype) for name, initial in each.slots.items()}
         for size in sizes
     ]

@@ -43,6 +43,10 @@ DEFAULTS = {
     "rmsprop_nesterov": {"lr": 1e-3, "rho": 0.9, "alpha": 0.9, "eps": 1e-6},
     "adadelta": {"rho": 0.95, "eps": 1e-6},
     "adam": {"lr": 1e-3, "beta1": 0.9, "beta2": 0.999, "eps": 1e-8},
+    "delta_bar_delta": {"initial_rate": None, "kappa": None, "phi": None, "theta": 0.7},
+    "diagonal_newton": {"mu": None},
+    "vsgd": {"batch_size": 1, "slow_start": 60, "overestimate": 1},
+    "vsgd_fd": {"batch_size": 1, "slow_start": 60, "overestimate": 1, "outlier": 2},
 }
 
 

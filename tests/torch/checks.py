@@ -18,9 +18,13 @@ __all__ = ["checked_step", "parameter", "paths"]
 
 
 def parameter(*shape: int, dtype: torch.dtype = torch.float64, grad: bool = True, seed: int = 0) -> torch.nn.Parameter:
-    """Return a parameter of random numbers, with a gradient of random numbers where `grad` says so."""
+    """Return a parameter of random numbers, with curvature and squares, and a gradient where `grad` says so."""
     generator = torch.Generator().manual_seed(seed)
     made = torch.nn.Parameter(torch.randn(shape, dtype=dtype, generator=generator))
+    if not dtype.is_complex:
+        beside = torch.Generator().manual_seed(seed + 1)
+        made.h = torch.randn(shape, dtype=dtype, generator=beside)
+        made.g2 = torch.randn(shape, dtype=dtype, generator=beside).abs()
     if grad:
         made.grad = torch.randn(shape, dtype=dtype, generator=generator)
     return made
@@ -50,18 +54,20 @@ def checked_step(optimizer: RuleOptimizer, *arguments: Any) -> Any:
                 name: _exactly(state[name]) if name in state else np.full(_exactly(each).shape, rounded(initial, dtype))
                 for name, initial in starts.items()
             }
-            g = None if each.grad is None else _exactly(each.grad)
-            before.append((group, each, dtype, _exactly(each), g, slots, int(state.get("step", 0))))
+            given = None if each.grad is None else {"g": _exactly(each.grad)}
+            if given is not None:
+                given |= {name: _exactly(getattr(each, name)) for name in ("h", "g2") if name in rule.inputs}
+            before.append((group, each, dtype, _exactly(each), given, slots, int(state.get("step", 0))))
 
     returned = optimizer.step(*arguments)
 
-    for group, each, dtype, x, g, slots, count in before:
-        if g is None:
+    for group, each, dtype, x, given, slots, count in before:
+        if given is None:
             assert np.array_equal(_exactly(each), x, equal_nan=True), "a parameter without gradient moved"
             assert int(optimizer.state.get(each, {}).get("step", 0)) == count
             continue
         form, values = _form_and_values(rule, group)
-        expected = rounding.step(rule, form, {"x": x, "g": g, "t": count + 1}, slots, values, dtype)
+        expected = rounding.step(rule, form, {"x": x, "t": count + 1, **given}, slots, values, dtype)
         engine = "steprule.torch, plain" if dtype in ("float32", "float64") else "steprule.torch, lower types"
         state = optimizer.state.get(each, {})
         for name, value in expected.items():

@@ -19,7 +19,16 @@ from steprule.torch import RuleOptimizer, optimizer
 
 CLASSES = {name: getattr(ours, name) for name in ours.__all__ if hasattr(getattr(ours, name), "rule")}
 CLASSES |= {"Yogi": optimizer(users_rules.yogi), "Lion": optimizer(users_rules.lion)}
-NEEDED = {"SGD": {"lr": 0.1}, "Momentum": {"lr": 0.1}, "Nesterov": {"lr": 0.1}}
+NEEDED = {
+    "SGD": {"lr": 0.1},
+    "Momentum": {"lr": 0.1},
+    "Nesterov": {"lr": 0.1},
+    "DeltaBarDelta": {"initial_rate": 0.1, "kappa": 0.01, "phi": 0.1},
+    "DiagonalNewton": {"mu": 0.1},
+    # Else they stand still at first.
+    "VSGD": {"slow_start": 0},
+    "VSGDfd": {"slow_start": 0},
+}
 
 
 def made(name: str, params: Any, **values: Any) -> RuleOptimizer:
@@ -67,6 +76,12 @@ SIGNATURES = {
         f"{_ADAM}weight_decay=0.01, amsgrad=False, *, maximize=False, foreach=None, capturable=False, "
         "differentiable=False, fused=None, lr_decay=0.0, decoupled_weight_decay=True)"
     ),
+    "DeltaBarDelta": (
+        f"(params, lr=1.0, theta=0.7, weight_decay=0.0, *, initial_rate, kappa, phi, lr_decay=0.0, {_OPTIONS})"
+    ),
+    "DiagonalNewton": "(params, lr=1.0, weight_decay=0.0, *, mu, lr_decay=0.0, " + f"{_OPTIONS})",
+    "VSGD": f"(params, lr=1.0, batch_size=1.0, slow_start=60.0, overestimate=1.0, {_OURS}",
+    "VSGDfd": f"(params, lr=1.0, batch_size=1.0, slow_start=60.0, overestimate=1.0, outlier=2.0, {_OURS}",
     "Yogi": f"(params, lr=0.01, betas=(0.9, 0.999), eps=0.001, {_OURS}",
     "Lion": f"(params, lr=0.0001, betas=(0.9, 0.99), {_OURS}",
 }
@@ -121,17 +136,6 @@ def test_a_default_that_is_no_hyperparameter_is_refused():
 def test_a_default_out_of_range_is_refused_with_the_first_parameter():
     with pytest.raises(ValueError, match=r"^beta1 is 2\.0; allowed is a number in \[0, 1\)$"):
         optimizer(rules.adam, beta1=2.0)([parameter(2)])
-
-
-def test_a_rule_of_what_torch_does_not_know_is_refused():
-    @rule
-    def curved(g, h, g2):
-        return -g / h * g2
-
-    with pytest.raises(
-        TypeError, match=r"^rule curved takes h, g2; an optimizer of steprule\.torch supplies g, x and t$"
-    ):
-        optimizer(curved)
 
 
 @pytest.mark.parametrize(
@@ -354,7 +358,7 @@ def test_a_closure_is_called_once_with_gradients_on_and_its_loss_returned(name: 
 
 def test_a_step_leaves_no_graph_and_no_gradient_mode_behind(name: str):
     each, strided = parameter(3), torch.nn.Parameter(torch.ones(6, dtype=torch.float64)[::2])
-    strided.grad = torch.ones(3, dtype=torch.float64)
+    strided.grad = strided.h = strided.g2 = torch.ones(3, dtype=torch.float64)
     grad = each.grad.clone()
     opt = made(name, [each, strided])
     assert torch.is_grad_enabled()

@@ -46,9 +46,10 @@ def vsgd(
     squared = grad_avg * grad_avg
     signal = where(square_avg > 0, squared / square_avg, 0.0)  # E[g]² / E[g²]
     tau = (1 - signal) * where(starting, 1.0, tau) + 1
-    # The variance of a batch's mean is that of one example over `batch_size`.
-    variance = (square_avg + (batch_size - 1) * squared) / batch_size
+    # Of a batch's mean, whose variance is that of one example over `batch_size`.
+    noisy = square_avg + (batch_size - 1) * squared
+    share = where(noisy > 0, batch_size * squared / noisy, 0.0)
     moved = where(starting, 0.0, 1.0)
-    rate = where(curvature_avg > 0, where(variance > 0, squared / variance, 0.0) / curvature_avg, 0.0)
+    rate = where(curvature_avg > 0, share / curvature_avg, 0.0)
     dx = -(moved * rate) * g
     return dx, grad_avg, square_avg, curvature_avg, tau

@@ -49,9 +49,10 @@ def vsgd_fd(
     squared = grad_avg * grad_avg
     signal = where(square_avg > 0, squared / square_avg, 0.0)  # E[g]² / E[g²]
     tau = (1 - signal) * where(starting, 1.0, memory) + 1
-    variance = (square_avg + (batch_size - 1) * squared) / batch_size
-    moved = where(starting, 0.0, 1.0)
+    noisy = square_avg + (batch_size - 1) * squared
+    share = where(noisy > 0, batch_size * squared / noisy, 0.0)
     inverse = where(curvature_square_avg > 0, curvature_avg / curvature_square_avg, 0.0)  # E[h] / E[h²]
-    rate = where(variance > 0, squared / variance, 0.0) * inverse
+    moved = where(starting, 0.0, 1.0)
+    rate = share * inverse
     dx = -(moved * rate) * g
     return dx, grad_avg, square_avg, curvature_avg, curvature_square_avg, tau

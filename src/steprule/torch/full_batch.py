@@ -26,6 +26,8 @@ _Base: Any = optimizer(rules.delta_bar_delta)
 class DeltaBarDelta(_Base):  # type: ignore[misc]  # a class made at run time
     """Warns, once, where over 50 steps more than 40 % of the rates shrink, as they do on mini-batches."""
 
+    __module__ = "steprule.torch"
+
     _rates: list[torch.Tensor] | None = None
     _shares: list[float] | None = None
 

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
-from tests.conformance.cases import SHAPES, Arrays, Form
+from tests.conformance.cases import SHAPES, Arrays, Form, beside
 from tests.conformance.tolerances import rounded
 
 from steprule import Rule, reference
@@ -27,14 +27,15 @@ FEW: Final = ("0-dim", "empty", "17", "3x5")
 class Engine:
     """An engine, and the element types and shapes (of `cases.SHAPES`) that it is tested with.
 
-    `begin(rule, hyperparameters, form, dtype, start)` returns what has `step(gradients)` and `state()`. `within()` is what
-    it is used in. `widens` says that lower types are computed in float32. `absent` says why it cannot be tested here.
+    `begin(rule, hyperparameters, form, dtype, start)` returns what has `step(gradients)` and `state()`; a step takes
+    `cases.beside` of each gradient too. `curved` says whether it can. `within()` is what it is used in. `widens` says that lower types are computed in float32. `absent` says why it cannot be tested here.
     """
 
     begin: Callable[[Rule, Mapping[str, float], Form, str, Arrays], Any] | None = None
     dtypes: tuple[str, ...] = ("float32", "float64")
     shapes: tuple[str, ...] = tuple(SHAPES)
     within: Callable[[], AbstractContextManager[Any]] = nullcontext
+    curved: bool = True
     widens: bool = True
     absent: str = ""
 
@@ -66,6 +67,7 @@ class Reference:
                     x,
                     self.array(g),
                     state,
+                    **{name: self.array(each) for name, each in beside(self._rule, g).items()},
                     decoupled_weight_decay=self._form.decoupled,
                     maximize=self._form.maximize,
                     **self._values,
