@@ -13,11 +13,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+from torch.nn.functional import cross_entropy
+
 import torch
 from steprule.bench.timing import interleaved
 from steprule.curvature import Curvature
 from torch import nn
-from torch.nn.functional import cross_entropy
 
 BATCHES: Final = (1, 100)
 

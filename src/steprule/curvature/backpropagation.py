@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from .activations import ACTIVATIONS
 from .layers import LAYERS
-from .passes import Pass
+from .passes import Arrays, Pass, fitting
 from .recording import Call
 
 __all__ = ["BackPropagation"]
@@ -23,6 +23,7 @@ class BackPropagation:
     def __init__(self, *, levenberg_marquardt: bool = False) -> None:
         """Without the term with f'' where `levenberg_marquardt`: no result is negative then."""
         self._levenberg_marquardt: Final = levenberg_marquardt
+        self._arrays: Arrays = {}
 
     def needs_recording(self) -> bool:
         return True
@@ -43,8 +44,9 @@ class BackPropagation:
                 layer = LAYERS[type(call.module)]
                 h = h.reshape(call.y.shape)
                 if layer.parameters:
-                    arrays = layer.parameters(call, h)
-                    found |= {each: arrays[name] for name, each in call.trainable()}
+                    arrays = layer.parameters(call, h, fitting(call, self._arrays))
+                    found |= {each: arrays[name] for name, each in call.trained.items()}
                 if number < len(run.chain) - 1:
                     h = layer.back(call, h)
+        self._arrays = found
         return run.of_chain(found)

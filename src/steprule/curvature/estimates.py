@@ -27,7 +27,7 @@ class Curvature:
     """The gradient, the diagonal curvature and the mean-square gradient of each parameter, set beside each other.
 
     Called with a batch, it runs `model` forward once, and sets of every parameter that requires a gradient, as tensors of
-    its shape, dtype and device, fresh each time:
+    its shape, dtype and device:
 
     - `.grad`, the gradient of `loss(model(inputs), targets)`;
     - `.h`, where `h` is not None, the diagonal of that loss's Hessian, or an estimate of it;
@@ -66,16 +66,19 @@ class Curvature:
     def __call__(self, inputs: Any, targets: Any) -> Tensor:
         """Set `.grad`, `.h` and `.g2` from a batch, the examples as the first dimension; return its loss, detached.
 
+        Nothing is added to what was there; a later call may write into the same `.h` and `.g2`, so clone what is to be kept.
         A parameter that the loss does not depend on has a `.grad` of None, and neither `.h` nor `.g2`. Raises `ValueError`
         for a model or a loss that an estimator is not right for: it names the layer, what is allowed, and the estimators
-        that take it. Nothing is set then.
+        that take it. All three are cleared then.
         """
+        self.clear()
         run, found = estimate(self.model, self._loss, inputs, targets, self._estimators)
         for name, parameter in run.parameters.items():
             grad = run.grads.get(name)
             parameter.grad = None if grad is None else grad.detach()
             for attribute, arrays in found.items():
-                _set(parameter, attribute, arrays.get(name))
+                if name in arrays:
+                    setattr(parameter, attribute, arrays[name])
         return run.value.detach()
 
     def clear(self) -> None:
@@ -83,14 +86,8 @@ class Curvature:
         for parameter in self.model.parameters():
             parameter.grad = None
             for attribute in _ESTIMATORS:
-                _set(parameter, attribute, None)
-
-
-def _set(parameter: nn.Parameter, attribute: str, value: Tensor | None) -> None:
-    if value is not None:
-        setattr(parameter, attribute, value)
-    elif attribute in vars(parameter):
-        delattr(parameter, attribute)
+                if hasattr(parameter, attribute):
+                    delattr(parameter, attribute)
 
 
 def _made(chosen: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Estimator]:

@@ -22,6 +22,10 @@ from .recording import Call
 __all__ = ["LAYERS", "Layer"]
 
 
+Arrays = Mapping[str, Tensor]
+"""Arrays of an earlier pass, by the parameter's name in the module, that a result may be written into."""
+
+
 def _nothing(_: Call) -> str | None:
     return None
 
@@ -34,9 +38,9 @@ class Layer:
     """From the second derivatives for `y` to those for `x`."""
     refusal: Callable[[Call], str | None] = _nothing
     """What about a call is not allowed, and what is."""
-    parameters: Callable[[Call, Tensor], dict[str, Tensor]] | None = None
+    parameters: Callable[[Call, Tensor, Arrays], dict[str, Tensor]] | None = None
     """From the second derivatives for `y` to those for each parameter, the uses of a shared weight added up."""
-    squares: Callable[[Call, Tensor], dict[str, Tensor]] | None = None
+    squares: Callable[[Call, Tensor, Arrays], dict[str, Tensor]] | None = None
     """From the gradients of the examples' own losses for `y` to the sum of their squares for each parameter."""
     needs_graph: bool = False
     """Whether `back` goes through autograd's graph once more."""
@@ -119,14 +123,18 @@ def _linear(call: Call, h: Tensor) -> Tensor:
     return back
 
 
-def _linear_parameters(call: Call, h: Tensor) -> dict[str, Tensor]:
+def _linear_parameters(call: Call, h: Tensor, into: Arrays) -> dict[str, Tensor]:
     rows = h.flatten(0, -2)
-    return _trained(call, lambda: rows.T @ call.x_squared.flatten(0, -2), lambda: rows.sum(0))
+    return _trained(
+        call,
+        lambda: torch.mm(rows.T, call.x_squared.flatten(0, -2), out=into.get("weight")),
+        lambda: torch.sum(rows, 0, out=into.get("bias")),
+    )
 
 
-def _linear_squares(call: Call, grads: Tensor) -> dict[str, Tensor]:
+def _linear_squares(call: Call, grads: Tensor, into: Arrays) -> dict[str, Tensor]:
     if grads.dim() == 2:  # the square of a product is the product of squares, and no gradient of an example is needed
-        return _linear_parameters(call, grads * grads)
+        return _linear_parameters(call, grads * grads, into)
     rows = grads.flatten(1, -2)
     return _trained(
         call,
@@ -143,7 +151,7 @@ def _refuse_linear(call: Call) -> str | None:
 
 def _trained(call: Call, weight: Callable[[], Tensor], bias: Callable[[], Tensor]) -> dict[str, Tensor]:
     made = {"weight": weight, "bias": bias}
-    return {name: made[name]() for name, _ in call.trainable()}
+    return {name: made[name]() for name in call.trained}
 
 
 _CONVOLUTIONS: Final[Mapping[type[nn.Module], tuple[int, Any, Any]]] = {
@@ -169,16 +177,16 @@ def _settings(module: Any) -> tuple[Any, ...]:
 
 def _convolution(call: Call, h: Tensor) -> Tensor:
     module: Any = call.module
-    _, to_input, _ = _CONVOLUTIONS[type(module)]
+    to_input = _CONVOLUTIONS[type(module)][1]
     edges = _edges(module)
     padded = functional.pad(call.x, edges)
     back: Tensor = to_input(padded.shape, module.weight * module.weight, h, *_settings(module))
     return functional.pad(back, [-each for each in edges])
 
 
-def _convolution_parameters(call: Call, h: Tensor) -> dict[str, Tensor]:
+def _convolution_parameters(call: Call, h: Tensor, _: Arrays) -> dict[str, Tensor]:
     module: Any = call.module
-    _, _, to_weight = _CONVOLUTIONS[type(module)]
+    to_weight = _CONVOLUTIONS[type(module)][2]
     padded = functional.pad(call.x_squared, _edges(module))
     return _trained(
         call,
@@ -187,7 +195,7 @@ def _convolution_parameters(call: Call, h: Tensor) -> dict[str, Tensor]:
     )
 
 
-def _convolution_squares(call: Call, grads: Tensor) -> dict[str, Tensor]:
+def _convolution_squares(call: Call, grads: Tensor, _: Arrays) -> dict[str, Tensor]:
     module: Any = call.module
     rows = grads.flatten(2)
 

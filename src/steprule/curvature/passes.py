@@ -14,7 +14,20 @@ from .layers import LAYERS
 from .losses import Loss
 from .recording import Call, Recording
 
-__all__ = ["Estimator", "Pass", "estimate"]
+__all__ = ["Arrays", "Estimator", "Pass", "estimate", "fitting"]
+
+
+Arrays = Mapping[nn.Parameter, Tensor]
+
+
+def fitting(call: Call, earlier: Arrays) -> dict[str, Tensor]:
+    """Return those of `earlier` arrays that the layer's results fit into, by the parameter's name in the module."""
+    return {
+        name: array
+        for name, each in call.trained.items()
+        if (array := earlier.get(each)) is not None
+        and (array.shape, array.dtype, array.device) == (each.shape, each.dtype, each.device)
+    }
 
 
 @dataclass
@@ -50,7 +63,7 @@ class Pass:
                 raise ValueError(f"{call} has {refusal}")
         return chain
 
-    def of_chain(self, found: Mapping[nn.Parameter, Tensor]) -> dict[str, Tensor]:
+    def of_chain(self, found: Arrays) -> dict[str, Tensor]:
         """Return what was found for each parameter by its name."""
         return {name: found[each] for name, each in self.parameters.items() if each in found}
 

@@ -6,7 +6,7 @@ net ends in an error that says where.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Final
@@ -61,11 +61,10 @@ class Call:
         """Whether `y` still holds what the module has put in it."""
         return self.y._version == self.version
 
-    def trainable(self) -> Iterator[tuple[str, nn.Parameter]]:
-        """Give the module's own parameters that are trained, each with its name in the module."""
-        return (
-            (name, each) for name, each in self.module._parameters.items() if each is not None and each.requires_grad
-        )
+    @cached_property
+    def trained(self) -> dict[str, nn.Parameter]:
+        """The module's own parameters that require a gradient, by their name in the module."""
+        return {name: each for name, each in self.module._parameters.items() if each is not None and each.requires_grad}
 
 
 class Recording:
@@ -130,7 +129,7 @@ class Recording:
 def _refuse_second_use(chain: list[Call]) -> None:
     users: dict[nn.Parameter, Call] = {}
     for call in reversed(chain):
-        for name, parameter in call.trainable():
+        for name, parameter in call.trained.items():
             if parameter in users:
                 raise ValueError(
                     f"the parameter {name} of {call} is used by {users[parameter]} too; allowed is one use in a pass"

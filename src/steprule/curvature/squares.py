@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from .layers import LAYERS
-from .passes import Pass
+from .passes import Arrays, Pass, fitting
 from .recording import Call, said
 
 __all__ = ["ByExample", "ByLayer", "ByModel"]
@@ -21,12 +21,15 @@ class ByLayer:
 
     differentiable: ClassVar = False
 
+    def __init__(self) -> None:
+        self._arrays: Arrays = {}
+
     def needs_recording(self) -> bool:
         return True
 
     def prepare(self, run: Pass) -> tuple[list[Call], bool]:
         try:
-            return [call for call in run.chain if LAYERS[type(call.module)].squares and any(call.trainable())], False
+            return [call for call in run.chain if LAYERS[type(call.module)].squares and call.trained], False
         except ValueError as error:
             raise ValueError(f"layers: {error}; vmap takes any model") from None
 
@@ -38,8 +41,10 @@ class ByLayer:
             for call in run.chain:
                 squares = LAYERS[type(call.module)].squares
                 if squares and call.y_grad is not None:
-                    arrays = squares(call, call.y_grad if factor == 1 else call.y_grad * factor)
-                    found |= {each: arrays[name] for name, each in call.trainable()}
+                    grads = call.y_grad if factor == 1 else call.y_grad * factor
+                    arrays = squares(call, grads, fitting(call, self._arrays))
+                    found |= {each: arrays[name] for name, each in call.trained.items()}
+        self._arrays = found
         return run.of_chain(found)
 
 
