@@ -30,7 +30,8 @@ def _relu(_: Any, x: Tensor, y: Tensor) -> Derivatives:
 
 
 def _leaky_relu(module: Any, x: Tensor, y: Tensor) -> Derivatives:  # noqa: ARG001
-    return torch.where(x > 0, 1.0, module.negative_slope).to(x.dtype), None
+    # Two numbers in `torch.where` would be float32, whatever x is.
+    return torch.full_like(x, module.negative_slope).masked_fill_(x > 0, 1), None
 
 
 def _elu(module: Any, x: Tensor, y: Tensor) -> Derivatives:

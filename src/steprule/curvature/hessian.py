@@ -41,14 +41,15 @@ def _products(
     varying = [number for number, grad in enumerate(grads) if grad.requires_grad]
     if not varying:
         return [torch.zeros_like(each) for each in vectors]
-    return torch.autograd.grad(
+    products = torch.autograd.grad(
         [grads[number] for number in varying],
         parameters,
-        [vectors[number].to(grads[number].dtype) for number in varying],
+        [vectors[number] for number in varying],
         retain_graph=True,
         is_grads_batched=batched,
-        materialize_grads=True,
+        allow_unused=True,
     )
+    return [torch.zeros_like(vector) if each is None else each for each, vector in zip(products, vectors, strict=True)]
 
 
 class _Again:

@@ -158,8 +158,6 @@ def _second_derivatives(loss: Callable[..., Tensor], outputs: Tensor, targets: A
             ones = torch.eye(found.shape[1], dtype=found.dtype, device=found.device)[:, None, :].expand(
                 -1, *found.shape
             )
-            (seconds,) = torch.autograd.grad(
-                first, outputs, ones.reshape(-1, *outputs.shape), is_grads_batched=True, materialize_grads=True
-            )
+            (seconds,) = torch.autograd.grad(first, outputs, ones.reshape(-1, *outputs.shape), is_grads_batched=True)
             found = seconds.reshape(-1, *found.shape).diagonal(dim1=0, dim2=2)
     return found.reshape(outputs.shape).detach()
