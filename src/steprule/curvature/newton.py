@@ -53,8 +53,9 @@ class Newton(torch.optim.Optimizer):
         """Step every parameter that the loss of `closure` depends on; return that loss, as it was before the step.
 
         Raises `TypeError` without a closure, `ValueError` for a loss that does not depend on the parameters, is not one
-        number, or has been differentiated by the closure, and `torch.linalg.LinAlgError` for a Hessian with `damping` added
-        that is not positive definite, or singular within rounding. Nothing moves then.
+        number, has been differentiated by the closure or has derivatives that are not finite, and
+        `torch.linalg.LinAlgError` for a Hessian with `damping` added that is not positive definite, or singular within
+        rounding. Nothing moves then.
         """
         if closure is None:
             raise TypeError(
@@ -91,14 +92,17 @@ def _gradients(loss: Any, parameters: list[Tensor]) -> tuple[list[Tensor], list[
 
 def _solve(hessian: Tensor, gradient: Tensor, damping: float) -> Tensor:
     """Return x with (hessian + damping I) x = gradient."""
+    if not (hessian.isfinite().all() and gradient.isfinite().all()):
+        raise ValueError("the gradient or the Hessian is not finite; allowed is a loss with finite derivatives")
     values, vectors = torch.linalg.eigh((hessian + hessian.T) / 2)
-    least, most = float(values[0]) + damping, float(values.abs().max()) + damping
+    least, greatest = float(values[0]) + damping, float(values[-1]) + damping
     # Below this the smallest eigenvalue is rounding of the largest.
-    if not least > len(values) * torch.finfo(hessian.dtype).eps * most:
-        kind = "indefinite" if least < 0 and values[-1] > 0 else "singular, or nearly so"
+    slack = len(values) * torch.finfo(hessian.dtype).eps * max(abs(least), abs(greatest))
+    if least <= slack:
+        kind = "singular, or nearly so" if least >= -slack else "indefinite" if greatest > 0 else "negative definite"
         raise torch.linalg.LinAlgError(  # type: ignore[attr-defined]
             f"the Hessian with damping={damping:g} is {kind}: its eigenvalues are from {least:.3g} to "
-            f"{float(values[-1]) + damping:.3g}; allowed is a positive definite one: a damping above {-float(values[0]):.3g}"
+            f"{greatest:.3g}; allowed is a positive definite one, as by a damping above {max(0.0, -float(values[0])):.3g}"
         )
     solution: Tensor = vectors @ ((vectors.T @ gradient) / (values + damping))
     return solution
