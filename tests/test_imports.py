@@ -34,6 +34,15 @@ HEAVY = {
 PUBLIC = {
     "steprule": ["Decay", "NonNegative", "Positive", "Range", "Real", "Rule", "notation", "rule", "rules"],
     "steprule.around": ["PLAIN", "Around", "hyperparameters", "is_finite", "step", "update", "validated"],
+    "steprule.curvature": [
+        "Curvature",
+        "Newton",
+        "bbprop",
+        "exact",
+        "half_squared_error",
+        "hutchinson",
+        "mean_square_gradients",
+    ],
     "steprule.folders": ["cache_folder"],
     "steprule.kernels.cpu": ["CHUNK", "Elements", "Table", "kernel", "launch", "row_kernel", "row_source", "source"],
     "steprule.kernels.gpu": [
@@ -130,6 +139,12 @@ def test_steps_on_the_cpu_load_no_triton():
 def test_torch_classes_load_torch_and_no_other_framework():
     loaded = loaded_by("import steprule.torch") & {"torch", "jax", "keras", "tensorflow", "mxnet", "optax"}
     assert loaded == {"torch"}
+
+
+def test_curvature_loads_torch_and_no_other_framework():
+    assert loaded_by("import steprule.curvature") & {"torch", "jax", "keras", "tensorflow", "mxnet", "optax"} == {
+        "torch"
+    }
 
 
 @pytest.mark.parametrize("module", PUBLIC)

@@ -13,7 +13,18 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["FORMATS", "ROUNDINGS", "ROUNDINGS_OF_RULE", "SHARES", "ULPS", "Allowed", "Format", "rounded", "ulps"]
+__all__ = [
+    "FORMATS",
+    "ROUNDINGS",
+    "ROUNDINGS_OF_RULE",
+    "SHARES",
+    "STANDARD_ERRORS",
+    "ULPS",
+    "Allowed",
+    "Format",
+    "rounded",
+    "ulps",
+]
 
 
 @dataclass(frozen=True)
@@ -173,5 +184,14 @@ SHARES: Final[Mapping[str, Allowed]] = {
         "divide, is off by more than a unit",
     ),
     "nearly unchanged": Allowed(2e-4, "eps, 1e-6, is added to squared slopes of about 0.01 and more"),
+    "curvature, float64": Allowed(
+        1e-11, "sums of some thousand products in another order, of the array's largest element"
+    ),
+    "curvature, float32": Allowed(
+        2e-5, "sums of some thousand products in another order, of the array's largest element"
+    ),
 }
 """Distances as a share of the whole way."""
+
+STANDARD_ERRORS: Final = Allowed(6, "a mean of random numbers is as far off in one of 500 million runs")
+"""Distances in standard errors of the mean."""

@@ -1,0 +1,113 @@
+"""The Hessian by differentiating gradients again: all of it, its exact diagonal, and an estimate of its diagonal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import ClassVar, Final
+
+import torch
+from torch import Tensor
+
+from .passes import Pass
+from .recording import Call
+
+__all__ = ["Exact", "Hutchinson", "hessian_rows"]
+
+
+def hessian_rows(grads: Sequence[Tensor], parameters: Sequence[Tensor], rows: int) -> Iterator[Tensor]:
+    """Give the Hessian's rows, up to `rows` at a time, each as long as all parameters are together.
+
+    `grads` are the gradients with respect to `parameters`, made with `create_graph`.
+    """
+    sizes = [each.numel() for each in parameters]
+    total = sum(sizes)
+    for first in range(0, total, rows):
+        count = min(rows, total - first)
+        ones = grads[0].new_zeros(count, total)
+        ones[:, first : first + count].fill_diagonal_(1)
+        pieces = [
+            piece.reshape(count, *each.shape)
+            for piece, each in zip(torch.split(ones, sizes, 1), parameters, strict=True)
+        ]
+        products = _products(grads, parameters, pieces, batched=True)
+        yield torch.cat([each.reshape(count, -1) for each in products], 1)
+
+
+def _products(
+    grads: Sequence[Tensor], parameters: Sequence[Tensor], vectors: Sequence[Tensor], *, batched: bool = False
+) -> Sequence[Tensor]:
+    """Return the Hessian times `vectors`; where `batched`, times each of several, which are their first dimension."""
+    # A gradient that depends on no parameter has a derivative of 0, and autograd does not take it.
+    varying = [number for number, grad in enumerate(grads) if grad.requires_grad]
+    if not varying:
+        return [torch.zeros_like(each) for each in vectors]
+    products = torch.autograd.grad(
+        [grads[number] for number in varying],
+        parameters,
+        [vectors[number] for number in varying],
+        retain_graph=True,
+        is_grads_batched=batched,
+        allow_unused=True,
+    )
+    return [torch.zeros_like(vector) if each is None else each for each, vector in zip(products, vectors, strict=True)]
+
+
+class _Again:
+    """What differentiates the gradients of any model once more."""
+
+    differentiable: ClassVar = True
+
+    def needs_recording(self) -> bool:
+        return False
+
+    def prepare(self, run: Pass) -> tuple[list[Call], bool]:  # noqa: ARG002  # any pass will do
+        return [], True
+
+    def __call__(self, run: Pass) -> dict[str, Tensor]:
+        names = list(run.grads)
+        arrays = self.diagonal([run.grads[name] for name in names], [run.parameters[name] for name in names])
+        return {name: each.detach() for name, each in zip(names, arrays, strict=True)}
+
+    def diagonal(self, grads: Sequence[Tensor], parameters: Sequence[Tensor]) -> Sequence[Tensor]:
+        raise NotImplementedError
+
+
+class Exact(_Again):
+    """The diagonal itself: as many products with the Hessian as there are parameters, for small nets."""
+
+    def __init__(self, *, rows: int = 64) -> None:
+        """`rows` products are made at a time, which takes that many times the memory of a backward pass."""
+        if rows < 1:
+            raise ValueError(f"rows is {rows}; allowed is a number from 1")
+        self._rows: Final = rows
+
+    def diagonal(self, grads: Sequence[Tensor], parameters: Sequence[Tensor]) -> Sequence[Tensor]:
+        parts, first = [], 0
+        for rows in hessian_rows(grads, parameters, self._rows):
+            parts.append(rows.detach()[:, first : first + len(rows)].diagonal())
+            first += len(rows)
+        pieces = torch.split(torch.cat(parts), [each.numel() for each in parameters])
+        return [piece.reshape(each.shape).to(each.dtype) for piece, each in zip(pieces, parameters, strict=True)]
+
+
+class Hutchinson(_Again):
+    """The mean of z * (H z) over vectors z of random signs (Hutchinson 1990; Bekas et al. 2007): unbiased."""
+
+    def __init__(self, *, samples: int = 1, generator: torch.Generator | None = None) -> None:
+        """`samples` vectors are drawn, from `generator` or PyTorch's own."""
+        if samples < 1:
+            raise ValueError(f"samples is {samples}; allowed is a number from 1")
+        self._samples: Final = samples
+        self._generator: Final = generator
+
+    def diagonal(self, grads: Sequence[Tensor], parameters: Sequence[Tensor]) -> Sequence[Tensor]:
+        sums = [torch.zeros_like(each) for each in parameters]
+        for _ in range(self._samples):
+            signs = [self._signs(each) for each in parameters]
+            products = _products(grads, parameters, signs)
+            sums = [sum + sign * product.detach() for sum, sign, product in zip(sums, signs, products, strict=True)]
+        return [each / self._samples for each in sums]
+
+    def _signs(self, like: Tensor) -> Tensor:
+        bits = torch.randint(0, 2, like.shape, generator=self._generator, dtype=like.dtype, device=like.device)
+        return 2 * bits - 1

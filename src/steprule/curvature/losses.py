@@ -1,0 +1,163 @@
+"""The second derivatives of a loss with respect to the model's outputs, where the backward pass of `bbprop` begins."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from torch.nn import functional
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["Loss", "half_squared_error"]
+
+
+def half_squared_error(outputs: Tensor, targets: Tensor) -> Tensor:
+    """Return the mean over the batch of half the squared distance between an example's outputs and its targets.
+
+    `outputs` and `targets` have one shape, with the examples as its first dimension. This is E of Becker & LeCun 1988, whose
+    second derivative with respect to an example's output is 1. Raises `ValueError` for two shapes.
+    """
+    _refuse_other_shape(outputs, targets)
+    return 0.5 * (outputs - targets).square().sum() / len(outputs)
+
+
+def _refuse_other_shape(outputs: Tensor, targets: Tensor) -> None:
+    if outputs.shape != targets.shape:
+        raise ValueError(
+            f"targets has the shape {tuple(targets.shape)}; allowed is the outputs' shape, {tuple(outputs.shape)}"
+        )
+
+
+def _of_half_squared_error(outputs: Tensor, targets: Tensor) -> Tensor:
+    _refuse_other_shape(outputs, targets)
+    return torch.full_like(outputs, 1 / len(outputs))
+
+
+def _of_squared_error(outputs: Tensor, targets: Tensor) -> Tensor:
+    _refuse_other_shape(outputs, targets)
+    return torch.full_like(outputs, 2 / outputs.numel())
+
+
+def _of_summed_squared_error(outputs: Tensor, targets: Tensor) -> Tensor:
+    _refuse_other_shape(outputs, targets)
+    return torch.full_like(outputs, 2.0)
+
+
+def _of_cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:
+    if outputs.dim() != 2 or targets.dim() != 1:
+        return _second_derivatives(functional.cross_entropy, outputs, targets)
+    if bool((targets < 0).any()):
+        raise ValueError("targets has a class below 0, whose example is ignored; allowed is a class for each example")
+    p = torch.softmax(outputs, 1)
+    return p * (1 - p) / len(outputs)
+
+
+def _summed_squared_error(outputs: Tensor, targets: Tensor) -> Tensor:
+    return functional.mse_loss(outputs, targets, reduction="sum")
+
+
+_KNOWN: Final[Mapping[Any, tuple[Callable[[Tensor, Tensor], Tensor], bool]]] = {
+    functional.cross_entropy: (_of_cross_entropy, True),
+    functional.mse_loss: (_of_squared_error, True),
+    _summed_squared_error: (_of_summed_squared_error, False),
+    half_squared_error: (_of_half_squared_error, True),
+}
+"""The diagonal in closed form, and whether the loss is the mean over the examples, or else their sum."""
+
+
+def _function(loss: Any) -> Any:
+    """Return what computes `loss`: of a module that is known, the function."""
+    if type(loss) is nn.MSELoss and loss.reduction in ("mean", "sum"):
+        return functional.mse_loss if loss.reduction == "mean" else _summed_squared_error
+    if type(loss) is nn.CrossEntropyLoss and loss.weight is None and loss.label_smoothing == 0:
+        # A class of 0 or above may be in the targets, and what is ignored is no part of the mean.
+        return functional.cross_entropy if loss.reduction == "mean" and loss.ignore_index < 0 else loss
+    return loss
+
+
+class Loss:
+    """A loss of outputs and targets that is the mean over the examples of each one's own loss, or their sum."""
+
+    def __init__(self, loss: Callable[..., Tensor]) -> None:
+        self._loss: Final = loss
+        known, mean = _KNOWN.get(_function(loss), (None, None))
+        self._known: Final = known
+        self._mean: bool | None = mean
+        self._checked = known is not None
+
+    def __call__(self, outputs: Any, targets: Any) -> Tensor:
+        value = self._loss(outputs, targets)
+        if not isinstance(value, Tensor) or value.numel() != 1 or not value.is_floating_point():
+            shape = (
+                f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
+            )
+            raise ValueError(f"loss returns {shape}; allowed is one real number, the mean over the batch")
+        return value
+
+    def diagonal(self, outputs: Tensor, targets: Any) -> Tensor:
+        """Return the second derivative of the batch's loss with respect to each output, of the outputs' shape.
+
+        Raises `ValueError` for a loss that is neither a mean nor a sum over examples (see `scale`).
+        """
+        outputs = outputs.detach()
+        if self._known:
+            with torch.no_grad():
+                return self._known(outputs, targets)
+        self.scale(outputs, targets)
+        return _second_derivatives(self._loss, outputs, targets)
+
+    def scale(self, outputs: Tensor, targets: Any) -> int:
+        """Return how many times the gradient that an example adds to the batch's loss its own loss's gradient is.
+
+        For a mean that is the number of examples, for a sum 1. An unknown loss is tried on each example by itself, once.
+        Raises `ValueError` where it is neither, or depends on what requires a gradient beside the outputs.
+        """
+        examples = len(outputs)
+        if not self._checked:
+            self._refuse_more(outputs.detach(), targets)
+        if self._mean is None and examples > 1:
+            self._mean = self._tried(outputs, targets)
+        # Where it could not be told, each gradient is 0, or there is but one example.
+        return 1 if self._mean is False else examples
+
+    def _refuse_more(self, outputs: Tensor, targets: Any) -> None:
+        if self._loss(outputs, targets).requires_grad:
+            raise ValueError(
+                "loss depends on more that requires a gradient than the outputs; allowed is the outputs alone"
+            )
+        self._checked = True
+
+    def _tried(self, outputs: Tensor, targets: Any) -> bool | None:
+        together = _gradient(self._loss, outputs, targets)
+        apart = torch.cat([_gradient(self._loss, outputs[n : n + 1], targets[n : n + 1]) for n in range(len(outputs))])
+        near = torch.finfo(outputs.dtype).eps ** 0.5 * apart.abs().max()
+        mean = bool(((together * len(outputs) - apart).abs() <= near).all())
+        sum = bool(((together - apart).abs() <= near).all())
+        if not mean and not sum:
+            raise ValueError(
+                "loss is neither the mean nor the sum of what it is for each example alone; allowed are those"
+            )
+        return None if mean and sum else mean
+
+
+def _gradient(loss: Callable[..., Tensor], outputs: Tensor, targets: Any) -> Tensor:
+    outputs = outputs.detach().requires_grad_()
+    return torch.autograd.grad(loss(outputs, targets), outputs, materialize_grads=True)[0]
+
+
+def _second_derivatives(loss: Callable[..., Tensor], outputs: Tensor, targets: Any) -> Tensor:
+    """Return the diagonal of the loss's Hessian, of a loss in which examples do not meet: as many products as outputs."""
+    with torch.enable_grad():
+        outputs = outputs.detach().requires_grad_()
+        (first,) = torch.autograd.grad(loss(outputs, targets), outputs, create_graph=True, materialize_grads=True)
+        found = torch.zeros_like(outputs).flatten(1) if outputs.dim() > 1 else torch.zeros_like(outputs)[:, None]
+        if first.requires_grad:
+            # A one for the same output of every example: no two of them have a second derivative together.
+            ones = torch.eye(found.shape[1], dtype=found.dtype, device=found.device)[:, None, :].expand(
+                -1, *found.shape
+            )
+            (seconds,) = torch.autograd.grad(first, outputs, ones.reshape(-1, *outputs.shape), is_grads_batched=True)
+            found = seconds.reshape(-1, *found.shape).diagonal(dim1=0, dim2=2)
+    return found.reshape(outputs.shape).detach()

@@ -1,0 +1,135 @@
+"""One forward pass and one backward pass of a model, with what the estimators need of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, ClassVar, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from .layers import LAYERS
+from .losses import Loss
+from .recording import Call, Recording
+
+__all__ = ["Arrays", "Estimator", "Pass", "estimate", "fitting"]
+
+
+Arrays = Mapping[nn.Parameter, Tensor]
+
+
+def fitting(call: Call, earlier: Arrays) -> dict[str, Tensor]:
+    """Return those of `earlier` arrays that the layer's results fit into, by the parameter's name in the module."""
+    return {
+        name: array
+        for name, each in call.trained.items()
+        if (array := earlier.get(each)) is not None
+        and (array.shape, array.dtype, array.device) == (each.shape, each.dtype, each.device)
+    }
+
+
+@dataclass
+class Pass:
+    """What a forward pass has left, and then the gradients of its backward pass."""
+
+    model: nn.Module
+    loss: Loss
+    inputs: Any
+    targets: Any
+    parameters: Mapping[str, nn.Parameter]
+    """Those that require a gradient."""
+    recording: Recording
+    outputs: Any = None
+    value: Tensor = field(init=False)
+    grads: Mapping[str, Tensor] = field(init=False)
+    """By the parameter's name; a parameter that the loss does not depend on has none."""
+
+    @cached_property
+    def chain(self) -> list[Call]:
+        """The layers from the last back to the first that is needed; `ValueError` for what no estimate is right for."""
+        if not isinstance(self.outputs, Tensor) or self.outputs.dim() == 0:
+            raise ValueError(
+                f"the model returns a {type(self.outputs).__name__}; allowed is a tensor, the examples first"
+            )
+        chain = self.recording.chain(self.inputs, self.outputs)
+        for call in chain:
+            refusal = LAYERS[type(call.module)].refusal(call)
+            if len(call.x) != len(self.outputs):
+                shapes = f"{tuple(call.x.shape)} for outputs of shape {tuple(self.outputs.shape)}"
+                refusal = f"an input of shape {shapes}; allowed is one with the same examples as its first dimension"
+            if refusal:
+                raise ValueError(f"{call} has {refusal}")
+        return chain
+
+    def of_chain(self, found: Arrays) -> dict[str, Tensor]:
+        """Return what was found for each parameter by its name."""
+        return {name: found[each] for name, each in self.parameters.items() if each in found}
+
+
+class Estimator(Protocol):
+    """What makes an array for each parameter of a pass; its options are the keywords of its constructor."""
+
+    differentiable: ClassVar[bool]
+    """Whether it needs gradients that can be differentiated again."""
+
+    def needs_recording(self) -> bool:
+        """Whether the pass must record the calls of layers."""
+
+    def prepare(self, run: Pass) -> tuple[list[Call], bool]:
+        """Look at a forward pass; return the calls whose `y_grad` is needed, and whether the graph is after the backward."""
+
+    def __call__(self, run: Pass) -> dict[str, Tensor]:
+        """Return the arrays, after the backward pass, by the parameter's name."""
+
+
+def estimate(
+    model: nn.Module, loss: Loss, inputs: Any, targets: Any, estimators: Mapping[str, Estimator]
+) -> tuple[Pass, dict[str, dict[str, Tensor]]]:
+    """Run the model forward and back once; return the pass and what each estimator makes of it."""
+    parameters = {name: each for name, each in model.named_parameters() if each.requires_grad}
+    _refuse_parameters(parameters)
+    run = Pass(model, loss, inputs, targets, parameters, Recording(model, LAYERS))
+    with torch.enable_grad():
+        if any(each.needs_recording() for each in estimators.values()):
+            with run.recording:
+                run.outputs = model(inputs)
+        else:
+            run.outputs = model(inputs)
+        run.value = loss(run.outputs, targets)
+        _backward(run, estimators)
+        return run, {name: each(run) for name, each in estimators.items()}
+
+
+def _backward(run: Pass, estimators: Mapping[str, Estimator]) -> None:
+    calls: list[Call] = []
+    kept = differentiable = False
+    for each in estimators.values():
+        its_calls, graph = each.prepare(run)
+        calls += [call for call in its_calls if not any(call is other for other in calls)]
+        kept, differentiable = kept or graph, differentiable or each.differentiable
+    if not run.value.requires_grad:
+        raise ValueError(
+            "loss does not depend on a parameter of the model that requires a gradient; allowed is one that does"
+        )
+    grads = torch.autograd.grad(
+        run.value,
+        [*run.parameters.values(), *(call.y for call in calls)],
+        retain_graph=kept or differentiable,
+        create_graph=differentiable,
+        allow_unused=True,
+    )
+    run.grads = {name: grad for name, grad in zip(run.parameters, grads, strict=False) if grad is not None}
+    for call, grad in zip(calls, grads[len(run.parameters) :], strict=True):
+        call.y_grad = grad
+
+
+def _refuse_parameters(parameters: Mapping[str, nn.Parameter]) -> None:
+    for name, each in parameters.items():
+        if not each.is_floating_point():
+            raise TypeError(f"model has the parameter {name} of {each.dtype}; allowed are floating-point types")
+        if torch.is_autocast_enabled(each.device.type):
+            raise ValueError(
+                f"model runs under torch.autocast on {each.device.type}; allowed is each layer's own dtype"
+            )

@@ -1,0 +1,113 @@
+"""The mean over examples of the squared gradient of each example's own loss, which a batch's gradient does not tell."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Final
+
+from torch.nn.modules.batchnorm import _BatchNorm
+
+import torch
+from torch import Tensor, nn
+
+from .layers import LAYERS
+from .passes import Arrays, Pass, fitting
+from .recording import Call, said
+
+__all__ = ["ByExample", "ByLayer", "ByModel"]
+
+
+class ByLayer:
+    """From each layer's inputs and the gradients of its outputs: for a linear layer one product of their squares."""
+
+    differentiable: ClassVar = False
+
+    def __init__(self) -> None:
+        self._arrays: Arrays = {}
+
+    def needs_recording(self) -> bool:
+        return True
+
+    def prepare(self, run: Pass) -> tuple[list[Call], bool]:
+        try:
+            return [call for call in run.chain if LAYERS[type(call.module)].squares and call.trained], False
+        except ValueError as error:
+            raise ValueError(f"layers: {error}; vmap takes any model") from None
+
+    def __call__(self, run: Pass) -> dict[str, Tensor]:
+        found: dict[nn.Parameter, Tensor] = {}
+        examples = len(run.outputs)
+        factor = run.loss.scale(run.outputs, run.targets) / examples**0.5
+        with torch.no_grad():
+            for call in run.chain:
+                squares = LAYERS[type(call.module)].squares
+                if squares and call.y_grad is not None:
+                    grads = call.y_grad if factor == 1 else call.y_grad * factor
+                    arrays = squares(call, grads, fitting(call, self._arrays))
+                    found |= {each: arrays[name] for name, each in call.trained.items()}
+        self._arrays = found
+        return run.of_chain(found)
+
+
+class ByExample:
+    """From a forward and a backward pass for each example, `torch.func.vmap` over several: for any model."""
+
+    differentiable: ClassVar = False
+
+    def __init__(self, *, examples: int = 16) -> None:
+        """`examples` are run at a time, which takes the memory of as many gradients."""
+        if examples < 1:
+            raise ValueError(f"examples is {examples}; allowed is a number from 1")
+        self._examples: Final = examples
+
+    def needs_recording(self) -> bool:
+        return False
+
+    def prepare(self, run: Pass) -> tuple[list[Call], bool]:
+        for name, module in run.model.named_modules():
+            if isinstance(module, _BatchNorm) and (module.training or module.running_mean is None):
+                raise ValueError(
+                    f"vmap: {said(name, module)} makes an example's loss depend on the others; allowed is model.eval()"
+                )
+        return [], False
+
+    def __call__(self, run: Pass) -> dict[str, Tensor]:
+        parameters: dict[str, Tensor] = {name: each.detach() for name, each in run.parameters.items()}
+        others = dict(run.model.named_buffers()) | {
+            name: each.detach() for name, each in run.model.named_parameters() if name not in parameters
+        }
+
+        def own_loss(trained: dict[str, Tensor], x: Tensor, target: Tensor) -> Tensor:
+            outputs = torch.func.functional_call(run.model, (trained, others), (x.unsqueeze(0),))
+            return run.loss(outputs, target.unsqueeze(0)).squeeze()
+
+        gradients = torch.func.vmap(torch.func.grad(own_loss), (None, 0, 0), randomness="different")
+        sums: dict[str, Any] = {}
+        for inputs, targets in zip(run.inputs.split(self._examples), run.targets.split(self._examples), strict=True):
+            for name, each in gradients(parameters, inputs, targets).items():
+                sums[name] = sums.get(name, 0) + each.square().sum(0)
+        return {name: sums[name] / len(run.inputs) for name in run.grads}
+
+
+class ByModel:
+    """`ByLayer` for a model that is a chain of layers, `ByExample` for another, as its first pass shows."""
+
+    differentiable: ClassVar = False
+
+    def __init__(self, *, examples: int = 16) -> None:
+        self._chosen: ByLayer | ByExample | None = None
+        self._other: Final = ByExample(examples=examples)
+
+    def needs_recording(self) -> bool:
+        return self._chosen is None or self._chosen.needs_recording()
+
+    def prepare(self, run: Pass) -> tuple[list[Call], bool]:
+        if self._chosen is None:
+            try:
+                self._chosen = ByLayer() if run.chain else self._other
+            except ValueError:
+                self._chosen = self._other
+        return self._chosen.prepare(run)
+
+    def __call__(self, run: Pass) -> dict[str, Tensor]:
+        assert self._chosen is not None
+        return self._chosen(run)

@@ -1,0 +1,141 @@
+"""Mean-square gradients against a loop over the examples."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tests.curvature.test_bbprop import ACTIVATIONS, LOSSES, batch, targets_of
+from tests.curvature.test_hessian import Residual
+from tests.curvature.truths import assert_near, chain, gradients_one_by_one
+from torch.nn.functional import cross_entropy, mse_loss
+
+import torch
+from steprule.curvature import mean_square_gradients
+from torch import Tensor, nn
+
+WAYS = ["layers", "vmap", True]
+
+
+@pytest.mark.parametrize("by", WAYS)
+class TestEachWay:
+    @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+    @pytest.mark.parametrize("examples", [1, 5, 20])
+    def test_linear_layers(self, by: bool | str, examples: int, dtype: torch.dtype) -> None:
+        net = chain([nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 3)], dtype)
+        x, t = batch(examples, 4, dtype=dtype), targets_of("cross", examples, 3)
+        found = mean_square_gradients(net, cross_entropy, x, t, by=by)
+        assert_near(found, gradients_one_by_one(net, cross_entropy, x, t))
+
+    @pytest.mark.parametrize("name", LOSSES)
+    def test_losses(self, by: bool | str, name: str) -> None:
+        net, x, t = chain([nn.Linear(4, 3)]), batch(6, 4), targets_of(name, 6, 3)
+        found = mean_square_gradients(net, LOSSES[name], x, t, by=by)
+        assert_near(found, gradients_one_by_one(net, LOSSES[name], x, t))
+
+    @pytest.mark.parametrize("activation", ACTIVATIONS, ids=str)
+    def test_activations(self, by: bool | str, activation: nn.Module) -> None:
+        net, x, t = chain([nn.Linear(4, 3), activation, nn.Linear(3, 2)]), batch(6, 4), batch(6, 2)
+        assert_near(mean_square_gradients(net, mse_loss, x, t, by=by), gradients_one_by_one(net, mse_loss, x, t))
+
+    @pytest.mark.filterwarnings("ignore:Using padding='same'")
+    @settings(max_examples=25, deadline=None)
+    @given(st.data())
+    def test_convolutions(self, by: bool | str, data: st.DataObject) -> None:
+        dimensions, groups = data.draw(st.sampled_from([1, 2])), data.draw(st.integers(1, 2))
+        sizes = st.tuples(*[st.integers(1, 3)] * dimensions)
+        kernel, dilation = data.draw(sizes), data.draw(sizes)
+        padding = data.draw(st.one_of(st.tuples(*[st.integers(0, 2)] * dimensions), st.sampled_from(["same", "valid"])))
+        stride = (1,) * dimensions if padding == "same" else data.draw(sizes)
+        lengths = [d * (k - 1) + data.draw(st.integers(1, 4)) for d, k in zip(dilation, kernel, strict=True)]
+        kind = (nn.Conv1d, nn.Conv2d)[dimensions - 1]
+        first = kind(2 * groups, groups, kernel, stride, padding, dilation, groups, bias=data.draw(st.booleans()))
+        net = chain([first, nn.Tanh(), kind(groups, 2, 1), nn.Flatten()])
+        x = batch(3, 2 * groups, *lengths)
+        t = batch(3, net(x).shape[1], seed=3)
+        assert_near(mean_square_gradients(net, mse_loss, x, t, by=by), gradients_one_by_one(net, mse_loss, x, t))
+
+    def test_linear_layers_over_several_places(self, by: bool | str) -> None:
+        net, x, t = chain([nn.Linear(4, 3), nn.Tanh(), nn.Linear(3, 2)]), batch(6, 5, 2, 4), batch(6, 5, 2, 2)
+        assert_near(mean_square_gradients(net, mse_loss, x, t, by=by), gradients_one_by_one(net, mse_loss, x, t))
+
+    def test_frozen_and_unused_parameters_are_left_out(self, by: bool | str) -> None:
+        net = chain([nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 3)])
+        net[0].weight.requires_grad_(False)
+        net[1].register_parameter("unused", nn.Parameter(torch.ones(2)))
+        found = mean_square_gradients(net, mse_loss, batch(5, 4), batch(5, 3), by=by)
+        assert list(found) == ["0.bias", "2.weight", "2.bias"]
+
+    def test_dead_units_and_constant_inputs(self, by: bool | str) -> None:
+        net = chain([nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 3)])
+        net[0].bias.data.fill_(-1e3)
+        found = mean_square_gradients(net, mse_loss, torch.ones(5, 4, dtype=torch.float64), batch(5, 3), by=by)
+        assert all(each.isfinite().all() for each in found.values())
+        assert (found["0.weight"] == 0).all()
+
+
+@pytest.mark.parametrize("by", ["vmap", True])
+def test_any_model(by: bool | str) -> None:
+    torch.manual_seed(0)
+    net, x, t = Residual().double(), batch(7, 4), targets_of("cross", 7, 3)
+    found = mean_square_gradients(net, cross_entropy, x, t, by=by, examples=3)
+    assert_near(found, gradients_one_by_one(net, cross_entropy, x, t))
+
+
+def test_a_batchs_square_is_another_number() -> None:
+    net, x, t = chain([nn.Linear(4, 3)]), batch(6, 4), batch(6, 3)
+    (gradient,) = torch.autograd.grad(mse_loss(net(x), t), net[0].bias)
+    assert (mean_square_gradients(net, mse_loss, x, t)["0.bias"] > 1.1 * gradient**2).all()
+
+
+class TestRefusals:
+    def test_a_normalisation_over_the_batch(self) -> None:
+        net = chain([nn.Linear(4, 3), nn.BatchNorm1d(3), nn.Linear(3, 2)])
+        said = "vmap: 1 (BatchNorm1d) makes an example's loss depend on the others; allowed is model.eval()"
+        for by in ("vmap", True):
+            with pytest.raises(ValueError, match=re.escape(said)):
+                mean_square_gradients(net, mse_loss, batch(6, 4), batch(6, 2), by=by)
+        net.eval()
+        found = mean_square_gradients(net, mse_loss, batch(6, 4), batch(6, 2))
+        assert_near(found, gradients_one_by_one(net, mse_loss, batch(6, 4), batch(6, 2)))
+
+    def test_a_model_that_is_no_chain_of_layers(self) -> None:
+        with pytest.raises(ValueError, match=r"^layers: .*; vmap takes any model$"):
+            mean_square_gradients(
+                Residual().double(), cross_entropy, batch(6, 4), targets_of("cross", 6, 3), by="layers"
+            )
+
+    @pytest.mark.parametrize(
+        "loss",
+        [
+            lambda outputs, targets: (outputs - targets).square().mean() ** 2,
+            nn.CrossEntropyLoss(weight=torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64)),
+        ],
+        ids=["squared mean", "weighted mean"],
+    )
+    def test_a_loss_in_which_examples_meet(self, loss: object) -> None:
+        t = targets_of("cross", 6, 3) if isinstance(loss, nn.Module) else batch(6, 3)
+        with pytest.raises(
+            ValueError, match="loss is neither the mean nor the sum of what it is for each example alone"
+        ):
+            mean_square_gradients(chain([nn.Linear(4, 3)]), loss, batch(6, 4), t, by="layers")  # type: ignore[arg-type]
+
+    def test_a_loss_that_reads_parameters(self) -> None:
+        net = chain([nn.Linear(4, 3)])
+
+        def penalised(outputs: Tensor, targets: Tensor) -> Tensor:
+            return mse_loss(outputs, targets) + net[0].weight.square().sum()
+
+        for examples in (1, 6):
+            with pytest.raises(ValueError, match="loss depends on more that requires a gradient than the outputs"):
+                mean_square_gradients(net, penalised, batch(examples, 4), batch(examples, 3), by="layers")
+
+    def test_no_examples(self) -> None:
+        with pytest.raises(ValueError, match=r"examples is 0; allowed is a number from 1"):
+            mean_square_gradients(chain([nn.Linear(1, 1)]), mse_loss, batch(1, 1), batch(1, 1), by="vmap", examples=0)
+
+    def test_another_way(self) -> None:
+        with pytest.raises(ValueError, match=r"g2 is 'loop'; allowed is one of 'layers', 'vmap', True"):
+            mean_square_gradients(chain([nn.Linear(1, 1)]), mse_loss, batch(1, 1), batch(1, 1), by="loop")
