@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from .backpropagation import BackPropagation
+from .differences import Differences
 from .hessian import Exact, Hutchinson
 from .losses import Loss
 from .passes import Estimator, estimate
@@ -18,7 +19,7 @@ from .squares import ByExample, ByLayer, ByModel
 __all__ = ["Curvature", "bbprop", "exact", "hutchinson", "mean_square_gradients"]
 
 _ESTIMATORS: Final[Mapping[str, Mapping[Any, Callable[..., Estimator]]]] = {
-    "h": {"bbprop": BackPropagation, "exact": Exact, "hutchinson": Hutchinson},
+    "h": {"bbprop": BackPropagation, "exact": Exact, "hutchinson": Hutchinson, "differences": Differences},
     "g2": {"layers": ByLayer, "vmap": ByExample, True: ByModel},
 }
 
@@ -43,7 +44,8 @@ class Curvature:
     `loss` takes the model's outputs and `targets`, and is the mean over the batch (or the sum) of each example's own loss,
     which does not depend on other examples. `h` is "bbprop" (Becker & LeCun 1988; option `levenberg_marquardt`, default
     False: leave out the term with the activation's second derivative), "exact" (small nets; option `rows`, default 64: how
-    many rows of the Hessian to make at a time), "hutchinson" (option `samples`, default 1, and `generator`) or None. `g2` is
+    many rows of the Hessian to make at a time), "hutchinson" (option `samples`, default 1, and `generator`), "differences"
+    (for the rule `vsgd_fd`; option `optimizer`, whose `grad_avg` leads to the second point) or None. `g2` is
     "layers" (a chain of linear and convolution layers and what has no parameters), "vmap" (any model; option `examples`,
     default 16: how many to run at a time), False, or True: "layers" where the model's first pass allows it, else "vmap".
 

@@ -6,6 +6,7 @@ import platform
 import shlex
 import sys
 import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timezone
 from importlib import metadata
@@ -15,6 +16,7 @@ from typing import Any, Protocol
 import torch
 
 from .. import __version__
+from .. import rules as builtin
 from ..program import lower
 from ..specification import Rule
 from ..torch import optimizer
@@ -90,6 +92,13 @@ def compare(
             raise ValueError(f"{name} is {value!r}; allowed is a whole number from 1")
     for rule in chosen:
         optimizer(rule), lower(rule)  # what no trial can use is told before any starts
+    if builtin.delta_bar_delta in chosen and made.batch_size < len(made.train[0]):
+        warnings.warn(
+            f"delta_bar_delta needs the gradient of the full batch, and {made.name} has mini-batches of {made.batch_size}, "
+            "whose noise makes its rates shrink",
+            UserWarning,
+            stacklevel=2,
+        )
     tried = grids(chosen, rates, grid)
     keys = _keys(_name(problem, make), make, chosen, tried, seeds, epochs, workers.share_threads(jobs))
     store = _store(Path(out), fresh=fresh)

@@ -22,6 +22,12 @@ RATES: Final = (1.0, 0.1, 0.01, 0.001, 0.0001)
 ADADELTA: Final[Grid] = {"eps": (1e-2, 1e-4, 1e-6, 1e-8), "rho": (0.9, 0.95, 0.99)}
 """The settings of the paper's Table 2."""
 
+_NEEDED: Final[Mapping[Rule, Grid]] = {
+    rules.delta_bar_delta: {"initial_rate": (1.0, 0.1, 0.01), "kappa": (0.1, 0.01, 0.001), "phi": (0.1,)},
+    rules.diagonal_newton: {"mu": (10.0, 1.0, 0.1, 0.01, 0.001)},
+}
+"""Settings of the rules whose papers leave other numbers than a rate to the user."""
+
 
 def find_rule(name: str) -> Rule:
     """Return a built-in rule by its name, or the user's as `package.module:name` or `path/to/file.py:name`.
@@ -49,7 +55,8 @@ def grids(
     """Return the grid of each rule, by the rule's name.
 
     What is `asked` for a rule replaces its grid; else a rule with a rate of its own is tried with `rates`, ADADELTA with the
-    settings of the paper's Table 2, and any other with its defaults. Raises `ValueError` for a rule, a hyperparameter or a
+    settings of the paper's Table 2, a rule whose paper leaves something else to the user with values of that, and any other
+    with its defaults. Raises `ValueError` for a rule, a hyperparameter or a
     value that cannot be.
     """
     asked = asked or {}
@@ -87,7 +94,7 @@ def grids(
 def _usual(rule: Rule, rates: Sequence[float]) -> Mapping[str, Sequence[float]]:
     if "lr" in rule.hyperparameters:
         return {"lr": rates}
-    return ADADELTA if rule is rules.adadelta else {}
+    return ADADELTA if rule is rules.adadelta else _NEEDED.get(rule, {})
 
 
 def settings(of: Mapping[str, Grid]) -> list[Setting]:

@@ -9,6 +9,8 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import nn
 
+from .. import rules
+from ..curvature import Curvature
 from ..specification import Rule
 from ..torch import RuleOptimizer, optimizer
 from .problem import Data, Problem
@@ -28,12 +30,15 @@ def train(
     `seed` decides the initial weights and the order of the examples, which is a new permutation in each epoch.
     """
     model = problem.model(seed)
+    if "batch_size" in rule.hyperparameters:
+        hyperparameters = {"batch_size": problem.batch_size} | dict(hyperparameters)
     stepper = optimizer(rule)(model.parameters(), **hyperparameters)
+    curvature = _curvature(problem, model, stepper)
     order = torch.Generator().manual_seed(seed)
     torch.manual_seed(seed)  # for what the model draws while it trains, such as dropout
     for number in range(1, epochs + 1):
         started = time.perf_counter()
-        loss = train_epoch(problem, model, stepper, order)
+        loss = train_epoch(problem, model, stepper, order, curvature)
         seconds = time.perf_counter() - started
         validation = None if problem.validation is None else _measured(problem, model, problem.validation)
         yield Epoch(number, loss, _measured(problem, model, problem.test), validation, seconds)
@@ -41,8 +46,27 @@ def train(
             return
 
 
-def train_epoch(problem: Problem, model: nn.Module, stepper: RuleOptimizer, order: torch.Generator) -> float:
-    """Pass once over the training data in a new order; return the mean loss of its examples."""
+def _curvature(problem: Problem, model: nn.Module, stepper: RuleOptimizer) -> Curvature | None:
+    """Return what supplies the `h` and `g2` that the rule takes: bbprop, and finite differences for vSGD-fd."""
+    inputs = stepper.rule.inputs
+    if "h" not in inputs and "g2" not in inputs:
+        return None
+    if stepper.rule is rules.vsgd_fd:
+        return Curvature(model, problem.loss, h="differences", g2=True, optimizer=stepper)
+    return Curvature(model, problem.loss, h="bbprop" if "h" in inputs else None, g2="g2" in inputs)
+
+
+def train_epoch(
+    problem: Problem,
+    model: nn.Module,
+    stepper: RuleOptimizer,
+    order: torch.Generator,
+    curvature: Curvature | None = None,
+) -> float:
+    """Pass once over the training data in a new order; return the mean loss of its examples.
+
+    `curvature` supplies what the rule takes beside the gradient.
+    """
     inputs, targets = problem.train
     examples = len(inputs)
     model.train()
@@ -50,10 +74,14 @@ def train_epoch(problem: Problem, model: nn.Module, stepper: RuleOptimizer, orde
     permutation = torch.randperm(examples, generator=order)
     parameters = list(model.parameters())
     for batch in torch.split(permutation, problem.batch_size):
-        loss = problem.loss(model(inputs.index_select(0, batch)), targets.index_select(0, batch))
-        for parameter in parameters:
-            parameter.grad = None  # as zero_grad() does, whose own time shows on a small net
-        loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        x, y = inputs.index_select(0, batch), targets.index_select(0, batch)
+        if curvature is not None:
+            loss = curvature(x, y)
+        else:
+            loss = problem.loss(model(x), y)
+            for parameter in parameters:
+                parameter.grad = None  # as zero_grad() does, whose own time shows on a small net
+            loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
         stepper.step()
         total.add_(loss.detach(), alpha=len(batch))
     return total.item() / examples
