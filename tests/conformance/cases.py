@@ -34,9 +34,9 @@ _HYPER: Final[Mapping[str, Mapping[str, float]]] = {
     "adam": {"lr": 2e-3, "beta1": 0.8, "beta2": 0.95, "eps": 1e-7},
     "delta_bar_delta": {"lr": 0.9, "initial_rate": 0.03, "kappa": 2e-3, "phi": 0.2, "theta": 0.6},
     "diagonal_newton": {"lr": 0.7, "mu": 0.3},
-    # A slow start that ends between two steps, and steps after it.
-    "vsgd": {"lr": 0.9, "batch_size": 5, "slow_start": 7, "overestimate": 3},
-    "vsgd_fd": {"lr": 0.9, "batch_size": 5, "slow_start": 7, "overestimate": 3, "outlier": 1.5},
+    # A slow start, and steps after it.
+    "vsgd": {"lr": 0.9, "batch_size": 5, "slow_start": 2, "overestimate": 3},
+    "vsgd_fd": {"lr": 0.9, "batch_size": 5, "slow_start": 2, "overestimate": 3, "outlier": 1.5},
     "yogi": {"lr": 2e-2, "beta1": 0.8, "beta2": 0.95, "eps": 1e-2},
     "lion": {"lr": 2e-3, "beta1": 0.8, "beta2": 0.95},
 }

@@ -27,25 +27,26 @@ def vsgd(
     """Step by the share of the gradient that is not noise, over the curvature.
 
     `g` is the mean gradient of a batch of `batch_size` examples, `g2` the mean of the squared gradients of each example (not
-    the square of the mean), `h` the diagonal of the Hessian. The first `slow_start` examples move nothing and are averaged
-    plainly; then the averages of `g2` and `h` are multiplied by `overestimate`, so that the first rates are small. The
-    authors take 0.001 of the training examples, 60 on MNIST, and a tenth of the number of parameters. As in a co-author's
-    program, the memory `tau` starts anew after the slow start.
+    the square of the mean), `h` the diagonal of the Hessian. The first `slow_start` steps move nothing and average plainly;
+    then the averages of `g2` and `h` are multiplied by `overestimate`, so that the first rates are small. The authors take
+    0.001 of the training examples, 60 on MNIST, and a tenth of the number of parameters.
 
-    Where there was no gradient, or no curvature, the rate is 0: a dimension about which nothing is known does not move. The
-    program adds 1e-16 to `g` and `h` instead, whose squares are below float32's smallest numbers.
+    Where there was no gradient, or no curvature, the rate is 0: a dimension about which nothing is known does not move, and
+    what is known first, after the slow start, is overestimated too (else the weights of an input that was 0 until then
+    take a whole Newton step, all at once). A co-author's program adds 1e-16 to `g` and `h` instead.
     """
-    starting = (t - 1) * batch_size < slow_start
-    memory = where(starting, t, tau)
+    starting = t <= slow_start
+    memory, known = where(starting, t, tau), square_avg
     grad_avg = grad_avg + (g - grad_avg) / memory
     square_avg = square_avg + (g2 - square_avg) / memory
     curvature_avg = curvature_avg + (abs(h) - curvature_avg) / memory
-    caution = where(starting, where(t * batch_size < slow_start, 1.0, overestimate), 1.0)
+    # At the end of the slow start, and later where something is known for the first time.
+    caution = where(starting, where(t + 1 <= slow_start, 1.0, overestimate), where(known > 0, 1.0, overestimate))
     square_avg = caution * square_avg
     curvature_avg = caution * curvature_avg
     squared = grad_avg * grad_avg
     signal = where(square_avg > 0, squared / square_avg, 0.0)  # E[g]² / E[g²]
-    tau = (1 - signal) * where(starting, 1.0, tau) + 1
+    tau = (1 - signal) * memory + 1
     # Of a batch's mean, whose variance is that of one example over `batch_size`.
     noisy = square_avg + (batch_size - 1) * squared
     share = where(noisy > 0, batch_size * squared / noisy, 0.0)

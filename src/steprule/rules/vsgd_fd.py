@@ -29,7 +29,7 @@ def vsgd_fd(
     rate is multiplied by E[h]² / E[h²]. A gradient or curvature that is `outlier` standard deviations from its average
     lengthens the memory by 1. `g`, `g2`, the slow start, and dimensions of which nothing is known are as in `vsgd`.
     """
-    starting = (t - 1) * batch_size < slow_start
+    starting = t <= slow_start
     g_apart, h_apart = g - grad_avg, abs(h) - curvature_avg
     allowed = outlier * outlier / batch_size
     far = where(
@@ -37,18 +37,19 @@ def vsgd_fd(
         1.0,
         where(h_apart * h_apart > allowed * (curvature_square_avg - curvature_avg * curvature_avg), 1.0, 0.0),
     )
-    memory = where(starting, t, tau + far)
+    memory, known = where(starting, t, tau + far), square_avg
     grad_avg = grad_avg + g_apart / memory
     square_avg = square_avg + (g2 - square_avg) / memory
     curvature_avg = curvature_avg + h_apart / memory
     curvature_square_avg = curvature_square_avg + (h * h - curvature_square_avg) / memory
-    caution = where(starting, where(t * batch_size < slow_start, 1.0, overestimate), 1.0)
+    # At the end of the slow start, and later where something is known for the first time.
+    caution = where(starting, where(t + 1 <= slow_start, 1.0, overestimate), where(known > 0, 1.0, overestimate))
     square_avg = caution * square_avg
     curvature_avg = caution * curvature_avg
     curvature_square_avg = caution * caution * curvature_square_avg
     squared = grad_avg * grad_avg
     signal = where(square_avg > 0, squared / square_avg, 0.0)  # E[g]² / E[g²]
-    tau = (1 - signal) * where(starting, 1.0, memory) + 1
+    tau = (1 - signal) * memory + 1
     noisy = square_avg + (batch_size - 1) * squared
     share = where(noisy > 0, batch_size * squared / noisy, 0.0)
     inverse = where(curvature_square_avg > 0, curvature_avg / curvature_square_avg, 0.0)  # E[h] / E[h²]

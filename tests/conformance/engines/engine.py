@@ -28,7 +28,8 @@ class Engine:
     """An engine, and the element types and shapes (of `cases.SHAPES`) that it is tested with.
 
     `begin(rule, hyperparameters, form, dtype, start)` returns what has `step(gradients)` and `state()`; a step takes
-    `cases.beside` of each gradient too. `curved` says whether it can. `within()` is what it is used in. `widens` says that lower types are computed in float32. `absent` says why it cannot be tested here.
+    `cases.beside` of each gradient too. `curved` says whether it can. `within()` is what it is used in. `widens` says that
+    lower types are computed in float32. `absent` says why it cannot be tested here.
     """
 
     begin: Callable[[Rule, Mapping[str, float], Form, str, Arrays], Any] | None = None
