@@ -127,6 +127,21 @@ def talking_then_killed() -> Problem:
     return _acting(act)
 
 
+class _Own(nn.Module):
+    """A layer that nobody but its author knows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(3, 1))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return inputs @ self.weight
+
+
+def own_layer() -> Problem:
+    return replace(line(), model=lambda seed: nn.Sequential(_Own()))
+
+
 def repairable() -> Problem:
     """Fail while there is a file `$SMALL_BROKEN`."""
 

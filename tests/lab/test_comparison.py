@@ -128,8 +128,27 @@ class TestAWholeComparison:
             assert not diverged.epochs[-1].loss < float("inf")
         assert notes.trained() == 2
 
-    def test_takes_every_rule_unless_told_otherwise(self) -> None:
-        assert set(RULES) == set(rules.ALL)
+    def test_takes_every_rule_of_the_gradient_of_a_mini_batch_unless_told_otherwise(self) -> None:
+        others = {rules.delta_bar_delta, *(each for each in rules.ALL.values() if {"h", "g2"} & {*each.inputs})}
+        assert set(RULES) == {name for name, each in rules.ALL.items() if each not in others}
+        assert len(others) == 4
+
+    def test_takes_rules_that_use_curvature(self, tmp_path: Path) -> None:
+        made = compared(tmp_path, rules=["vsgd", "vsgd_fd", "diagonal_newton"], seeds=1)
+        assert {outcome.status for outcome in made.outcomes} == {"finished"}
+        assert made.grids["diagonal_newton"] == {"mu": (10.0, 1.0, 0.1, 0.01, 0.001)}
+        assert all(outcome.epochs[-1].loss < outcome.epochs[0].loss for outcome in made.outcomes)
+
+    def test_names_the_layer_that_curvature_cannot_be_had_of(self, tmp_path: Path) -> None:
+        made = compared(tmp_path, problem=small.own_layer, rules=["vsgd"], seeds=1)
+        (outcome,) = made.outcomes
+        assert outcome.status == "failed"
+        assert "0 (_Own)" in outcome.cause, outcome.cause
+
+    def test_warns_of_delta_bar_delta_on_mini_batches(self, tmp_path: Path) -> None:
+        with pytest.warns(UserWarning, match="delta_bar_delta needs the gradient of the full batch, and line has"):
+            made = compared(tmp_path, rules=["delta_bar_delta"], seeds=1, epochs=1)
+        assert len(made.outcomes) == 9
 
 
 MINE = """

@@ -13,6 +13,7 @@ from tests.lab import small
 import steprule.torch as ours
 import torch
 from steprule import Rule, rules
+from steprule.curvature import Curvature
 from steprule.lab import Epoch, Metric, Problem
 from steprule.lab.training import train
 from torch import Tensor, nn
@@ -97,6 +98,27 @@ def test_a_trial_is_the_loop_written_by_hand(
 ) -> None:
     problem = in_doubles(problem)
     assert trained(problem, rule, seed=5, **values) == by_hand(problem, optimizer, 5, 3, **values)
+
+
+def test_a_rule_that_uses_curvature_gets_it_and_the_size_of_a_batch() -> None:
+    problem = in_doubles(small.line())
+    model = problem.model(5)
+    stepper = ours.VSGD(model.parameters(), batch_size=8, slow_start=3)
+    curvature = Curvature(model, problem.loss, h="bbprop", g2=True)
+    order = torch.Generator().manual_seed(5)
+    inputs, targets = problem.train
+    losses = []
+    for _ in range(3):
+        permutation = torch.randperm(len(inputs), generator=order)
+        total = 0.0
+        for rows in torch.split(permutation, 8):
+            total += curvature(inputs[rows], targets[rows]).item() * len(rows)
+            stepper.step()
+        losses.append(total / len(inputs))
+    assert [each.loss for each in trained(problem, rules.vsgd, seed=5, slow_start=3)] == losses
+    assert losses[-1] < losses[0]
+    other = trained(problem, rules.vsgd, seed=5, slow_start=3, batch_size=1)
+    assert [each.loss for each in other] != losses
 
 
 @pytest.mark.parametrize("problem", [small.line(), DEEP], ids=["line", "batch normalisation and dropout"])
