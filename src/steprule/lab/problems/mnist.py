@@ -42,12 +42,15 @@ def _inputs(images: object) -> torch.Tensor:
     return torch.tensor(images).flatten(1).to(torch.float32) / 255
 
 
-def paper_net(seed: int) -> nn.Module:
-    """Return the net of 784-500-300-10 units with the initial weights of `seed`."""
+def paper_net(seed: int, hidden: type[nn.Module] = nn.ReLU, deviation: float = WEIGHT_DEVIATION) -> nn.Module:
+    """Return the net of 784-500-300-10 units, the `hidden` ones between, with the initial weights of `seed`.
+
+    Weights are from N(0, `deviation`²), biases 0.
+    """
     torch.manual_seed(seed)
-    net = nn.Sequential(nn.Linear(784, 500), nn.ReLU(), nn.Linear(500, 300), nn.ReLU(), nn.Linear(300, 10))
+    net = nn.Sequential(nn.Linear(784, 500), hidden(), nn.Linear(500, 300), hidden(), nn.Linear(300, 10))
     for layer in net:
         if isinstance(layer, nn.Linear):
-            nn.init.normal_(layer.weight, std=WEIGHT_DEVIATION)
+            nn.init.normal_(layer.weight, std=deviation)
             nn.init.zeros_(layer.bias)
     return net
