@@ -75,7 +75,7 @@ class Curvature:
         run, found = estimate(self.model, self._loss, inputs, targets, self._estimators)
         for name, parameter in run.parameters.items():
             grad = run.grads.get(name)
-            parameter.grad = None if grad is None else grad.detach()
+            parameter.grad = grad.detach() if grad is not None and grad.requires_grad else grad
             for attribute, arrays in found.items():
                 if name in arrays:
                     setattr(parameter, attribute, arrays[name])

@@ -48,10 +48,10 @@ def _of_summed_squared_error(outputs: Tensor, targets: Tensor) -> Tensor:
 def _of_cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:
     if outputs.dim() != 2 or targets.dim() != 1:
         return _second_derivatives(functional.cross_entropy, outputs, targets)
-    if bool((targets < 0).any()):
+    if len(targets) and int(targets.min()) < 0:
         raise ValueError("targets has a class below 0, whose example is ignored; allowed is a class for each example")
     p = torch.softmax(outputs, 1)
-    return p * (1 - p) / len(outputs)
+    return p * (1 - p) / outputs.shape[0]
 
 
 def _summed_squared_error(outputs: Tensor, targets: Tensor) -> Tensor:
@@ -114,7 +114,7 @@ class Loss:
         For a mean that is the number of examples, for a sum 1. An unknown loss is tried on each example by itself, once.
         Raises `ValueError` where it is neither, or depends on what requires a gradient beside the outputs.
         """
-        examples = len(outputs)
+        examples = outputs.shape[0]
         if not self._checked:
             self._refuse_more(outputs.detach(), targets)
         if self._mean is None and examples > 1:

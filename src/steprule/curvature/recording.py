@@ -80,6 +80,8 @@ class Recording:
 
     def __enter__(self) -> Recording:
         for name, module in self._model.named_modules():
+            if type(module) is nn.Sequential:
+                continue  # which returns what its last module does
             # Before hooks of the user's, which may return another tensor: that one is then no layer's output.
             self._handles.append(module.register_forward_hook(self._hook(name), prepend=True))
         return self
@@ -127,14 +129,12 @@ class Recording:
 
 
 def _refuse_second_use(chain: list[Call]) -> None:
-    users: dict[nn.Parameter, Call] = {}
+    users: dict[int, Call] = {}
     for call in reversed(chain):
         for name, parameter in call.trained.items():
-            if parameter in users:
-                raise ValueError(
-                    f"the parameter {name} of {call} is used by {users[parameter]} too; allowed is one use in a pass"
-                )
-            users[parameter] = call
+            user = users.setdefault(id(parameter), call)
+            if user is not call:
+                raise ValueError(f"the parameter {name} of {call} is used by {user} too; allowed is one use in a pass")
 
 
 def _before_reshaping(tensor: Tensor) -> Any:
