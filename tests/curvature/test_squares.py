@@ -132,6 +132,21 @@ class TestRefusals:
             with pytest.raises(ValueError, match="loss depends on more that requires a gradient than the outputs"):
                 mean_square_gradients(net, penalised, batch(examples, 4), batch(examples, 3), by="layers")
 
+    @pytest.mark.parametrize("by", WAYS)
+    def test_examples_that_the_loss_ignores(self, by: bool | str) -> None:
+        net, t = chain([nn.Conv1d(4, 3, 1)]), torch.tensor([[1, 0], [-100, 2]])
+        if by == "vmap":
+            assert mean_square_gradients(net, cross_entropy, batch(2, 4, 2), t, by=by)["0.bias"].isfinite().all()
+            return
+        with pytest.raises(ValueError, match="targets has a class below 0, whose example is ignored"):
+            mean_square_gradients(net, cross_entropy, batch(2, 4, 2), t, by=by)
+
+    def test_inputs_that_are_no_examples(self) -> None:
+        net = chain([nn.Linear(4, 3)])
+        for x, t in ((batch(6, 4), None), (batch(6, 4), torch.ones(()))):
+            with pytest.raises(ValueError, match="vmap: inputs or targets is no tensor with the outputs' examples"):
+                mean_square_gradients(net, lambda outputs, targets: outputs.mean(), x, t, by="vmap")  # type: ignore[arg-type]
+
     def test_no_examples(self) -> None:
         with pytest.raises(ValueError, match=r"examples is 0; allowed is a number from 1"):
             mean_square_gradients(chain([nn.Linear(1, 1)]), mse_loss, batch(1, 1), batch(1, 1), by="vmap", examples=0)

@@ -61,7 +61,7 @@ class Curvature:
     ) -> None:
         self.model: Final = model
         self._loss: Final = Loss(loss)
-        self._estimators: Final = _made({"h": h, "g2": g2 or None}, options)
+        self._estimators: Final = _made({"h": h, "g2": None if g2 is False else g2}, options)
 
     def __call__(self, inputs: Any, targets: Any) -> Tensor:
         """Set `.grad`, `.h` and `.g2` from a batch, the examples as the first dimension; return its loss, detached.

@@ -68,8 +68,9 @@ class Newton(torch.optim.Optimizer):
             hessian = torch.cat([rows.detach() for rows in hessian_rows(grads, parameters, _ROWS)])
         gradient = torch.cat([each.detach().flatten() for each in grads])
         dx = -lr * _solve(hessian, gradient, damping)
-        for each, piece in zip(parameters, torch.split(dx, [each.numel() for each in parameters]), strict=True):
-            each.data.add_(piece.reshape(each.shape))
+        with torch.no_grad():
+            for each, piece in zip(parameters, torch.split(dx, [each.numel() for each in parameters]), strict=True):
+                each.add_(piece.reshape(each.shape))
         return loss.detach()
 
 

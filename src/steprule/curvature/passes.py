@@ -52,6 +52,8 @@ class Pass:
             raise ValueError(
                 f"the model returns a {type(self.outputs).__name__}; allowed is a tensor, the examples first"
             )
+        if isinstance(self.targets, Tensor) and self.targets.requires_grad:
+            raise ValueError("targets requires a gradient; allowed are targets that do not depend on the model")
         chain = self.recording.chain(self.inputs, self.outputs)
         for call in chain:
             refusal = LAYERS[type(call.module)].refusal(call)

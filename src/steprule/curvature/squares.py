@@ -68,6 +68,11 @@ class ByExample:
                 raise ValueError(
                     f"vmap: {said(name, module)} makes an example's loss depend on the others; allowed is model.eval()"
                 )
+        for each in (run.inputs, run.targets):
+            if not isinstance(each, Tensor) or each.dim() == 0 or len(each) != len(run.outputs):
+                raise ValueError(
+                    "vmap: inputs or targets is no tensor with the outputs' examples as its first dimension"
+                )
         return [], False
 
     def __call__(self, run: Pass) -> dict[str, Tensor]:
