@@ -13,7 +13,7 @@ from tests.curvature.truths import assert_near, chain, gradients_one_by_one
 from torch.nn.functional import cross_entropy, mse_loss
 
 import torch
-from steprule.curvature import mean_square_gradients
+from steprule.curvature import Curvature, mean_square_gradients
 from torch import Tensor, nn
 
 WAYS = ["layers", "vmap", True]
@@ -88,6 +88,16 @@ def test_a_batchs_square_is_another_number() -> None:
     net, x, t = chain([nn.Linear(4, 3)]), batch(6, 4), batch(6, 3)
     (gradient,) = torch.autograd.grad(mse_loss(net(x), t), net[0].bias)
     assert (mean_square_gradients(net, mse_loss, x, t)["0.bias"] > 1.1 * gradient**2).all()
+
+
+def test_a_sum_of_which_the_first_batch_has_no_gradient() -> None:
+    # From zeros it cannot be told from a mean, and must not be taken for one for good.
+    net, x, t = chain([nn.Linear(4, 3)]), batch(6, 4), batch(6, 3)
+    curvature = Curvature(net, lambda outputs, targets: (outputs - targets).square().sum(), h=None, g2="layers")
+    curvature(x, net(x).detach())
+    curvature(x, t)
+    expected = gradients_one_by_one(net, nn.MSELoss(reduction="sum"), x, t)
+    assert_near({name: each.g2 for name, each in net.named_parameters()}, expected)
 
 
 class TestRefusals:

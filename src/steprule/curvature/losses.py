@@ -81,8 +81,9 @@ def _function(loss: Any) -> Any:
     """Return what computes `loss`: of a module that is known, the function."""
     if type(loss) is nn.MSELoss and loss.reduction in ("mean", "sum"):
         return functional.mse_loss if loss.reduction == "mean" else _summed_squared_error
-    if type(loss) is nn.CrossEntropyLoss and loss.weight is None and loss.label_smoothing == 0:
-        # A class of 0 or above may be in the targets, and what is ignored is no part of the mean.
+    if type(loss) is nn.CrossEntropyLoss and loss.weight is None:
+        # Smoothing moves the gradient and not what is behind it. A class of 0 or above may be in the targets, and what is
+        # ignored is no part of the mean.
         return functional.cross_entropy if loss.reduction == "mean" and loss.ignore_index < 0 else loss
     return loss
 

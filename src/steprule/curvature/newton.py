@@ -95,7 +95,7 @@ def _solve(hessian: Tensor, gradient: Tensor, damping: float) -> Tensor:
     """Return x with (hessian + damping I) x = gradient."""
     if not (hessian.isfinite().all() and gradient.isfinite().all()):
         raise ValueError("the gradient or the Hessian is not finite; allowed is a loss with finite derivatives")
-    values, vectors = torch.linalg.eigh((hessian + hessian.T) / 2)
+    values, vectors = torch.linalg.eigh(hessian)
     least, greatest = float(values[0]) + damping, float(values[-1]) + damping
     # Below this the smallest eigenvalue is rounding of the largest.
     slack = len(values) * torch.finfo(hessian.dtype).eps * max(abs(least), abs(greatest))

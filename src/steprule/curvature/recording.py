@@ -123,7 +123,8 @@ class Recording:
 
     def _break(self, tensor: Tensor, reader: str) -> str:
         culprit = next((call for call in self._others if call.y is tensor and call.unchanged and call.name), None)
-        made = f"made by {culprit}" if culprit else f"made outside a layer, by {_node_name(tensor.grad_fn)}"
+        node = _before_reshaping(tensor)
+        made = f"made by {culprit}" if culprit else f"made outside a layer, by {node.name() if node else 'the model'}"
         allowed = ", ".join(each.__name__ for each in self._layers)
         return f"{reader} is {made}; allowed are layers one after another, with at most a new shape between: {allowed}"
 
@@ -143,9 +144,3 @@ def _before_reshaping(tensor: Tensor) -> Any:
     while node is not None and node.name() in _RESHAPING:
         node = node.next_functions[0][0]
     return node
-
-
-def _node_name(node: Any) -> str:
-    while node is not None and node.name() in _RESHAPING:
-        node = node.next_functions[0][0]
-    return "nothing that autograd knows" if node is None else str(node.name())
