@@ -150,7 +150,8 @@ class Loss:
         sum = bool(((together - apart).abs() <= near).all())
         if not mean and not sum:
             raise ValueError(
-                "loss is neither the mean nor the sum of what it is for each example alone; allowed are those"
+                "loss is neither the mean nor the sum of what it is for each example alone; allowed are those, and any with "
+                "exact, hutchinson and vmap"
             )
         return None if mean and sum else mean
 
