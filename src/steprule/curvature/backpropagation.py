@@ -21,7 +21,7 @@ class BackPropagation:
     differentiable: ClassVar = False
 
     def __init__(self, *, levenberg_marquardt: bool = False) -> None:
-        """Without the term with f'' where `levenberg_marquardt`: no result is negative then."""
+        """Without the term with f'' where `levenberg_marquardt`: no result of a convex loss is negative then."""
         self._levenberg_marquardt: Final = levenberg_marquardt
         self._arrays: dict[int, Tensor] = {}
 

@@ -121,8 +121,8 @@ def bbprop(
     """Return the second derivatives that Becker & LeCun (1988) propagate back, by the parameter's name.
 
     They are the diagonal of the Hessian of `loss(model(inputs), targets)` where each layer's outputs have none but diagonal
-    second derivatives, else an estimate. Where `levenberg_marquardt`, the term with f'' is left out, and none is negative.
-    Nothing is set on the parameters. Errors as those of `Curvature`.
+    second derivatives, else an estimate. Where `levenberg_marquardt`, the term with f'' is left out, and none is negative
+    if the loss is convex in the outputs. Nothing is set on the parameters. Errors as those of `Curvature`.
     """
     return _by_name(model, loss, inputs, targets, BackPropagation(levenberg_marquardt=levenberg_marquardt))
 
