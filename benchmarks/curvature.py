@@ -66,7 +66,14 @@ def main() -> None:
             low, high = (1e3 * end for end in each.quartiles)
             ratio = each.median / times["plain"].median
             print(f"| {batch} | {name} | {1e3 * each.median:.3f} | {low:.3f} to {high:.3f} | {ratio:.2f} |")
-            kept.append({"batch": batch, "contender": name, "ratio": ratio, "seconds": each.seconds})
+            kept.append(
+                {
+                    "batch": batch,
+                    "contender": name,
+                    "ratio": ratio,
+                    "seconds": [round(second, 7) for second in each.seconds],
+                }
+            )
     found = {"torch": torch.__version__, "threads": chosen.threads, "results": kept}
     chosen.json.write_text(json.dumps(found))
 

@@ -268,6 +268,13 @@ class TestRefusals:
         with pytest.raises(ValueError, match="targets has a class below 0, whose example is ignored"):
             bbprop(net, cross_entropy, batch(2, 4), torch.tensor([1, -100]))
 
+        with pytest.raises(ValueError, match="targets requires a gradient; allowed are targets that do not depend on"):
+            bbprop(net, mse_loss, batch(6, 4), net(batch(6, 4, seed=2)))
+        with pytest.raises(
+            ValueError, match=re.escape("outputs has the shape (6,); allowed is (examples, classes, ...)")
+        ):
+            bbprop(chain([nn.Linear(4, 1), nn.Flatten(0)]), cross_entropy, batch(6, 4), torch.tensor(1))
+
     def test_losses(self) -> None:
         net, x, t = chain([nn.Linear(4, 3)]), batch(6, 4), batch(6, 3)
         with pytest.raises(

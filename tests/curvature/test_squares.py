@@ -13,7 +13,7 @@ from tests.curvature.truths import assert_near, chain, gradients_one_by_one
 from torch.nn.functional import cross_entropy, mse_loss
 
 import torch
-from steprule.curvature import mean_square_gradients
+from steprule.curvature import Curvature, mean_square_gradients
 from torch import Tensor, nn
 
 WAYS = ["layers", "vmap", True]
@@ -90,6 +90,16 @@ def test_a_batchs_square_is_another_number() -> None:
     assert (mean_square_gradients(net, mse_loss, x, t)["0.bias"] > 1.1 * gradient**2).all()
 
 
+def test_a_sum_of_which_the_first_batch_has_no_gradient() -> None:
+    # From zeros it cannot be told from a mean, and must not be taken for one for good.
+    net, x, t = chain([nn.Linear(4, 3)]), batch(6, 4), batch(6, 3)
+    curvature = Curvature(net, lambda outputs, targets: (outputs - targets).square().sum(), h=None, g2="layers")
+    curvature(x, net(x).detach())
+    curvature(x, t)
+    expected = gradients_one_by_one(net, nn.MSELoss(reduction="sum"), x, t)
+    assert_near({name: each.g2 for name, each in net.named_parameters()}, expected)
+
+
 class TestRefusals:
     def test_a_normalisation_over_the_batch(self) -> None:
         net = chain([nn.Linear(4, 3), nn.BatchNorm1d(3), nn.Linear(3, 2)])
@@ -131,6 +141,21 @@ class TestRefusals:
         for examples in (1, 6):
             with pytest.raises(ValueError, match="loss depends on more that requires a gradient than the outputs"):
                 mean_square_gradients(net, penalised, batch(examples, 4), batch(examples, 3), by="layers")
+
+    @pytest.mark.parametrize("by", WAYS)
+    def test_examples_that_the_loss_ignores(self, by: bool | str) -> None:
+        net, t = chain([nn.Conv1d(4, 3, 1)]), torch.tensor([[1, 0], [-100, 2]])
+        if by == "vmap":
+            assert mean_square_gradients(net, cross_entropy, batch(2, 4, 2), t, by=by)["0.bias"].isfinite().all()
+            return
+        with pytest.raises(ValueError, match="targets has a class below 0, whose example is ignored"):
+            mean_square_gradients(net, cross_entropy, batch(2, 4, 2), t, by=by)
+
+    def test_inputs_that_are_no_examples(self) -> None:
+        net = chain([nn.Linear(4, 3)])
+        for x, t in ((batch(6, 4), None), (batch(6, 4), torch.ones(()))):
+            with pytest.raises(ValueError, match="vmap: inputs or targets is no tensor with the outputs' examples"):
+                mean_square_gradients(net, lambda outputs, targets: outputs.mean(), x, t, by="vmap")  # type: ignore[arg-type]
 
     def test_no_examples(self) -> None:
         with pytest.raises(ValueError, match=r"examples is 0; allowed is a number from 1"):

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import ClassVar, Final
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from .activations import ACTIVATIONS
 from .layers import LAYERS
-from .passes import Arrays, Pass, fitting
+from .passes import Pass, fitting
 from .recording import Call
 
 __all__ = ["BackPropagation"]
@@ -21,9 +21,9 @@ class BackPropagation:
     differentiable: ClassVar = False
 
     def __init__(self, *, levenberg_marquardt: bool = False) -> None:
-        """Without the term with f'' where `levenberg_marquardt`: no result is negative then."""
+        """Without the term with f'' where `levenberg_marquardt`: no result of a convex loss is negative then."""
         self._levenberg_marquardt: Final = levenberg_marquardt
-        self._arrays: Arrays = {}
+        self._arrays: dict[int, Tensor] = {}
 
     def needs_recording(self) -> bool:
         return True
@@ -37,16 +37,16 @@ class BackPropagation:
         return curved, any(LAYERS[type(call.module)].needs_graph for call in chain)
 
     def __call__(self, run: Pass) -> dict[str, Tensor]:
-        found: dict[nn.Parameter, Tensor] = {}
+        found: dict[int, Tensor] = {}
         h = run.loss.diagonal(run.outputs, run.targets)
         with torch.no_grad():
             for number, call in enumerate(run.chain):
                 layer = LAYERS[type(call.module)]
-                h = h.reshape(call.y.shape)
+                h = h if h.shape == call.y.shape else h.reshape(call.y.shape)
                 if layer.parameters:
                     arrays = layer.parameters(call, h, fitting(call, self._arrays))
-                    found |= {each: arrays[name] for name, each in call.trained.items()}
+                    found |= {id(each): arrays[name] for name, each in call.trained.items()}
                 if number < len(run.chain) - 1:
                     h = layer.back(call, h)
         self._arrays = found
-        return run.of_chain(found)
+        return run.by_name(found)

@@ -63,7 +63,7 @@ class Curvature:
     ) -> None:
         self.model: Final = model
         self._loss: Final = Loss(loss)
-        self._estimators: Final = _made({"h": h, "g2": g2 or None}, options)
+        self._estimators: Final = _made({"h": h, "g2": None if g2 is False else g2}, options)
 
     def __call__(self, inputs: Any, targets: Any) -> Tensor:
         """Set `.grad`, `.h` and `.g2` from a batch, the examples as the first dimension; return its loss, detached.
@@ -77,7 +77,7 @@ class Curvature:
         run, found = estimate(self.model, self._loss, inputs, targets, self._estimators)
         for name, parameter in run.parameters.items():
             grad = run.grads.get(name)
-            parameter.grad = None if grad is None else grad.detach()
+            parameter.grad = grad.detach() if grad is not None and grad.requires_grad else grad
             for attribute, arrays in found.items():
                 if name in arrays:
                     setattr(parameter, attribute, arrays[name])
@@ -123,8 +123,8 @@ def bbprop(
     """Return the second derivatives that Becker & LeCun (1988) propagate back, by the parameter's name.
 
     They are the diagonal of the Hessian of `loss(model(inputs), targets)` where each layer's outputs have none but diagonal
-    second derivatives, else an estimate. Where `levenberg_marquardt`, the term with f'' is left out, and none is negative.
-    Nothing is set on the parameters. Errors as those of `Curvature`.
+    second derivatives, else an estimate. Where `levenberg_marquardt`, the term with f'' is left out, and none is negative
+    if the loss is convex in the outputs. Nothing is set on the parameters. Errors as those of `Curvature`.
     """
     return _by_name(model, loss, inputs, targets, BackPropagation(levenberg_marquardt=levenberg_marquardt))
 

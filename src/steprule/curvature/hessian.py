@@ -61,7 +61,7 @@ class _Again:
         return False
 
     def prepare(self, run: Pass) -> tuple[list[Call], bool]:  # noqa: ARG002  # any pass will do
-        return [], True
+        return [], False
 
     def __call__(self, run: Pass) -> dict[str, Tensor]:
         names = list(run.grads)

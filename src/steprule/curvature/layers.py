@@ -124,10 +124,12 @@ def _linear(call: Call, h: Tensor) -> Tensor:
 
 
 def _linear_parameters(call: Call, h: Tensor, into: Arrays) -> dict[str, Tensor]:
-    rows = h.flatten(0, -2)
+    rows, x_squared = (h, call.x_squared) if h.dim() == 2 else (h.flatten(0, -2), call.x_squared.flatten(0, -2))
+    # A product of one column and one row is none to a matrix library, which takes half as long again for it.
+    multiply = torch.mul if rows.shape[0] == 1 else torch.mm
     return _trained(
         call,
-        lambda: torch.mm(rows.T, call.x_squared.flatten(0, -2), out=into.get("weight")),
+        lambda: multiply(rows.T, x_squared, out=into.get("weight")),
         lambda: torch.sum(rows, 0, out=into.get("bias")),
     )
 

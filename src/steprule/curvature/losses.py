@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, Final
 
 from torch.nn import functional
@@ -30,49 +31,59 @@ def _refuse_other_shape(outputs: Tensor, targets: Tensor) -> None:
         )
 
 
-def _of_half_squared_error(outputs: Tensor, targets: Tensor) -> Tensor:
-    _refuse_other_shape(outputs, targets)
+def _of_half_squared_error(outputs: Tensor, _: Tensor) -> Tensor:
     return torch.full_like(outputs, 1 / len(outputs))
 
 
-def _of_squared_error(outputs: Tensor, targets: Tensor) -> Tensor:
-    _refuse_other_shape(outputs, targets)
+def _of_squared_error(outputs: Tensor, _: Tensor) -> Tensor:
     return torch.full_like(outputs, 2 / outputs.numel())
 
 
-def _of_summed_squared_error(outputs: Tensor, targets: Tensor) -> Tensor:
-    _refuse_other_shape(outputs, targets)
+def _of_summed_squared_error(outputs: Tensor, _: Tensor) -> Tensor:
     return torch.full_like(outputs, 2.0)
+
+
+def _refuse_ignored(outputs: Tensor, targets: Tensor) -> None:
+    if outputs.dim() < 2:
+        raise ValueError(f"outputs has the shape {tuple(outputs.shape)}; allowed is (examples, classes, ...)")
+    if not targets.is_floating_point() and int(targets.min()) < 0:
+        raise ValueError("targets has a class below 0, whose example is ignored; allowed is a class for each example")
 
 
 def _of_cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:
     if outputs.dim() != 2 or targets.dim() != 1:
         return _second_derivatives(functional.cross_entropy, outputs, targets)
-    if bool((targets < 0).any()):
-        raise ValueError("targets has a class below 0, whose example is ignored; allowed is a class for each example")
     p = torch.softmax(outputs, 1)
-    return p * (1 - p) / len(outputs)
+    return p * (1 - p) / outputs.shape[0]
 
 
 def _summed_squared_error(outputs: Tensor, targets: Tensor) -> Tensor:
     return functional.mse_loss(outputs, targets, reduction="sum")
 
 
-_KNOWN: Final[Mapping[Any, tuple[Callable[[Tensor, Tensor], Tensor], bool]]] = {
-    functional.cross_entropy: (_of_cross_entropy, True),
-    functional.mse_loss: (_of_squared_error, True),
-    _summed_squared_error: (_of_summed_squared_error, False),
-    half_squared_error: (_of_half_squared_error, True),
+@dataclass(frozen=True)
+class _Known:
+    diagonal: Callable[[Tensor, Tensor], Tensor]
+    refuse: Callable[[Tensor, Tensor], None]
+    mean: bool = True
+    """Whether the loss is the mean over the examples, or else their sum."""
+
+
+_KNOWN: Final[Mapping[Any, _Known]] = {
+    functional.cross_entropy: _Known(_of_cross_entropy, _refuse_ignored),
+    functional.mse_loss: _Known(_of_squared_error, _refuse_other_shape),
+    _summed_squared_error: _Known(_of_summed_squared_error, _refuse_other_shape, mean=False),
+    half_squared_error: _Known(_of_half_squared_error, _refuse_other_shape),
 }
-"""The diagonal in closed form, and whether the loss is the mean over the examples, or else their sum."""
 
 
 def _function(loss: Any) -> Any:
     """Return what computes `loss`: of a module that is known, the function."""
     if type(loss) is nn.MSELoss and loss.reduction in ("mean", "sum"):
         return functional.mse_loss if loss.reduction == "mean" else _summed_squared_error
-    if type(loss) is nn.CrossEntropyLoss and loss.weight is None and loss.label_smoothing == 0:
-        # A class of 0 or above may be in the targets, and what is ignored is no part of the mean.
+    if type(loss) is nn.CrossEntropyLoss and loss.weight is None:
+        # Smoothing moves the gradient and not what is behind it. A class of 0 or above may be in the targets, and what is
+        # ignored is no part of the mean.
         return functional.cross_entropy if loss.reduction == "mean" and loss.ignore_index < 0 else loss
     return loss
 
@@ -82,10 +93,9 @@ class Loss:
 
     def __init__(self, loss: Callable[..., Tensor]) -> None:
         self._loss: Final = loss
-        known, mean = _KNOWN.get(_function(loss), (None, None))
-        self._known: Final = known
-        self._mean: bool | None = mean
-        self._checked = known is not None
+        self._known: Final = _KNOWN.get(_function(loss))
+        self._mean = self._known.mean if self._known else None
+        self._reads_outputs_alone = self._known is not None
 
     def __call__(self, outputs: Any, targets: Any) -> Tensor:
         value = self._loss(outputs, targets)
@@ -99,23 +109,26 @@ class Loss:
     def diagonal(self, outputs: Tensor, targets: Any) -> Tensor:
         """Return the second derivative of the batch's loss with respect to each output, of the outputs' shape.
 
-        Raises `ValueError` for a loss that is neither a mean nor a sum over examples (see `scale`).
+        Errors as those of `scale`.
         """
         outputs = outputs.detach()
+        self.scale(outputs, targets)
         if self._known:
             with torch.no_grad():
-                return self._known(outputs, targets)
-        self.scale(outputs, targets)
+                return self._known.diagonal(outputs, targets)
         return _second_derivatives(self._loss, outputs, targets)
 
     def scale(self, outputs: Tensor, targets: Any) -> int:
         """Return how many times the gradient that an example adds to the batch's loss its own loss's gradient is.
 
         For a mean that is the number of examples, for a sum 1. An unknown loss is tried on each example by itself, once.
-        Raises `ValueError` where it is neither, or depends on what requires a gradient beside the outputs.
+        Raises `ValueError` where it is neither, where it depends on what requires a gradient beside the outputs, and for
+        targets of another shape than squared loss takes, or with examples that cross-entropy ignores.
         """
-        examples = len(outputs)
-        if not self._checked:
+        examples = outputs.shape[0]
+        if self._known:
+            self._known.refuse(outputs, targets)
+        if not self._reads_outputs_alone:
             self._refuse_more(outputs.detach(), targets)
         if self._mean is None and examples > 1:
             self._mean = self._tried(outputs, targets)
@@ -127,7 +140,7 @@ class Loss:
             raise ValueError(
                 "loss depends on more that requires a gradient than the outputs; allowed is the outputs alone"
             )
-        self._checked = True
+        self._reads_outputs_alone = True
 
     def _tried(self, outputs: Tensor, targets: Any) -> bool | None:
         together = _gradient(self._loss, outputs, targets)
@@ -137,7 +150,8 @@ class Loss:
         sum = bool(((together - apart).abs() <= near).all())
         if not mean and not sum:
             raise ValueError(
-                "loss is neither the mean nor the sum of what it is for each example alone; allowed are those"
+                "loss is neither the mean nor the sum of what it is for each example alone; allowed are those, and any with "
+                "exact, hutchinson and vmap"
             )
         return None if mean and sum else mean
 

@@ -68,8 +68,9 @@ class Newton(torch.optim.Optimizer):
             hessian = torch.cat([rows.detach() for rows in hessian_rows(grads, parameters, _ROWS)])
         gradient = torch.cat([each.detach().flatten() for each in grads])
         dx = -lr * _solve(hessian, gradient, damping)
-        for each, piece in zip(parameters, torch.split(dx, [each.numel() for each in parameters]), strict=True):
-            each.data.add_(piece.reshape(each.shape))
+        with torch.no_grad():
+            for each, piece in zip(parameters, torch.split(dx, [each.numel() for each in parameters]), strict=True):
+                each.add_(piece.reshape(each.shape))
         return loss.detach()
 
 
@@ -94,7 +95,7 @@ def _solve(hessian: Tensor, gradient: Tensor, damping: float) -> Tensor:
     """Return x with (hessian + damping I) x = gradient."""
     if not (hessian.isfinite().all() and gradient.isfinite().all()):
         raise ValueError("the gradient or the Hessian is not finite; allowed is a loss with finite derivatives")
-    values, vectors = torch.linalg.eigh((hessian + hessian.T) / 2)
+    values, vectors = torch.linalg.eigh(hessian)
     least, greatest = float(values[0]) + damping, float(values[-1]) + damping
     # Below this the smallest eigenvalue is rounding of the largest.
     slack = len(values) * torch.finfo(hessian.dtype).eps * max(abs(least), abs(greatest))

@@ -14,19 +14,18 @@ from .layers import LAYERS
 from .losses import Loss
 from .recording import Call, Recording
 
-__all__ = ["Arrays", "Estimator", "Pass", "estimate", "fitting"]
+__all__ = ["Estimator", "Pass", "estimate", "fitting"]
 
 
-Arrays = Mapping[nn.Parameter, Tensor]
-
-
-def fitting(call: Call, earlier: Arrays) -> dict[str, Tensor]:
+def fitting(call: Call, earlier: Mapping[int, Tensor]) -> dict[str, Tensor]:
     """Return those of `earlier` arrays that the layer's results fit into, by the parameter's name in the module."""
     return {
         name: array
         for name, each in call.trained.items()
-        if (array := earlier.get(each)) is not None
-        and (array.shape, array.dtype, array.device) == (each.shape, each.dtype, each.device)
+        if (array := earlier.get(id(each))) is not None
+        and array.shape == each.shape
+        and array.dtype == each.dtype
+        and array.device == each.device
     }
 
 
@@ -53,19 +52,21 @@ class Pass:
             raise ValueError(
                 f"the model returns a {type(self.outputs).__name__}; allowed is a tensor, the examples first"
             )
+        if isinstance(self.targets, Tensor) and self.targets.requires_grad:
+            raise ValueError("targets requires a gradient; allowed are targets that do not depend on the model")
         chain = self.recording.chain(self.inputs, self.outputs)
         for call in chain:
             refusal = LAYERS[type(call.module)].refusal(call)
-            if len(call.x) != len(self.outputs):
+            if call.x.shape[0] != self.outputs.shape[0]:
                 shapes = f"{tuple(call.x.shape)} for outputs of shape {tuple(self.outputs.shape)}"
                 refusal = f"an input of shape {shapes}; allowed is one with the same examples as its first dimension"
             if refusal:
                 raise ValueError(f"{call} has {refusal}")
         return chain
 
-    def of_chain(self, found: Arrays) -> dict[str, Tensor]:
-        """Return what was found for each parameter by its name."""
-        return {name: found[each] for name, each in self.parameters.items() if each in found}
+    def by_name(self, found: Mapping[int, Tensor]) -> dict[str, Tensor]:
+        """Return what was found for each parameter, by its `id`, which is faster to look up, as arrays by name."""
+        return {name: found[id(each)] for name, each in self.parameters.items() if id(each) in found}
 
 
 class Estimator(Protocol):

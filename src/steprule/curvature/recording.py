@@ -80,6 +80,8 @@ class Recording:
 
     def __enter__(self) -> Recording:
         for name, module in self._model.named_modules():
+            if type(module) is nn.Sequential:
+                continue  # which returns what its last module does
             # Before hooks of the user's, which may return another tensor: that one is then no layer's output.
             self._handles.append(module.register_forward_hook(self._hook(name), prepend=True))
         return self
@@ -121,20 +123,19 @@ class Recording:
 
     def _break(self, tensor: Tensor, reader: str) -> str:
         culprit = next((call for call in self._others if call.y is tensor and call.unchanged and call.name), None)
-        made = f"made by {culprit}" if culprit else f"made outside a layer, by {_node_name(tensor.grad_fn)}"
+        node = _before_reshaping(tensor)
+        made = f"made by {culprit}" if culprit else f"made outside a layer, by {node.name() if node else 'the model'}"
         allowed = ", ".join(each.__name__ for each in self._layers)
         return f"{reader} is {made}; allowed are layers one after another, with at most a new shape between: {allowed}"
 
 
 def _refuse_second_use(chain: list[Call]) -> None:
-    users: dict[nn.Parameter, Call] = {}
+    users: dict[int, Call] = {}
     for call in reversed(chain):
         for name, parameter in call.trained.items():
-            if parameter in users:
-                raise ValueError(
-                    f"the parameter {name} of {call} is used by {users[parameter]} too; allowed is one use in a pass"
-                )
-            users[parameter] = call
+            user = users.setdefault(id(parameter), call)
+            if user is not call:
+                raise ValueError(f"the parameter {name} of {call} is used by {user} too; allowed is one use in a pass")
 
 
 def _before_reshaping(tensor: Tensor) -> Any:
@@ -143,9 +144,3 @@ def _before_reshaping(tensor: Tensor) -> Any:
     while node is not None and node.name() in _RESHAPING:
         node = node.next_functions[0][0]
     return node
-
-
-def _node_name(node: Any) -> str:
-    while node is not None and node.name() in _RESHAPING:
-        node = node.next_functions[0][0]
-    return "nothing that autograd knows" if node is None else str(node.name())

@@ -7,10 +7,10 @@ from typing import Any, ClassVar, Final
 from torch.nn.modules.batchnorm import _BatchNorm
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from .layers import LAYERS
-from .passes import Arrays, Pass, fitting
+from .passes import Pass, fitting
 from .recording import Call, said
 
 __all__ = ["ByExample", "ByLayer", "ByModel"]
@@ -22,7 +22,7 @@ class ByLayer:
     differentiable: ClassVar = False
 
     def __init__(self) -> None:
-        self._arrays: Arrays = {}
+        self._arrays: dict[int, Tensor] = {}
 
     def needs_recording(self) -> bool:
         return True
@@ -34,7 +34,7 @@ class ByLayer:
             raise ValueError(f"layers: {error}; vmap takes any model") from None
 
     def __call__(self, run: Pass) -> dict[str, Tensor]:
-        found: dict[nn.Parameter, Tensor] = {}
+        found: dict[int, Tensor] = {}
         examples = len(run.outputs)
         factor = run.loss.scale(run.outputs, run.targets) / examples**0.5
         with torch.no_grad():
@@ -43,9 +43,9 @@ class ByLayer:
                 if squares and call.y_grad is not None:
                     grads = call.y_grad if factor == 1 else call.y_grad * factor
                     arrays = squares(call, grads, fitting(call, self._arrays))
-                    found |= {each: arrays[name] for name, each in call.trained.items()}
+                    found |= {id(each): arrays[name] for name, each in call.trained.items()}
         self._arrays = found
-        return run.of_chain(found)
+        return run.by_name(found)
 
 
 class ByExample:
@@ -67,6 +67,11 @@ class ByExample:
             if isinstance(module, _BatchNorm) and (module.training or module.running_mean is None):
                 raise ValueError(
                     f"vmap: {said(name, module)} makes an example's loss depend on the others; allowed is model.eval()"
+                )
+        for each in (run.inputs, run.targets):
+            if not isinstance(each, Tensor) or each.dim() == 0 or len(each) != len(run.outputs):
+                raise ValueError(
+                    "vmap: inputs or targets is no tensor with the outputs' examples as its first dimension"
                 )
         return [], False
 
