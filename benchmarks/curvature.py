@@ -1,4 +1,5 @@
-"""What curvature costs: the MNIST net 784-500-300-10 with tanh, forward and backward, and with `h` and `g2` as well.
+"""What curvature costs: the MNIST net 784-500-300-10 with tanh, forward and backward, and with `h` and `g2` as well; and
+what a whole step by ADADELTA costs beside one by SGD.
 
     python benchmarks/curvature.py [--rounds 40] [--steps 25] [--threads 2] [--json benchmarks/curvature.json]
 
@@ -18,6 +19,7 @@ from torch.nn.functional import cross_entropy
 import torch
 from steprule.bench.timing import interleaved
 from steprule.curvature import Curvature
+from steprule.torch import SGD, Adadelta
 from torch import nn
 
 BATCHES: Final = (1, 100)
@@ -48,7 +50,23 @@ def contenders(batch: int) -> dict[str, Callable[[], object]]:
         curvature = Curvature(net, cross_entropy, **chosen)
         return lambda: curvature(inputs, targets)
 
-    return {"plain": plain, **{name: with_curvature(chosen) for name, chosen in options.items()}}
+    def stepped(cls: Callable[..., torch.optim.Optimizer], **values: float) -> Callable[[], object]:
+        optimizer = cls(net.parameters(), **values)
+
+        def step() -> None:
+            plain()
+            optimizer.step()
+
+        return step
+
+    return {
+        "plain": plain,
+        "a step by SGD": stepped(SGD, lr=1e-6),
+        "a step by ADADELTA": stepped(Adadelta, lr=1e-6),
+        "a step by torch.optim.SGD": stepped(torch.optim.SGD, lr=1e-6),
+        "a step by torch.optim.Adadelta": stepped(torch.optim.Adadelta, lr=1e-6),
+        **{name: with_curvature(chosen) for name, chosen in options.items()},
+    }
 
 
 def main() -> None:
