@@ -1,6 +1,7 @@
 # What there is to do here; each target sets up what it needs. `make` lists them.
 
 PYTHON ?= python3
+PYTHON_FOR_MXNET ?= python3.11
 BIN := .venv/bin
 
 # The data sets lie here on some machines; elsewhere they are downloaded on first use.
@@ -8,11 +9,16 @@ ifneq ($(wildcard ../shared/data),)
 export STEPRULE_DATA ?= $(abspath ../shared/data)
 endif
 
-.PHONY: help compare test lint format bench bench-gpu docs wheel browser clean
+# Tests that import no framework, or only those that are installed.
+WITHOUT_FRAMEWORKS := tests/test_notation.py tests/test_specification.py tests/test_around.py tests/test_program.py \
+	tests/test_reference.py tests/test_sparsity.py tests/kernels/test_cpu.py tests/conformance
+
+.PHONY: help compare test test-mxnet lint format bench bench-gpu docs wheel browser clean
 
 help:
 	@echo "make compare   compare the update rules on real data; writes compare/index.html"
 	@echo "make test      all tests"
+	@echo "make test-mxnet the core's tests, and the rules on MXNet, in an environment of its own"
 	@echo "make lint      style, types, floors"
 	@echo "make format    put the style right where a tool can"
 	@echo "make bench     measure against PyTorch; writes benchmarks/latest.json"
@@ -38,6 +44,14 @@ help:
 	@$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[lab,dev,trainers]'
 	@touch $@
 
+# MXNet needs a NumPy that no longer goes with the others, and a Python that has wheels of it: 3.10 or 3.11.
+.venv-mxnet/tests: pyproject.toml constraints-mxnet.txt
+	@echo "setting up .venv-mxnet (once)"
+	@$(PYTHON_FOR_MXNET) -m venv .venv-mxnet
+	@.venv-mxnet/bin/pip install --quiet --disable-pip-version-check --constraint constraints-mxnet.txt --editable '.[mxnet]' \
+		hypothesis pytest scikit-learn
+	@touch $@
+
 compare: .venv/lab
 	$(BIN)/steprule compare
 
@@ -46,6 +60,9 @@ test: export OMP_WAIT_POLICY = passive
 test: .venv/trainers
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not serial"
 	$(BIN)/python -m pytest -m serial
+
+test-mxnet: .venv-mxnet/tests
+	.venv-mxnet/bin/python -m pytest $(WITHOUT_FRAMEWORKS)
 
 lint: .venv/dev
 	$(BIN)/ruff check
@@ -73,4 +90,4 @@ browser:
 	command -v chromium || (apt-get update -qq && apt-get install -y -qq chromium fonts-dejavu-core)
 
 clean:
-	rm -rf .venv dist docs/_build compare .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf .venv .venv-mxnet dist docs/_build compare .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
