@@ -15,6 +15,7 @@ except ModuleNotFoundError as missing:
     raise ModuleNotFoundError(f"the command line needs {missing.name}: pip install 'steprule[lab]'") from missing
 
 from . import around, equations
+from .folders import replace
 from .program import lower
 
 __all__ = ["app", "main"]
@@ -208,9 +209,7 @@ def bench(
     for table in measure.tables(steps, first, whole, by_rows):
         console.print(table)
     if file is not None:
-        aside = file.with_name(f".{file.name}.tmp")
-        aside.write_text(json.dumps(measure.as_json(steps, first, whole, by_rows, device)), encoding="utf-8")
-        aside.replace(file)
+        replace(file, json.dumps(measure.as_json(steps, first, whole, by_rows, device)).encode())
 
 
 def main() -> None:
