@@ -1,4 +1,4 @@
-"""The command line: `steprule compare | show | data | bench`."""
+"""The command line: `steprule compare | show | data | bench | reproduce`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ try:
 except ModuleNotFoundError as missing:
     raise ModuleNotFoundError(f"the command line needs {missing.name}: pip install 'steprule[lab]'") from missing
 
-from . import around, equations
+from . import around, equations, reproducing
 from .folders import replace
 from .program import lower
 
@@ -27,6 +27,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+app.add_typer(reproducing.app, name="reproduce")
 
 
 @app.command()
