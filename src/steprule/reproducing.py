@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Annotated
@@ -46,10 +47,14 @@ def d2l(
             "repeated."
         ),
     ] = None,
+    exercises: Annotated[
+        bool, typer.Option("--exercises", help="Answer the section's exercises by runs, too; with NumPy.")
+    ] = False,
     out: Annotated[Path, typer.Option(help="Folder for results.json and the page.")] = Path("d2l"),
 ) -> None:
     """The airfoil experiment of Dive into Deep Learning 12.9: ADADELTA in each framework, beside the book's figures."""
     from .lab.d2l import ENGINES, reproduce
+    from .lab.d2l.exercises import answers
     from .report.d2l.page import write_reproduction
     from .report.d2l.table import terminal_table
 
@@ -62,9 +67,11 @@ def d2l(
             pythons=_pythons(python or []),
             progress=shown,
         )
+    answered = answers(seeds, lambda name: console.print(f"exercise {name} ...", highlight=False)) if exercises else ()
     out.mkdir(parents=True, exist_ok=True)
-    replace(out / "results.json", json.dumps(reproduction.as_json(), indent=1).encode())
-    page = write_reproduction(reproduction, out)
+    results = reproduction.as_json() | {"exercises": [dataclasses.asdict(each) for each in answered]}
+    replace(out / "results.json", json.dumps(results, indent=1).encode())
+    page = write_reproduction(reproduction, out, answered)
     console.print(terminal_table(reproduction))
     console.print(f"\nThe page: {page}", highlight=False, soft_wrap=True)
 

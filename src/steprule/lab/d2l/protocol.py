@@ -33,10 +33,10 @@ Array = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Examples:
-    """The training rows, standardised: features (1500, 5) and labels (1500, 1), both float32."""
+    """The training rows, standardised: features (1500, 5) and labels (1500, 1), both float32 unless cast."""
 
-    features: Array
-    labels: Array
+    features: NDArray[np.floating[Any]]
+    labels: NDArray[np.floating[Any]]
 
     @classmethod
     def of(cls, table: NDArray[np.float64]) -> Examples:

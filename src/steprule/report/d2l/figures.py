@@ -1,4 +1,4 @@
-"""The reproduction's figures: the loss by examples seen, the final losses and the seconds beside the book's."""
+"""The reproduction's figures: the final losses and the seconds per epoch, beside the book's."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ try:
 except ModuleNotFoundError as missing:
     raise ModuleNotFoundError("the report's figures need Altair: pip install 'steprule[lab]'") from missing
 
-from ...lab.d2l.results import Reproduction
 from ...lab.d2l.summary import Line, Summary
 from ..axes import value_scale
 from ..drawing import Figure, Key, layered, rows
@@ -22,7 +21,7 @@ __all__ = ["figures"]
 KEYS = (Key("rule-0", "here (dot), and the range of the seeds"), Key("rule-1", "the book (diamond)"))
 
 
-def figures(reproduction: Reproduction, summary: Summary) -> tuple[Figure, ...]:
+def figures(summary: Summary) -> tuple[Figure, ...]:
     """Return every figure that there are trainings for."""
     return (_losses(summary), _seconds(summary)) if summary.lines else ()
 

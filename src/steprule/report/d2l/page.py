@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
+from ...lab.d2l.exercises import Exercise
 from ...lab.d2l.results import Reproduction
 from ...lab.d2l.summary import Line, summarise
 from .. import words as numbers
 from ..sheet import write_sheet
 from . import words
+from .exercises import exercise_figures, names
 from .figures import figures
 
 __all__ = ["write_reproduction"]
 
 
-def write_reproduction(reproduction: Reproduction, folder: Path) -> Path:
+def write_reproduction(reproduction: Reproduction, folder: Path, exercises: Sequence[Exercise] = ()) -> Path:
     """Write `folder/index.html` and the figures; return the page's path. See `steprule.report.sheet.write_sheet`."""
     summary = summarise(reproduction)
-    drawn = figures(reproduction, summary)
+    drawn = (*figures(summary), *exercise_figures(exercises))
     engines = len({plan.engine for plan in reproduction.plans})
     content = {
         "scope": ", ".join(
@@ -30,12 +33,12 @@ def write_reproduction(reproduction: Reproduction, folder: Path) -> Path:
         "verdict": words.verdict(reproduction, summary),
         "notes": [*filter(None, [words.agreement(summary), *words.rankings(summary)])],
         "rows": [_row(line) for line in summary.lines],
-        "captions": [words.LOSSES, words.CLOCK],
         "missing": reproduction.missing,
+        "exercises": exercises,
         "figures": drawn,
         "facts": _facts(reproduction),
     }
-    return write_sheet(folder, "d2l.html.jinja", drawn, (), content)
+    return write_sheet(folder, "d2l.html.jinja", drawn, names(exercises), content)
 
 
 def _row(line: Line) -> dict[str, str]:

@@ -19,10 +19,11 @@ PACKAGES: Final = ("numpy",)
 
 
 class FromScratch(Scratch):
-    """The regression on NumPy arrays, by any rule."""
+    """The regression on NumPy arrays, by any rule, in the type of the examples."""
 
     def __init__(self, plan: Plan, examples: Examples, seed: int, rule: Rule = adadelta) -> None:
-        super().__init__(plan, start(plan, seed), rule)
+        dtype = examples.features.dtype
+        super().__init__(plan, [each.astype(dtype) for each in start(plan, seed)], rule)
         self.examples = examples
 
     def batches(self, order: NDArray[np.int64]) -> Iterator[tuple[Any, Any]]:
@@ -31,7 +32,7 @@ class FromScratch(Scratch):
             yield self.examples.features[rows], self.examples.labels[rows]
 
     def gradients(self, features: Any, labels: Any) -> tuple[Any, Any]:
-        factor = np.float32(2 * self.plan.factor / len(labels))
+        factor = features.dtype.type(2 * self.plan.factor / len(labels))
         errors = factor * (self._outputs(features) - labels)
         return features.T @ errors, errors.sum(axis=0)
 
