@@ -13,7 +13,7 @@ from typing import Any, Literal
 from .notation import where
 from .specification import Hyperparameter, Range, Rule
 
-__all__ = ["PLAIN", "Around", "change", "hyperparameters", "is_finite", "step", "update", "validated"]
+__all__ = ["PLAIN", "Around", "change", "completed", "hyperparameters", "is_finite", "step", "update", "validated"]
 
 
 @dataclass(frozen=True)
@@ -59,11 +59,10 @@ def hyperparameters(rule: Rule) -> dict[str, Hyperparameter]:
     return {"lr": _LR} | own | outer
 
 
-def validated(rule: Rule, values: Mapping[str, Any]) -> dict[str, float]:
-    """Return the value of each of `hyperparameters(rule)`, from `values` or its default, as floats.
+def completed(rule: Rule, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the value of each of `hyperparameters(rule)`, from `values` or its default, as it was given.
 
-    Raises `TypeError` for a name that is none of them, a missing value without default, or what is no number, and
-    `ValueError` for a value out of range; the message names the hyperparameter, the value and what is allowed.
+    Raises `TypeError` for a name that is none of them, or a missing value without default.
     """
     declared = hyperparameters(rule)
     for name in values:
@@ -71,11 +70,20 @@ def validated(rule: Rule, values: Mapping[str, Any]) -> dict[str, float]:
             raise TypeError(f"{rule.name} has no hyperparameter {name!r}; it has: {', '.join(declared)}")
     complete = {}
     for name, hyperparameter in declared.items():
-        value = values.get(name, hyperparameter.default)
-        if value is None:
+        complete[name] = values.get(name, hyperparameter.default)
+        if complete[name] is None:
             raise TypeError(f"{rule.name} needs {name}, a number in {hyperparameter.range}; it has no default")
-        complete[name] = hyperparameter.validated(value)
     return complete
+
+
+def validated(rule: Rule, values: Mapping[str, Any]) -> dict[str, float]:
+    """Return the value of each of `hyperparameters(rule)`, from `values` or its default, as floats.
+
+    Raises `TypeError` as `completed` does and for what is no number, and `ValueError` for a value out of range; the message
+    names the hyperparameter, the value and what is allowed.
+    """
+    declared = hyperparameters(rule)
+    return {name: declared[name].validated(value) for name, value in completed(rule, values).items()}
 
 
 def _decays(rule: Rule) -> bool:
