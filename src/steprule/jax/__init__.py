@@ -11,15 +11,18 @@ except ModuleNotFoundError as missing:
     raise ModuleNotFoundError(f"steprule.jax needs {missing.name}: pip install 'steprule[jax]'") from missing
 
 from .. import rules
+from .applying import Step, apply
 from .steps import RuleState
 from .transformation import transformation
 
 __all__ = [
     "RuleState",
+    "Step",
     "adadelta",
     "adagrad",
     "adam",
     "adamw",
+    "apply",
     "momentum",
     "nesterov",
     "rmsprop",
