@@ -22,6 +22,7 @@ from steprule.torch.launch import Launch
 from steprule.torch.plain import PlainSteps
 from steprule.torch.sparse import SparseSteps
 
+from . import jax_engines
 from .cases import SHAPES, Arrays, Form
 from .tolerances import rounded
 
@@ -263,6 +264,7 @@ ENGINES: Final[Mapping[str, Engine]] = {
     "steprule.torch, lower types, plain": Engine(
         _TorchPlain, ("bfloat16", "float16"), shapes=("17", "3x5", "a chunk and one")
     ),
+    "steprule.jax, transformation": Engine(jax_engines.Transformation, shapes=("empty", "17", "several")),
     "GPU kernel (interpreter)": Engine(_TorchInterpreted, _ALL_TYPES, ("about a block",), _NO_TRITON),
     "GPU kernel (interpreter), capturable": Engine(
         _TorchInterpretedCapturable, ("float32", "float64"), ("about a block",), _NO_TRITON

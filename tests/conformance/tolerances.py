@@ -129,6 +129,8 @@ ROUNDINGS: Final[Mapping[tuple[str, str], Allowed]] = {
     ("steprule.torch, lower types", "float16"): _ROUNDED,
     ("steprule.torch, lower types, plain", "bfloat16"): _ROUNDED,
     ("steprule.torch, lower types, plain", "float16"): _ROUNDED,
+    ("steprule.jax, transformation", "float64"): _ROUNDED,
+    ("steprule.jax, transformation", "float32"): _ROUNDED,
     **{
         (engine, dtype): _EXACT if dtype == "float64" else _ROUNDED
         for engine in _GPU
