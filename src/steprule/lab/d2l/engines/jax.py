@@ -12,6 +12,7 @@ import numpy as np
 import optax
 from numpy.typing import NDArray
 
+from .... import jax as ours
 from .... import reference
 from ....rules import adadelta
 from ..protocol import BATCH, Examples, Model, Plan, start
@@ -95,6 +96,7 @@ def _through(
 
 WAYS: Final = {
     "scratch": partial(_Compiled, make=_from_scratch),
+    "steprule": partial(_Compiled, make=partial(_through, ours.adadelta)),
     # Without a rate optax's ascends.
     "library": partial(_Compiled, make=partial(_through, partial(optax.adadelta, 1.0))),
 }

@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
+from .... import keras as ours
 from ..protocol import BATCH, Examples, Model, Plan, start
 from ..scratch import Scratch
 
@@ -88,5 +89,6 @@ _KERAS_NAMES: Final = {"lr": "learning_rate", "eps": "epsilon"}
 
 WAYS: Final = {
     "scratch": FromScratch,
+    "steprule": partial(ThroughClass, cls=ours.Adadelta),
     "library": partial(ThroughClass, cls=keras.optimizers.Adadelta),
 }
