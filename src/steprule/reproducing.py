@@ -39,7 +39,9 @@ def d2l(
         str, typer.Option(help="Engines, with commas between: numpy, torch, mxnet, tensorflow, jax; all unless given.")
     ] = "",
     seeds: Annotated[int, typer.Option(help="Trainings of each plan.")] = 5,
-    epochs: Annotated[int | None, typer.Option(help="Passes over the data; the book's own number unless given.")] = None,
+    epochs: Annotated[
+        int | None, typer.Option(help="Passes over the data; the book's own number unless given.")
+    ] = None,
     python: Annotated[
         list[str] | None,
         typer.Option(

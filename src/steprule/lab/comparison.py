@@ -96,7 +96,9 @@ def compare(
         outcomes = tuple(store.outcome(key) for key in keys)
     finally:
         store.close()
-    run = Run(machine.command(), started.isoformat(timespec="seconds"), time.monotonic() - clock, _machine(jobs), _versions())
+    run = Run(
+        machine.command(), started.isoformat(timespec="seconds"), time.monotonic() - clock, _machine(jobs), _versions()
+    )
     return Comparison(made.name, made.description, made.metric, epochs, seeds, tried, outcomes, run)
 
 

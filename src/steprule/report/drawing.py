@@ -27,7 +27,8 @@ class Key:
 class Figure:
     """A chart with its words, for the section `part` of a page.
 
-    `least_width` and `most_width` are in CSS pixels; below the least, its box scrolls. The chart has a fixed width, for files and notebooks; the page makes it as wide as its box.
+    `least_width` and `most_width` are in CSS pixels; below the least, its box scrolls. The chart has a fixed width, for
+    files and notebooks; the page makes it as wide as its box.
     """
 
     name: str

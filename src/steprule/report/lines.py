@@ -78,7 +78,13 @@ def encodings(names: Sequence[str], order: Sequence[str]) -> tuple[alt.Color, al
     known = looks(order, names)
     every = list(known)
     legend = alt.Legend(
-        title=None, values=list(names), symbolSize=90, symbolStrokeWidth=0, symbolOpacity=1, rowPadding=5, labelLimit=200
+        title=None,
+        values=list(names),
+        symbolSize=90,
+        symbolStrokeWidth=0,
+        symbolOpacity=1,
+        rowPadding=5,
+        labelLimit=200,
     )
     return (
         alt.Color("rule:N", scale=alt.Scale(domain=every), legend=legend),

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from pathlib import Path
 from typing import IO, Any, Final
 
@@ -37,7 +37,7 @@ def interpreter(engine: str) -> Path:
     return own if own.is_file() else Path(sys.executable)
 
 
-def run(engine: str, python: Path, job: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+def run(engine: str, python: Path, job: Mapping[str, Any]) -> Generator[dict[str, Any], None, None]:
     """Run `job` in `engine` and yield the messages of its worker as they come.
 
     When the caller closes the iterator, the process ends. Raises `RuntimeError` where the process fails; the message says
@@ -53,7 +53,8 @@ def run(engine: str, python: Path, job: Mapping[str, Any]) -> Iterator[dict[str,
             encoding="utf-8",
             env=_environment(python),
         )
-        assert process.stdin is not None and process.stdout is not None
+        assert process.stdin is not None
+        assert process.stdout is not None
         try:
             try:
                 process.stdin.write(json.dumps(job))

@@ -17,7 +17,19 @@ from typing import Any, Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["BATCH", "EVALUATED_EVERY", "FEATURES", "ROWS", "Examples", "Model", "Plan", "Trace", "Way", "start", "train"]
+__all__ = [
+    "BATCH",
+    "EVALUATED_EVERY",
+    "FEATURES",
+    "ROWS",
+    "Examples",
+    "Model",
+    "Plan",
+    "Trace",
+    "Way",
+    "start",
+    "train",
+]
 
 ROWS: Final = 1500
 FEATURES: Final = 5
@@ -101,7 +113,7 @@ class Model(ABC):
     def loss(self) -> float:
         """Return half the squared error, the mean over all rows."""
 
-    def wait(self) -> None:
+    def wait(self) -> None:  # noqa: B027  # most frameworks have nothing to wait for
         """Return when all that was asked for is computed; for frameworks that compute while Python goes on."""
 
 

@@ -28,7 +28,7 @@ class Scratch(Model):
 
     def step(self, features: Any, labels: Any) -> None:
         gradients = self.gradients(features, labels)
-        hyperparameters = self.plan.hyperparameters
+        hyperparameters: dict[str, Any] = dict(self.plan.hyperparameters)
         for place, (x, g) in enumerate(zip(self.parameters, gradients, strict=True)):
             state = self.states[place]
             self.parameters[place], self.states[place] = reference.step(self.rule, x, g, state, **hyperparameters)

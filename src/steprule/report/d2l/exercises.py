@@ -12,7 +12,7 @@ except ModuleNotFoundError as missing:
 
 from ...lab.d2l.exercises import Chart, Exercise
 from .. import words
-from ..axes import value_scale
+from ..axes import NUMBERS, log_ticks, value_scale
 from ..drawing import Figure
 from ..lines import line_chart
 
@@ -49,10 +49,19 @@ def _figure(part: str, chart: Chart, order: Sequence[str]) -> Figure:
     ]
     ends = [row[end] for row in data for end in ("low", "high") if isinstance(row[end], float)]
     y = value_scale(chart.y, [end for end in ends if isinstance(end, float)], may_be_log=True)
+    ticks = {"values": list(log_ticks(places[0], places[-1]))} if chart.log_x else {"tickCount": 6}
     x = alt.X(
         "x:Q",
         scale=alt.Scale(type="log" if chart.log_x else "linear", domain=[places[0], places[-1]], nice=False),
-        axis=alt.Axis(title=chart.x, grid=False, format="~g", labelOverlap="greedy", tickCount=8, titlePadding=8),
+        axis=alt.Axis(
+            title=chart.x,
+            grid=False,
+            labelExpr=NUMBERS,
+            labelOverlap="greedy",
+            labelFlush=False,
+            titlePadding=8,
+            **ticks,
+        ),
     )
     marked = alt.FieldOneOfPredicate(field="x", oneOf=places if len(places) <= 17 else places[::6])
     return Figure(

@@ -82,7 +82,9 @@ def _beside(
             alt.Tooltip("book:Q", title="the book"),
         ],
     )
-    span = base.mark_rule(style="here").encode(x=alt.X("low:Q", scale=scale.scale, axis=scale.axis_below()), x2="high:Q")
+    span = base.mark_rule(style="here").encode(
+        x=alt.X("low:Q", scale=scale.scale, axis=scale.axis_below()), x2="high:Q"
+    )
     here = base.mark_point(style="here", filled=True, size=80, opacity=1).encode(x="here:Q")
     book = (
         base.transform_filter("datum.book != null")

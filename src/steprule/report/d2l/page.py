@@ -63,7 +63,10 @@ def _facts(reproduction: Reproduction) -> list[tuple[str, list[str]]]:
     ]
     lines = [
         ("Data", ["NASA airfoil self-noise, columns standardised, the first 1,500 rows, mini-batches of 10"]),
-        ("Seeds", [f"0 to {reproduction.seeds - 1}; each decides the weights and the order of the rows in all engines"]),
+        (
+            "Seeds",
+            [f"0 to {reproduction.seeds - 1}; each decides the weights and the order of the rows in all engines"],
+        ),
         ("Versions", versions),
         ("Machine", [f"{name}: {value}" for name, value in run.machine.items()]),
         ("Command", [run.command]),

@@ -36,10 +36,8 @@ def loss(line: Line) -> tuple[str, str]:
 
 
 def book_loss(line: Line) -> str:
-    """The book's loss, and whether our range holds it."""
-    if line.plan.loss is None:
-        return words.NOTHING
-    return f"{line.plan.loss:.3f}" + ("" if line.holds_the_book else " (outside)")
+    """The book's loss, to the digits that it prints."""
+    return words.NOTHING if line.plan.loss is None else f"{line.plan.loss:.3f}"
 
 
 def seconds(value: float | None) -> str:

@@ -46,7 +46,8 @@ class _Compiled(Model):
         return float(_loss(self.parameters, self.examples.features, self.examples.labels, 0.5))
 
     def wait(self) -> None:
-        jax.block_until_ready(self.parameters)
+        for parameter in self.parameters:
+            parameter.block_until_ready()
 
 
 def _loss(parameters: Any, features: Any, labels: Any, factor: float) -> Any:
@@ -61,7 +62,8 @@ def _key(plan: Plan) -> tuple[float, tuple[tuple[str, float], ...]]:
 
 @cache
 def _from_scratch(key: tuple[float, tuple[tuple[str, float], ...]]) -> tuple[Start, Step]:
-    factor, hyperparameters = key
+    factor = key[0]
+    settings: dict[str, Any] = dict(key[1])
 
     def begin(parameters: Any) -> Any:
         return [reference.init(adadelta, parameter) for parameter in parameters]
@@ -70,7 +72,7 @@ def _from_scratch(key: tuple[float, tuple[tuple[str, float], ...]]) -> tuple[Sta
     def move(parameters: Any, states: Any, features: Any, labels: Any) -> tuple[Any, Any]:
         gradients = jax.grad(_loss)(parameters, features, labels, factor)
         stepped = [
-            reference.step(adadelta, x, g, state, **dict(hyperparameters))
+            reference.step(adadelta, x, g, state, **settings)
             for x, g, state in zip(parameters, gradients, states, strict=True)
         ]
         return tuple(x for x, _ in stepped), [state for _, state in stepped]

@@ -7,10 +7,11 @@ from functools import partial
 from typing import Any, Final
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
+
+import torch
+from torch import nn
 
 from .... import torch as ours
 from ..protocol import BATCH, Examples, Model, Plan, start
@@ -73,7 +74,7 @@ class ThroughClass(Model):
     def step(self, features: Any, labels: Any) -> None:
         self.optimizer.zero_grad()
         error = nn.functional.mse_loss(self.net(features), labels)
-        (self.plan.factor * error).backward()
+        (self.plan.factor * error).backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
         self.optimizer.step()
 
     @torch.no_grad()

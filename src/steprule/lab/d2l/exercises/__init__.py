@@ -21,7 +21,7 @@ EXERCISES: Final[Mapping[str, Callable[[int], Exercise]]] = {
 }
 
 
-def answers(seeds: int = 10, begun: Callable[[str], None] = lambda name: None) -> tuple[Exercise, ...]:
+def answers(seeds: int = 10, begun: Callable[[str], None] | None = None) -> tuple[Exercise, ...]:
     """Run the four exercises, those on the airfoil data with seeds 0 to `seeds - 1`, and return them in their order.
 
     `begun` is told the name of each as it begins. Raises `ValueError` where `seeds` is no whole number from 1, and
@@ -31,6 +31,7 @@ def answers(seeds: int = 10, begun: Callable[[str], None] = lambda name: None) -
         raise ValueError(f"seeds is {seeds!r}; allowed is a whole number from 1")
     found = []
     for name, answer in EXERCISES.items():
-        begun(name)
+        if begun:
+            begun(name)
         found.append(answer(seeds))
     return tuple(found)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from .... import reference
 from ....rules import adadelta
 from .regression import EPOCHS, finals
-from .series import Chart, Exercise, Point, Series, points
+from .series import Chart, Exercise, Point, Series, number, points
 
 __all__ = ["answer", "descend"]
 
@@ -32,7 +32,7 @@ MOST_STEPS: Final = 30_000
 Array = NDArray[np.float64]
 
 
-def descend(curvatures: Sequence[float], start: float, **hyperparameters: float) -> Iterator[tuple[Array, Array]]:
+def descend(curvatures: Sequence[float], start: float, **hyperparameters: Any) -> Iterator[tuple[Array, Array]]:
     """Step down curvature/2 x squared, by its exact gradient, from `start`, in a dimension for each curvature, for ever.
 
     Yields |x| after each step, and the rates |dx / g|, both (dimensions,); a rate is NaN where g is 0.
@@ -68,7 +68,7 @@ def _scaled_losses(seeds: int) -> tuple[Chart, str]:
         f"Final loss, not multiplied, after {EPOCHS} epochs; rho 0.9; mean and range of {seeds} seeds.",
         "what the loss is multiplied by",
         "loss",
-        tuple(Series(f"eps {eps:g}", points(SCALES, values)) for eps, values in losses.items()),
+        tuple(Series(f"eps {number(eps)}", points(SCALES, values)) for eps, values in losses.items()),
         log_x=True,
     )
     book = dict(zip(SCALES, losses[1e-5], strict=True))
@@ -82,30 +82,41 @@ def _scaled_losses(seeds: int) -> tuple[Chart, str]:
 def _bowls() -> tuple[tuple[Chart, ...], tuple[str, ...]]:
     plain = descend(CURVATURES, 1.0, rho=0.95, eps=1e-6)
     eased = descend(CURVATURES[-1:], 1.0, rho=0.95, eps=1e-6, lr_decay=0.01)
-    names = [f"curvature {each:g}" for each in CURVATURES] + [f"curvature {CURVATURES[-1]:g}, lr decays"]
+    names = [f"curvature {number(each)}" for each in CURVATURES] + [f"curvature {number(CURVATURES[-1])}, lr decays"]
     both = itertools.islice(zip(plain, eased, strict=True), STEPS)
     told = [[np.concatenate(pair) for pair in zip(one, other, strict=True)] for one, other in both]
     distances, rates = map(np.array, zip(*told, strict=True))
-    about = "rho 0.95, eps 1e-6, from x = 1, the exact gradient"
+    about = "Settings: rho 0.95, eps 1e-6, from x = 1, the exact gradient"
     charts = tuple(
         Chart(name, title, caption, "step", y, _over_time(names, values), log_x=True)
         for name, title, caption, y, values in (
             (
                 "bowl-distance",
                 "Distance from the minimum of a parabola",
-                f"The largest since the point before; nothing is drawn below 1e-8. {about}.",
+                f"Median and range since the point before; nothing is drawn below 1e-8. {about}.",
                 "|x|",
                 np.where(distances < 1e-8, np.nan, distances),
             ),
-            ("bowl-rate", "The rate: update over gradient", f"The median since the point before. {about}.", "rate", rates),
+            (
+                "bowl-rate",
+                "The rate: update over gradient",
+                f"Median and range since the point before. {about}.",
+                "rate",
+                rates,
+            ),
         )
     )
+    held = np.median(rates[-100:, 2])
     flat, steep = distances[-1, 0], distances[-100:, 2].max()
     return charts, (
-        f"In a bowl of curvature 0.001 the rate tends to 1, and after {STEPS:,} exact steps |x| is still {flat:.1e}: it "
-        "shrinks by a thousandth a step.",
-        f"In a bowl of curvature 1000 a rate of 1 overshoots: the rate is held at 2/curvature ({np.median(rates[-100:, 2]):.5f}) "
-        f"by the growing gradients, and x swings from side to side, by {steep:.3f} at the end and more and more.",
+        (
+            f"In a bowl of curvature 0.001 the rate tends to 1, and after {STEPS:,} exact steps |x| is still {flat:.1e}: "
+            "it shrinks by a thousandth a step."
+        ),
+        (
+            f"In a bowl of curvature 1000 a rate of 1 overshoots: the growing gradients hold the rate at 2/curvature "
+            f"({held:.5f}), and x swings from side to side, by {steep:.3f} at the end and more and more."
+        ),
         f"With lr decaying as 1/(1 + 0.01 t) the swing is {distances[-100:, 3].max():.1e}.",
     )
 
@@ -130,7 +141,7 @@ def _far_starts() -> tuple[Chart, str]:
     steps = {eps: [_steps_from(distance, eps) for distance in DISTANCES] for eps in DISTANT_EPS}
     series = tuple(
         Series(
-            f"eps {eps:g}",
+            f"eps {number(eps)}",
             tuple(Point.of(d, [n]) for d, n in zip(DISTANCES, own, strict=True) if n is not None),
         )
         for eps, own in steps.items()

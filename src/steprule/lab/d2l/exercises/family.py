@@ -8,7 +8,7 @@ from typing import Final
 from ....rules import adadelta, adagrad, rmsprop
 from ...summary import Spread
 from .regression import EPOCHS, course, traces
-from .series import Chart, Exercise, Series, points
+from .series import Chart, Exercise, Series, number, points
 
 __all__ = ["answer"]
 
@@ -26,7 +26,7 @@ def answer(seeds: int) -> Exercise:
     finals = {
         name: {rate: [trace.final for trace in own] for rate, own in tried.items()} for name, tried in trained.items()
     }
-    best = {name: min(own, key=lambda rate, own=own: Spread.of(own[rate]).mean) for name, own in finals.items()}
+    best = {name: _best(own) for name, own in finals.items()}
     by_rho = {rho: [[t.final for t in traces(seeds, rho=rho, eps=eps)] for eps in EPSILONS] for rho in RHOS}
     about = f"{EPOCHS} epochs; mean and range of {seeds} seeds. ADADELTA: rho 0.9, eps 1e-5; the others' defaults."
     return Exercise(
@@ -49,7 +49,7 @@ def answer(seeds: int) -> Exercise:
                 f"The multiplier is 1. {EPOCHS} epochs; mean and range of {seeds} seeds.",
                 "eps",
                 "loss",
-                tuple(Series(f"rho {rho:g}", points(EPSILONS, own)) for rho, own in by_rho.items()),
+                tuple(Series(f"rho {number(rho)}", points(EPSILONS, own)) for rho, own in by_rho.items()),
                 log_x=True,
             ),
             Chart(
@@ -58,15 +58,22 @@ def answer(seeds: int) -> Exercise:
                 f"The rate was chosen by the loss that is drawn, so it flatters. {about}",
                 "examples",
                 "loss",
-                tuple(course(f"{name}, lr {best[name]:g}", own[best[name]]) for name, own in trained.items()),
+                tuple(course(f"{name}, lr {number(best[name])}", own[best[name]]) for name, own in trained.items()),
             ),
         ),
     )
 
 
+def _best(finals: Mapping[float, list[float]]) -> float:
+    means = {rate: Spread.of(own).mean for rate, own in finals.items()}
+    return min(means, key=means.__getitem__)
+
+
 def _finding(name: str, finals: Mapping[float, list[float]], best: float) -> str:
     near = sum(Spread.of(own).mean <= NEAR for own in finals.values())
-    text = f"{name}: best with lr {best:g}, {_told(finals[best])}; at most {NEAR} with {near} of {len(finals)} rates"
+    text = (
+        f"{name}: best with lr {number(best)}, {_told(finals[best])}; at most {NEAR} with {near} of {len(finals)} rates"
+    )
     return f"{text}; with lr 1, as in the paper, {_told(finals[1.0])}." if name == "adadelta" else f"{text}."
 
 

@@ -51,7 +51,7 @@ def traces(
         return [train(_Scaled(plan, examples(), seed, rule, scale=scale), epochs, seed) for seed in range(seeds)]
 
 
-def finals(seeds: int, rule: Rule = adadelta, **given: float) -> list[float]:
+def finals(seeds: int, rule: Rule = adadelta, **given: Any) -> list[float]:
     """Return the final loss of each seed."""
     return [trace.final for trace in traces(seeds, rule, **given)]
 

@@ -19,7 +19,9 @@ __all__ = ["answer", "without_rescaled"]
 
 
 @rule(source="Dive into Deep Learning 12.9, exercise 2", url="https://d2l.ai/chapter_optimization/adadelta.html")
-def without_rescaled(g: Any, square_avg: Any = 0.0, acc_delta: Any = 0.0, *, rho: Decay = 0.95, eps: NonNegative = 1e-6) -> Any:
+def without_rescaled(
+    g: Any, square_avg: Any = 0.0, acc_delta: Any = 0.0, *, rho: Decay = 0.95, eps: NonNegative = 1e-6
+) -> Any:
     """ADADELTA whose average of squared updates is fed by the squared rate, so that no update is kept or squared."""
     square_avg = rho * square_avg + (1 - rho) * (g * g)  # eq. 12.9.1
     squared_rate = (acc_delta + eps) / (square_avg + eps)
@@ -38,11 +40,16 @@ def answer(seeds: int) -> Exercise:
         "rescaled",
         "Show how to implement the algorithm without the use of g'. Why might this be a good idea?",
         (
-            f"The two forms are never further apart, in any parameter, than {most['float32']:.1e} in float32 and "
-            f"{most['float64']:.1e} in float64: they are equal but for rounding.",
-            f"Without g' a step does {ours.operations} operations per element in place of {theirs.operations}, and moves "
-            f"{ours.bytes_per_element(4)} bytes in place of {theirs.bytes_per_element(4)} where it is one fused loop; where "
-            "each operation is a pass over arrays, one array less is kept to the end of the step.",
+            (
+                f"The two forms are never further apart, in any parameter, than {most['float32']:.1e} in float32 and "
+                f"{most['float64']:.1e} in float64: they are equal but for rounding."
+            ),
+            (
+                f"As one fused loop, a step without g' does {ours.operations} operations per element and moves "
+                f"{ours.bytes_per_element(4)} bytes; with g' it does {theirs.operations} and moves "
+                f"{theirs.bytes_per_element(4)}. Where each operation is a pass over arrays, the form without g' has one "
+                "root less, and no array of the parameter's size to keep after the parameter is stepped."
+            ),
         ),
         (
             Chart(

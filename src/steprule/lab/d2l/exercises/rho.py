@@ -6,7 +6,7 @@ from typing import Final
 
 from ...summary import Spread
 from .regression import EPOCHS, course, traces
-from .series import Chart, Exercise, Series, points
+from .series import Chart, Exercise, Series, number, points
 
 __all__ = ["answer"]
 
@@ -25,8 +25,10 @@ def answer(seeds: int) -> Exercise:
         "rho",
         "Adjust the value of rho. What happens?",
         (
-            f"The lowest mean loss is {spreads[best].mean:.4f}, with rho {best:g}.",
-            "Mean and range: " + "; ".join(f"rho {r:g}: {s.mean:.4f} ({s.low:.4f} to {s.high:.4f})" for r, s in spreads.items()),
+            f"The lowest mean loss is {spreads[best].mean:.4f}, with rho {number(best)}.",
+            "Mean and range: "
+            + "; ".join(f"rho {number(r)}: {s.mean:.4f} ({s.low:.4f} to {s.high:.4f})" for r, s in spreads.items())
+            + ".",
         ),
         (
             Chart(
@@ -44,7 +46,7 @@ def answer(seeds: int) -> Exercise:
                 about.capitalize(),
                 "examples",
                 "loss",
-                tuple(course(f"rho {rho:g}", trained[rho]) for rho in DRAWN),
+                tuple(course(f"rho {number(rho)}", trained[rho]) for rho in DRAWN),
             ),
         ),
     )
