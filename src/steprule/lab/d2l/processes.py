@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -56,11 +57,10 @@ def run(engine: str, python: Path, job: Mapping[str, Any]) -> Generator[dict[str
         assert process.stdin is not None
         assert process.stdout is not None
         try:
-            try:
+            with contextlib.suppress(BrokenPipeError):  # it has died; its end tells why
                 process.stdin.write(json.dumps(job))
+            with contextlib.suppress(BrokenPipeError):
                 process.stdin.close()
-            except BrokenPipeError:
-                pass  # it has died; its end tells why
             for line in process.stdout:
                 yield json.loads(line)
             code = process.wait()
