@@ -52,13 +52,13 @@ def d2l(
     exercises: Annotated[
         bool, typer.Option("--exercises", help="Answer the section's exercises by runs, too; with NumPy.")
     ] = False,
-    out: Annotated[Path, typer.Option(help="Folder for results.json and the page.")] = Path("d2l"),
+    out: Annotated[Path, typer.Option(help="Folder for results.json, table.txt and the page.")] = Path("d2l"),
 ) -> None:
     """The airfoil experiment of Dive into Deep Learning 12.9: ADADELTA in each framework, beside the book's figures."""
     from .lab.d2l import ENGINES, reproduce
     from .lab.d2l.exercises import answers
     from .report.d2l.page import write_reproduction
-    from .report.d2l.table import terminal_table
+    from .report.d2l.table import as_text, terminal_table
 
     console = Console()
     with _Shown(console) as shown:
@@ -73,6 +73,7 @@ def d2l(
     out.mkdir(parents=True, exist_ok=True)
     results = reproduction.as_json() | {"exercises": [dataclasses.asdict(each) for each in answered]}
     replace(out / "results.json", json.dumps(results, indent=1).encode())
+    replace(out / "table.txt", as_text(reproduction).encode())
     page = write_reproduction(reproduction, out, answered)
     console.print(terminal_table(reproduction))
     console.print(f"\nThe page: {page}", highlight=False, soft_wrap=True)

@@ -39,7 +39,8 @@ def test_writes_the_results_and_the_page_and_nothing_else(
     done: tuple[subprocess.CompletedProcess[str], Path],
 ) -> None:
     _, out = done
-    assert {path.name for path in out.iterdir()} == {"index.html", "results.json", "figures"}
+    assert {path.name for path in out.iterdir()} == {"index.html", "results.json", "table.txt", "figures"}
+    assert (out / "table.txt").read_text().splitlines()[2].startswith("numpy, from scratch")
     results = json.loads((out / "results.json").read_text())
     assert results["missing"][0]["engine"] == "mxnet"
     assert [plan["engine"] for plan in results["plans"]] == ["numpy", "mxnet", "mxnet"]

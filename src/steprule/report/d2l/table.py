@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from io import StringIO
+
 try:
     from rich import box
-    from rich.console import Group
+    from rich.console import Console, Group
     from rich.table import Table
     from rich.text import Text
 except ModuleNotFoundError as missing:
@@ -14,7 +16,7 @@ from ...lab.d2l.results import Reproduction
 from ...lab.d2l.summary import Summary, summarise
 from . import words
 
-__all__ = ["terminal_table"]
+__all__ = ["as_text", "terminal_table"]
 
 
 def terminal_table(reproduction: Reproduction) -> Group:
@@ -25,6 +27,14 @@ def terminal_table(reproduction: Reproduction) -> Group:
     parts.append(Text("\n".join(["", *filter(None, sentences), words.CLOCK, ""])))
     parts += [Text(f"{each.engine}: {each.cause}. Install: {each.command}") for each in reproduction.missing]
     return Group(*parts)
+
+
+def as_text(reproduction: Reproduction) -> str:
+    """Return what the terminal shows as lines of 80 columns, for a file."""
+    console = Console(file=StringIO(), width=80)
+    with console.capture() as captured:
+        console.print(terminal_table(reproduction))
+    return "".join(f"{line.rstrip()}\n" for line in captured.get().splitlines())
 
 
 def _table(summary: Summary) -> Table:

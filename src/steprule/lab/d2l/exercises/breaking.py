@@ -141,7 +141,7 @@ def _far_starts() -> tuple[Chart, str]:
     steps = {eps: [_steps_from(distance, eps) for distance in DISTANCES] for eps in DISTANT_EPS}
     series = tuple(
         Series(
-            f"eps {number(eps)}",
+            f"with eps {number(eps)}",
             tuple(Point.of(d, [n]) for d, n in zip(DISTANCES, own, strict=True) if n is not None),
         )
         for eps, own in steps.items()

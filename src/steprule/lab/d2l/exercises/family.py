@@ -49,7 +49,7 @@ def answer(seeds: int) -> Exercise:
                 f"The multiplier is 1. {EPOCHS} epochs; mean and range of {seeds} seeds.",
                 "eps",
                 "loss",
-                tuple(Series(f"rho {number(rho)}", points(EPSILONS, own)) for rho, own in by_rho.items()),
+                tuple(Series(f"adadelta, rho {number(rho)}", points(EPSILONS, own)) for rho, own in by_rho.items()),
                 log_x=True,
             ),
             Chart(

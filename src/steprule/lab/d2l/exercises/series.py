@@ -28,7 +28,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Series:
-    """One line of a chart."""
+    """One line of a chart. Its name decides its colour: lines of one name look alike in all charts."""
 
     name: str
     points: tuple[Point, ...]
