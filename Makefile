@@ -22,6 +22,7 @@ help:
 	@echo "make lint      style, types, floors"
 	@echo "make format    put the style right where a tool can"
 	@echo "make reproduce-d2l the airfoil experiment in every framework; writes d2l/index.html"
+	@echo "make docs-d2l  the same, and what docs/d2l.md shows of it"
 	@echo "make bench     measure against PyTorch; writes benchmarks/latest.json"
 	@echo "make bench-gpu the same on a GPU; writes benchmarks/gpu.json"
 	@echo "make docs      the documentation, in docs/_build/index.html"
