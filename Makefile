@@ -13,7 +13,7 @@ endif
 WITHOUT_FRAMEWORKS := tests/test_notation.py tests/test_specification.py tests/test_around.py tests/test_program.py \
 	tests/test_reference.py tests/test_sparsity.py tests/kernels/test_cpu.py tests/conformance/test_engines.py
 
-.PHONY: help compare test test-mxnet lint format bench bench-gpu docs wheel browser clean
+.PHONY: help compare test test-mxnet reproduce-d2l docs-d2l lint format bench bench-gpu docs wheel browser clean
 
 help:
 	@echo "make compare   compare the update rules on real data; writes compare/index.html"
@@ -21,6 +21,8 @@ help:
 	@echo "make test-mxnet the core's tests, and the rules on MXNet, in an environment of its own"
 	@echo "make lint      style, types, floors"
 	@echo "make format    put the style right where a tool can"
+	@echo "make reproduce-d2l the airfoil experiment in every framework; writes d2l/index.html"
+	@echo "make docs-d2l  the same, and what docs/d2l.md shows of it"
 	@echo "make bench     measure against PyTorch; writes benchmarks/latest.json"
 	@echo "make bench-gpu the same on a GPU; writes benchmarks/gpu.json"
 	@echo "make docs      the documentation, in docs/_build/index.html"
@@ -74,6 +76,15 @@ format: .venv/dev
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
+# MXNet's environment is looked for in this folder; without it, the rest runs and tells what installs it.
+reproduce-d2l: .venv/dev .venv-mxnet/tests
+	$(BIN)/steprule reproduce d2l --exercises --seeds 10
+
+# The table and the figures that docs/d2l.md shows, measured here.
+docs-d2l: reproduce-d2l
+	mkdir -p docs/images/d2l
+	cp d2l/table.txt d2l/figures/*.svg docs/images/d2l/
+
 bench: .venv/lab
 	$(BIN)/steprule bench --json benchmarks/latest.json
 
@@ -90,4 +101,4 @@ browser:
 	command -v chromium || (apt-get update -qq && apt-get install -y -qq chromium fonts-dejavu-core)
 
 clean:
-	rm -rf .venv .venv-mxnet dist docs/_build compare .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf .venv .venv-mxnet dist docs/_build compare d2l .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -33,7 +33,17 @@ HEAVY = {
 
 PUBLIC = {
     "steprule": ["Decay", "NonNegative", "Positive", "Range", "Real", "Rule", "notation", "rule", "rules"],
-    "steprule.around": ["PLAIN", "Around", "hyperparameters", "is_finite", "step", "update", "validated"],
+    "steprule.around": [
+        "PLAIN",
+        "Around",
+        "change",
+        "completed",
+        "hyperparameters",
+        "is_finite",
+        "step",
+        "update",
+        "validated",
+    ],
     "steprule.curvature": [
         "Curvature",
         "Newton",
@@ -43,7 +53,7 @@ PUBLIC = {
         "hutchinson",
         "mean_square_gradients",
     ],
-    "steprule.folders": ["cache_folder"],
+    "steprule.folders": ["cache_folder", "replace"],
     "steprule.kernels.cpu": ["CHUNK", "Elements", "Table", "kernel", "launch", "row_kernel", "row_source", "source"],
     "steprule.kernels.gpu": [
         "BLOCK",

@@ -13,7 +13,7 @@ from typing import Any, Literal
 from .notation import where
 from .specification import Hyperparameter, Range, Rule
 
-__all__ = ["PLAIN", "Around", "hyperparameters", "is_finite", "step", "update", "validated"]
+__all__ = ["PLAIN", "Around", "change", "completed", "hyperparameters", "is_finite", "step", "update", "validated"]
 
 
 @dataclass(frozen=True)
@@ -59,11 +59,10 @@ def hyperparameters(rule: Rule) -> dict[str, Hyperparameter]:
     return {"lr": _LR} | own | outer
 
 
-def validated(rule: Rule, values: Mapping[str, Any]) -> dict[str, float]:
-    """Return the value of each of `hyperparameters(rule)`, from `values` or its default, as floats.
+def completed(rule: Rule, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the value of each of `hyperparameters(rule)`, from `values` or its default, as it was given.
 
-    Raises `TypeError` for a name that is none of them, a missing value without default, or what is no number, and
-    `ValueError` for a value out of range; the message names the hyperparameter, the value and what is allowed.
+    Raises `TypeError` for a name that is none of them, or a missing value without default.
     """
     declared = hyperparameters(rule)
     for name in values:
@@ -71,11 +70,20 @@ def validated(rule: Rule, values: Mapping[str, Any]) -> dict[str, float]:
             raise TypeError(f"{rule.name} has no hyperparameter {name!r}; it has: {', '.join(declared)}")
     complete = {}
     for name, hyperparameter in declared.items():
-        value = values.get(name, hyperparameter.default)
-        if value is None:
+        complete[name] = values.get(name, hyperparameter.default)
+        if complete[name] is None:
             raise TypeError(f"{rule.name} needs {name}, a number in {hyperparameter.range}; it has no default")
-        complete[name] = hyperparameter.validated(value)
     return complete
+
+
+def validated(rule: Rule, values: Mapping[str, Any]) -> dict[str, float]:
+    """Return the value of each of `hyperparameters(rule)`, from `values` or its default, as floats.
+
+    Raises `TypeError` as `completed` does and for what is no number, and `ValueError` for a value out of range; the message
+    names the hyperparameter, the value and what is allowed.
+    """
+    declared = hyperparameters(rule)
+    return {name: declared[name].validated(value) for name, value in completed(rule, values).items()}
 
 
 def _decays(rule: Rule) -> bool:
@@ -90,10 +98,39 @@ def step(
     `inputs` has `x`, `g` and what else the rule takes (`t` too); `values` every name of `hyperparameters(rule)`, and
     `grad_scale` where the step unscales. Operands are arrays of any one library, or symbols.
     """
-    before, g = inputs["x"], inputs["g"]
-    x = before
-    if around.lr_decay and "lr_decay" not in rule.hyperparameters:
-        values = {**values, "lr": values["lr"] / (1 + (inputs["t"] - 1) * values["lr_decay"])}
+    before = inputs["x"]
+    values = _at_count(rule, around, inputs, values)
+    shrunk, moved, new, dx, finite = _parts(rule, around, inputs, slots, values)
+    x = shrunk + moved
+    return x if finite is None else where(finite, x, before), new, dx
+
+
+def change(
+    rule: Rule, around: Around, inputs: Mapping[str, Any], slots: Mapping[str, Any], values: Mapping[str, Any]
+) -> tuple[Any, dict[str, Any], Any]:
+    """Return what `step` adds to the parameter in the place of the parameter, for engines that hand on the sum of many.
+
+    A decoupled decay is a summand of it: no parameter is rounded on the way.
+    """
+    values = _at_count(rule, around, inputs, values)
+    _, moved, new, dx, finite = _parts(rule, around, inputs, slots, values)
+    if around.weight_decay == "decoupled" and _decays(rule):
+        moved = moved - values["lr"] * values["weight_decay"] * inputs["x"]
+    return moved if finite is None else where(finite, moved, 0.0), new, dx
+
+
+def _at_count(rule: Rule, around: Around, inputs: Mapping[str, Any], values: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return `values` with the rate of this step."""
+    if not around.lr_decay or "lr_decay" in rule.hyperparameters:
+        return values
+    return {**values, "lr": values["lr"] / (1 + (inputs["t"] - 1) * values["lr_decay"])}
+
+
+def _parts(
+    rule: Rule, around: Around, inputs: Mapping[str, Any], slots: Mapping[str, Any], values: Mapping[str, Any]
+) -> tuple[Any, Any, dict[str, Any], Any, Any]:
+    """Return the shrunk parameter, what it is moved by, the new slots, the rule's update, and the guard's condition."""
+    g, x = inputs["g"], inputs["x"]
     if around.unscale:
         g = g / values["grad_scale"]
     finite = is_finite(g) if around.guard else None
@@ -103,13 +140,11 @@ def step(
         g = g + values["weight_decay"] * x
     if around.weight_decay == "decoupled" and _decays(rule):
         x = (1 - values["lr"] * values["weight_decay"]) * x
-    given = {**inputs, "x": x, "g": g}
-    dx, new = update(rule, given, slots, values)
-    x = x + (dx if "lr" in rule.hyperparameters else values["lr"] * dx)
+    dx, new = update(rule, {**inputs, "x": x, "g": g}, slots, values)
+    moved = dx if "lr" in rule.hyperparameters else values["lr"] * dx
     if finite is not None:
-        x = where(finite, x, before)
         new = {name: where(finite, value, slots[name]) for name, value in new.items()}
-    return x, new, dx
+    return x, moved, new, dx, finite
 
 
 def is_finite(g: Any) -> Any:

@@ -1,4 +1,4 @@
-"""The command line: `steprule compare | show | data | bench`."""
+"""The command line: `steprule compare | show | data | bench | reproduce`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ try:
 except ModuleNotFoundError as missing:
     raise ModuleNotFoundError(f"the command line needs {missing.name}: pip install 'steprule[lab]'") from missing
 
-from . import around, equations
+from . import around, equations, reproducing
+from .folders import replace
 from .program import lower
 
 __all__ = ["app", "main"]
@@ -26,6 +27,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+app.add_typer(reproducing.app, name="reproduce")
 
 
 @app.command()
@@ -208,9 +210,7 @@ def bench(
     for table in measure.tables(steps, first, whole, by_rows):
         console.print(table)
     if file is not None:
-        aside = file.with_name(f".{file.name}.tmp")
-        aside.write_text(json.dumps(measure.as_json(steps, first, whole, by_rows, device)), encoding="utf-8")
-        aside.replace(file)
+        replace(file, json.dumps(measure.as_json(steps, first, whole, by_rows, device)).encode())
 
 
 def main() -> None:

@@ -1,11 +1,11 @@
-"""Where steprule keeps files of its own on the user's machine."""
+"""Where steprule keeps files of its own on the user's machine, and how it writes one."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
 
-__all__ = ["cache_folder"]
+__all__ = ["cache_folder", "replace"]
 
 
 def cache_folder() -> Path:
@@ -20,3 +20,16 @@ def cache_folder() -> Path:
     import platformdirs
 
     return platformdirs.user_cache_path("steprule")
+
+
+def replace(path: Path, content: bytes) -> None:
+    """Write a whole file: a reader sees the old one or the new one, never a part.
+
+    Raises `OSError` where it cannot be written; the old file is left as it was.
+    """
+    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        aside.write_bytes(content)
+        aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)

@@ -180,10 +180,11 @@ def _expression(value: Value, names: Mapping[int, str], functions: Mapping[str, 
 
 
 @functools.cache
-def lower(rule: Rule, around_it: Around | None = PLAIN) -> Program:
+def lower(rule: Rule, around_it: Around | None = PLAIN, *, change: bool = False) -> Program:
     """Return the program of a whole step of `rule` with what is `around_it`; with None, that of the rule alone.
 
-    The rule alone has its update as the output `dx` in place of `x`. Raises `TypeError` where the rule branches on its
+    The rule alone has its update as the output `dx` in place of `x`, and so has a whole step of which the `change` is asked
+    for: what it adds to the parameter. Raises `TypeError` where the rule branches on its
     operands or returns another number of values than its slots ask for.
     """
     trace = Trace(cheaply=around_it is not None)
@@ -195,6 +196,9 @@ def lower(rule: Rule, around_it: Around | None = PLAIN) -> Program:
     if around_it is None:
         dx, new = around.update(rule, given, slots, values)
         returned = {"dx": dx} | new
+    elif change:
+        moved, new, dx = around.change(rule, around_it, given, slots, values)
+        returned = {"dx": moved} | new
     else:
         x, new, dx = around.step(rule, around_it, given, slots, values)
         returned = {"x": x} | new

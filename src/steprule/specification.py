@@ -14,6 +14,7 @@ from __future__ import annotations
 import functools
 import inspect
 import math
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Final, overload
@@ -110,6 +111,11 @@ class Rule:
             p.name: _hyperparameter(function, p) for p in parameters if p.kind is p.KEYWORD_ONLY
         }
         _check(self)
+
+    @property
+    def class_name(self) -> str:
+        """The name of its class in a framework: its own, in CamelCase."""
+        return "".join(part[:1].upper() + part[1:] for part in re.split("_+", self.name))
 
     def __call__(self, *operands: Any, **hyperparameters: Any) -> Any:
         return self.function(*operands, **hyperparameters)

@@ -140,6 +140,8 @@ ROUNDINGS: Final[Mapping[tuple[str, str], Allowed]] = {
     ("steprule.torch, lower types", "float16"): _ROUNDED,
     ("steprule.torch, lower types, plain", "bfloat16"): _ROUNDED,
     ("steprule.torch, lower types, plain", "float16"): _ROUNDED,
+    ("steprule.jax, transformation", "float64"): _ROUNDED,
+    ("steprule.jax, transformation", "float32"): _ROUNDED,
     **{
         (engine, dtype): _EXACT if dtype == "float64" else _ROUNDED
         for engine in _GPU
@@ -195,3 +197,7 @@ SHARES: Final[Mapping[str, Allowed]] = {
 
 STANDARD_ERRORS: Final = Allowed(6, "a mean of random numbers is as far off in one of 500 million runs")
 """Distances in standard errors of the mean."""
+
+AIRFOIL_LOSS = 3e-7
+"""How far the final losses of the airfoil experiment may be from NumPy's: of 300 steps in float32, whose matrix products
+are summed in another order in each framework; 4.5e-8 was the most that was seen, over ten seeds."""

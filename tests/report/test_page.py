@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import re
-import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
 import pytest
+from tests.report.browser import Browser
 from tests.report.comparisons import (
     all_diverged,
     hostile,
@@ -22,23 +20,11 @@ from tests.report.comparisons import (
     realistic,
     three_hyperparameters,
 )
-from tests.requirements import require
 
 from steprule.report.figures import figures
 from steprule.report.page import write_report
 
 FLATTERS = "chosen on the test data, as in the paper's tables, so it flatters"
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-ARGUMENTS = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 
 
 COMPARISONS = {
@@ -58,53 +44,6 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         name: write_report(make(), tmp_path_factory.mktemp(name.replace(" ", "-")))
         for name, make in COMPARISONS.items()
     }
-
-
-@dataclass
-class Opened:
-    """A page in a browser, and what it said and asked for."""
-
-    page: Any
-    said: list[str] = field(default_factory=list)
-    requested: list[str] = field(default_factory=list)
-
-
-class Browser:
-    def __init__(self, browser: Any) -> None:
-        self.browser = browser
-        self.contexts: list[Any] = []
-
-    def open(self, path: Path, width: int = 1280, scheme: str = "light", **options: Any) -> Opened:
-        context = self.browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme, **options)
-        self.contexts.append(context)
-        context.set_offline(True)
-        opened = Opened(context.new_page())
-        opened.page.on("console", lambda m: m.type in ("warning", "error") and opened.said.append(m.text))
-        opened.page.on("pageerror", lambda error: opened.said.append(str(error)))
-        opened.page.on("dialog", lambda dialog: opened.said.append(dialog.message) or dialog.dismiss())
-        opened.page.on("request", lambda request: opened.requested.append(request.url))
-        opened.page.goto(path.as_uri())
-        if options.get("java_script_enabled", True):
-            opened.page.wait_for_selector("html[data-drawn]")
-        return opened
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Any]:
-    require(CHROMIUM, "the report's page is tested in Chromium, which is not installed")
-    playwright = pytest.importorskip("playwright.sync_api")
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
-        yield browser
-        browser.close()
-
-
-@pytest.fixture
-def browser(chromium: Any) -> Iterator[Browser]:
-    found = Browser(chromium)
-    yield found
-    for context in found.contexts:
-        context.close()
 
 
 class TestInTheBrowser:

@@ -27,18 +27,18 @@ _modules: Final[list[ModuleType]] = []  # machine code lives as long as the modu
 _FLAG: Final = "CACHE"
 
 
-def compiled(name: str, source: str) -> int:
-    """Return the address of the C function `step` that the module `source` compiles, from the cache where that can be.
+def compiled(name: str, source: str, function: str = "step") -> int:
+    """Return the address of the C `function` that the module `source` compiles, from the cache where that can be.
 
     `name` begins the file's name. `source` reads the global `CACHE` to know whether it may keep what it compiles.
     """
     path = cache_folder() / "kernels" / f"{name}_{_digest(source)}.py"
     try:
         try:
-            return _from_disk(path, source)
+            return _from_disk(path, source, function)
         except Exception:  # a damaged file can raise anything; make it anew, once
             _remove(path)
-            return _from_disk(path, source)
+            return _from_disk(path, source, function)
     except Exception as error:  # whatever is wrong with a cache, it must not stop a training run
         module = ModuleType(path.stem)
         setattr(module, _FLAG, False)
@@ -51,7 +51,7 @@ def compiled(name: str, source: str) -> int:
             RuntimeWarning,
             stacklevel=2,
         )
-        return module.step.address  # type: ignore[no-any-return]
+        return getattr(module, function).address  # type: ignore[no-any-return]
 
 
 def _digest(source: str) -> str:
@@ -59,7 +59,7 @@ def _digest(source: str) -> str:
     return hashlib.sha256(b"".join(parts)).hexdigest()[:16]
 
 
-def _from_disk(path: Path, source: str) -> int:
+def _from_disk(path: Path, source: str, function: str) -> int:
     if not path.exists():
         _write(path, source)
     elif path.read_text(encoding="utf-8") != source:
@@ -74,7 +74,7 @@ def _from_disk(path: Path, source: str) -> int:
     except BaseException:
         del sys.modules[module.__name__]
         raise
-    return module.step.address  # type: ignore[no-any-return]
+    return getattr(module, function).address  # type: ignore[no-any-return]
 
 
 def _remove(path: Path) -> None:

@@ -13,11 +13,18 @@ from numba.extending import intrinsic
 __all__ = [
     "CHUNK_FIELDS",
     "LAUNCH_FIELDS",
+    "add",
+    "call",
     "claim",
+    "copy_bytes",
     "float32_at",
     "float64_at",
+    "free",
+    "int32_at",
     "int64_at",
+    "malloc",
     "prefetch",
+    "sched_yield",
     "uint8_at",
     "uint16_at",
 ]
@@ -37,11 +44,56 @@ def _at(real: Any) -> Any:
     return intrinsic(at)
 
 
+int32_at = _at(types.int32)
 int64_at = _at(types.int64)
 float32_at = _at(types.float32)
 float64_at = _at(types.float64)
 uint16_at = _at(types.uint16)
 uint8_at = _at(types.uint8)
+
+
+@intrinsic
+def add(typing_context: Any, counter: Any, amount: Any) -> tuple[Signature, Any]:
+    """Add `amount` to the int64 at the pointer `counter` as `claim` does, and return what stood there before."""
+
+    def generate(context: Any, builder: Any, signature: Signature, arguments: Any) -> Any:
+        return builder.atomic_rmw("add", arguments[0], arguments[1], "acq_rel")
+
+    return types.int64(counter, types.int64), generate
+
+
+@intrinsic
+def call(typing_context: Any, function: Any, argument: Any) -> tuple[Signature, Any]:
+    """Call the C function at the address `function` with one address; return the address that it returns."""
+
+    def generate(context: Any, builder: Any, signature: Signature, arguments: Any) -> Any:
+        address = ir.IntType(64)
+        kind = ir.FunctionType(address, [address])
+        return builder.call(builder.inttoptr(arguments[0], kind.as_pointer()), [arguments[1]])
+
+    return types.int64(types.int64, types.int64), generate
+
+
+def _of_c(name: str, arguments: int) -> Any:
+    """Return a function of the C library that takes and returns numbers of 64 bits."""
+
+    def generate(context: Any, builder: Any, signature: Signature, given: Any) -> Any:
+        kind = ir.FunctionType(ir.IntType(64), [ir.IntType(64)] * arguments)
+        return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), given)  # type: ignore[no-untyped-call]
+
+    signature = types.int64(*[types.int64] * arguments)
+    takers = {
+        0: lambda typing_context: (signature, generate),
+        1: lambda typing_context, a: (signature, generate),
+        3: lambda typing_context, a, b, c: (signature, generate),
+    }
+    return intrinsic(takers[arguments])
+
+
+malloc = _of_c("malloc", 1)
+free = _of_c("free", 1)
+copy_bytes = _of_c("memmove", 3)
+sched_yield = _of_c("sched_yield", 0)
 
 
 @intrinsic

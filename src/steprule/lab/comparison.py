@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import platform
-import shlex
-import sys
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -107,7 +105,9 @@ def compare(
         outcomes = tuple(store.outcome(key) for key in keys)
     finally:
         store.close()
-    run = Run(_command(), started.isoformat(timespec="seconds"), time.monotonic() - clock, _machine(jobs), _versions())
+    run = Run(
+        machine.command(), started.isoformat(timespec="seconds"), time.monotonic() - clock, _machine(jobs), _versions()
+    )
     return Comparison(made.name, made.description, made.metric, epochs, seeds, tried, outcomes, run)
 
 
@@ -188,20 +188,9 @@ def _run(
                 progress.ended(store.outcome(key))
 
 
-def _command() -> str:
-    program = Path(sys.argv[0]).name
-    return shlex.join(["steprule" if program in ("steprule", "cli.py", "__main__.py") else program, *sys.argv[1:]])
-
-
 def _machine(jobs: int) -> dict[str, str]:
-    return {
-        "processor": machine.processor(),
-        "cores": str(machine.available_cores()),
-        "processes": f"{jobs}, each with {workers.share_threads(jobs)} threads"
-        if workers.share_threads(jobs) > 1
-        else f"{jobs}",
-        "system": f"{platform.system()} {platform.release()}",
-    }
+    threads = workers.share_threads(jobs)
+    return machine.facts() | {"processes": f"{jobs}, each with {threads} threads" if threads > 1 else f"{jobs}"}
 
 
 def _versions() -> dict[str, str]:

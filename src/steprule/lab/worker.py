@@ -16,10 +16,12 @@ import threading
 import traceback
 from typing import Any, TextIO
 
+__all__ = ["main", "take_streams", "write"]
+
 
 def main(problem_name: str, threads: int) -> None:
     """Run trials until the input ends."""
-    commands, protocol = _take_streams()
+    commands, protocol = take_streams()
     trials: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
     threading.Thread(target=_read, args=(commands, trials), daemon=True).start()
 
@@ -31,22 +33,22 @@ def main(problem_name: str, threads: int) -> None:
 
     torch.set_num_threads(threads)
     problem = find_problem(problem_name)()
-    _write(protocol, {"ready": True})
+    write(protocol, {"ready": True})
     while True:
         trial = trials.get()
         try:
             last = math.nan
             rule = find_rule(trial["rule"])
             for epoch in train(problem, rule, trial["hyperparameters"], trial["seed"], trial["epochs"]):
-                _write(protocol, {"epoch": dataclasses.asdict(epoch)})
+                write(protocol, {"epoch": dataclasses.asdict(epoch)})
                 last = epoch.loss
-            _write(protocol, {"end": "finished" if math.isfinite(last) else "diverged", "cause": ""})
+            write(protocol, {"end": "finished" if math.isfinite(last) else "diverged", "cause": ""})
         except Exception as error:
             traceback.print_exc()
-            _write(protocol, {"end": "failed", "cause": "".join(traceback.format_exception_only(error)).strip()})
+            write(protocol, {"end": "failed", "cause": "".join(traceback.format_exception_only(error)).strip()})
 
 
-def _take_streams() -> tuple[TextIO, TextIO]:
+def take_streams() -> tuple[TextIO, TextIO]:
     """Keep the standard streams for the protocol: what the user's code reads and prints, from C too, goes elsewhere."""
     commands = os.fdopen(os.dup(0), encoding="utf-8")
     protocol = os.fdopen(os.dup(1), "w", encoding="utf-8")
@@ -64,7 +66,8 @@ def _read(lines: TextIO, trials: queue.SimpleQueue[dict[str, Any]]) -> None:
     os._exit(0)
 
 
-def _write(protocol: TextIO, message: dict[str, Any]) -> None:
+def write(protocol: TextIO, message: dict[str, Any]) -> None:
+    """Send one message, as a line of JSON."""
     protocol.write(json.dumps(message) + "\n")
     protocol.flush()
 

@@ -29,6 +29,7 @@ __all__ = [
     "environment",
     "refuse_nested",
     "run",
+    "search_path",
     "share_threads",
 ]
 
@@ -84,7 +85,7 @@ def environment(threads: int) -> dict[str, str]:
     return {**os.environ, "OMP_NUM_THREADS": str(threads)}
 
 
-def _search_path() -> list[str]:
+def search_path() -> list[str]:
     """Return where this process finds modules, so that a worker finds them too: a script's folder, above all."""
     return [str(Path(entry).resolve()) for entry in sys.path]
 
@@ -104,7 +105,7 @@ class _Worker:
             stderr=self._errors,
             text=True,
             encoding="utf-8",
-            env=environment(threads) | {WORKER_VARIABLE: "1", "PYTHONPATH": os.pathsep.join(_search_path())},
+            env=environment(threads) | {WORKER_VARIABLE: "1", "PYTHONPATH": os.pathsep.join(search_path())},
             start_new_session=True,  # Ctrl-C is for the process that keeps the results
         )
         self._reader = threading.Thread(target=self._read, args=(messages,), daemon=True)

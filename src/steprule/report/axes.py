@@ -12,7 +12,13 @@ try:
 except ModuleNotFoundError as missing:
     raise ModuleNotFoundError("the report's figures need Altair: pip install 'steprule[lab]'") from missing
 
-__all__ = ["ValueScale", "epoch_axis", "epoch_ticks", "value_scale"]
+__all__ = ["NUMBERS", "ValueScale", "epoch_axis", "epoch_ticks", "log_ticks", "value_scale"]
+
+NUMBERS = (
+    "replace(format(datum.value, datum.value != 0 && (abs(datum.value) < 0.001 || abs(datum.value) >= 100000) "
+    "? '~e' : '~g'), '+', '')"
+)
+"""How an axis prints its numbers: `0.001`, `1e-6`, `1e8`."""
 
 LOG_FROM = 5.0
 """The ratio of the largest to the smallest value from which a logarithmic scale separates the curves better."""
@@ -35,7 +41,7 @@ class ValueScale:
         return self._axis(titlePadding=8)
 
     def _axis(self, **where: Any) -> alt.Axis:
-        ticks: dict[str, Any] = {"values": list(self.ticks), "format": "~g"} if self.ticks else {"tickCount": 6}
+        ticks: dict[str, Any] = {"values": list(self.ticks), "labelExpr": NUMBERS} if self.ticks else {"tickCount": 6}
         return alt.Axis(title=self.title, domain=False, ticks=False, labelOverlap="greedy", **ticks, **where)
 
 
@@ -44,15 +50,15 @@ def value_scale(title: str, values: Sequence[float], may_be_log: bool) -> ValueS
     low, high = min(values, default=0.0), max(values, default=0.0)
     if may_be_log and low > 0 and high / low >= LOG_FROM:
         scale = alt.Scale(type="log", domain=[low * 0.94, high * 1.06], nice=False)
-        return ValueScale(f"{title} (log scale)", scale, _log_ticks(low, high))
+        return ValueScale(f"{title} (log scale)", scale, log_ticks(low, high))
     if low == high:
         around = abs(low) / 10 or 1.0
         return ValueScale(title, alt.Scale(domain=[low - around, high + around], nice=True))
     return ValueScale(title, alt.Scale(zero=False))
 
 
-def _log_ticks(low: float, high: float) -> tuple[float, ...]:
-    """Powers of ten with as many steps between them as leave at most eight lines."""
+def log_ticks(low: float, high: float) -> tuple[float, ...]:
+    """Return powers of ten with as many steps between them as leave at most eight lines."""
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     inside: tuple[float, ...] = ()
     for steps in ((1, 1.5, 2, 3, 4, 5, 7), (1, 2, 3, 5), (1, 2, 5), (1, 3), (1,)):

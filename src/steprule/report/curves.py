@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -17,7 +16,7 @@ from ..lab.summary import RuleSummary, Spread, Summary, is_finished
 from . import words
 from .axes import ValueScale, epoch_axis, epoch_ticks, value_scale
 from .drawing import Figure, layered, rows
-from .theme import looks
+from .lines import encodings, line_chart
 
 __all__ = ["loss_curves", "metric_curves"]
 
@@ -99,47 +98,16 @@ def _row(rule: RuleSummary, point: _Point, quantity: _Quantity, summary: Summary
 
 
 def _lines(data: list[dict[str, Any]], names: list[str], order: list[str], quantity: _Quantity) -> alt.LayerChart:
-    isolate = alt.selection_point(name="isolate", fields=["rule"], bind="legend")
-    hover = alt.selection_point(name="hover", on="pointermove", nearest=True, empty=False, clear="pointerout")
     ticks = epoch_ticks(max(row["epoch"] for row in data))
-    color, dash, shape = _encodings(names, order)
-    base = alt.Chart(rows(data)).encode(
-        x=alt.X("epoch:Q", scale=alt.Scale(domain=[1, ticks[-1]], nice=False), axis=epoch_axis(ticks)), color=color
-    )
-    y = _value_scale(data, quantity)
-    band = base.mark_area().encode(
-        y=alt.Y("low:Q", scale=y.scale, axis=y.axis_above()),
-        y2="high:Q",
-        opacity=alt.when(isolate, empty=False)
-        .then(alt.value(0.2))
-        .when(isolate)
-        .then(alt.value(min(0.15, 0.8 / len(names))))
-        .otherwise(alt.value(0)),
-    )
-    faded = alt.when(isolate).then(alt.value(1.0)).otherwise(alt.value(0.12))
-    line = base.mark_line(strokeWidth=2, strokeJoin="round", strokeCap="butt").encode(
-        y="mean:Q", strokeDash=dash, opacity=faded
-    )
-    marks = base.transform_filter(alt.FieldOneOfPredicate(field="epoch", oneOf=ticks)).mark_point(
-        filled=True, size=60, aria=False
-    )
-    nearest = (
-        base.transform_filter(isolate)
-        .mark_point(filled=True, size=110, aria=False)
-        .encode(
-            y="mean:Q",
-            shape=shape,
-            opacity=alt.when(hover).then(alt.value(1.0)).otherwise(alt.value(0)),
-            tooltip=alt.TooltipValue(alt.expr(_hover_text(quantity))),
-        )
-    )
-    symbols = marks.encode(y="mean:Q", shape=shape, opacity=faded)
-    return layered(band, line.add_params(isolate), symbols, nearest.add_params(hover), width=640, height=360)
+    x = alt.X("epoch:Q", scale=alt.Scale(domain=[1, ticks[-1]], nice=False), axis=epoch_axis(ticks))
+    marked = alt.FieldOneOfPredicate(field="epoch", oneOf=ticks)
+    hover = {"rule": "rule", "setting": "setting", "epoch": "epoch", quantity.name: "value"}
+    return line_chart(data, names, order, x, _value_scale(data, quantity), marked, hover)
 
 
 def _dots(data: list[dict[str, Any]], names: list[str], order: list[str], quantity: _Quantity) -> alt.LayerChart:
     """With a single epoch there is nothing to join: a dot for each rule, and a line over the range of its seeds."""
-    color, _, shape = _encodings(names, order)
+    color, _, shape = encodings(names, order)
     x = _value_scale(data, quantity)
     base = alt.Chart(rows(data)).encode(
         y=alt.Y("rule:N", sort=names, axis=alt.Axis(title=None, domain=False, ticks=False, grid=True, labelLimit=180)),
@@ -154,31 +122,6 @@ def _dots(data: list[dict[str, Any]], names: list[str], order: list[str], quanti
 def _value_scale(data: list[dict[str, Any]], quantity: _Quantity) -> ValueScale:
     values = [row[end] for row in data for end in ("low", "high") if row[end] is not None]
     return value_scale(", ".join(filter(None, [quantity.name, quantity.unit])), values, quantity.may_be_log)
-
-
-def _hover_text(quantity: _Quantity) -> str:
-    """Vega-Lite reads a text field of the nearest point from the wrong place, so the tooltip is written out."""
-    fields = {"rule": "rule", "setting": "setting", "epoch": "epoch", quantity.name: "value"}
-    pairs = (f"{json.dumps(title)}: (datum.datum || datum).{field}" for title, field in fields.items())
-    return "{" + ", ".join(pairs) + "}"
-
-
-def _encodings(names: list[str], order: list[str]) -> tuple[alt.Color, alt.StrokeDash, alt.Shape]:
-    """A rule keeps its colour, dash and symbol whatever its rank; the legend stands in the order of the ranks."""
-    known = looks(order, names)
-    every = list(known)
-    legend = alt.Legend(
-        title=None, values=names, symbolSize=90, symbolStrokeWidth=0, symbolOpacity=1, rowPadding=5, labelLimit=200
-    )
-    return (
-        alt.Color("rule:N", scale=alt.Scale(domain=every), legend=legend),
-        alt.StrokeDash(
-            "rule:N", scale=alt.Scale(domain=every, range=[look["dash"] for look in known.values()]), legend=None
-        ),
-        alt.Shape(
-            "rule:N", scale=alt.Scale(domain=every, range=[look["shape"] for look in known.values()]), legend=legend
-        ),
-    )
 
 
 def _caption(summary: Summary, drawn: list[str], shape: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 try:
     import altair as alt
@@ -25,13 +25,14 @@ class Key:
 
 @dataclass(frozen=True)
 class Figure:
-    """A chart with its words. `least_width` and `most_width` are in CSS pixels; below the least, its box scrolls.
+    """A chart with its words, for the section `part` of a page.
 
-    The chart has a fixed width, for files and notebooks; the page makes it as wide as its box.
+    `least_width` and `most_width` are in CSS pixels; below the least, its box scrolls. The chart has a fixed width, for
+    files and notebooks; the page makes it as wide as its box.
     """
 
     name: str
-    part: Literal["curves", "tuning"]
+    part: str
     title: str
     caption: str
     description: str

@@ -2,140 +2,42 @@
 
 from __future__ import annotations
 
-import os
-from functools import cache
 from pathlib import Path
-from textwrap import wrap
-from typing import Any
-
-try:
-    import altair as alt
-    import jinja2
-    import vl_convert
-    from markupsafe import Markup
-except ModuleNotFoundError as missing:
-    raise ModuleNotFoundError(
-        "the report's page needs Altair, vl-convert and Jinja: pip install 'steprule[lab]'"
-    ) from missing
 
 from ..lab.results import Comparison
 from ..lab.summary import summarise
-from . import contents, theme, words
-from .drawing import Figure
+from . import contents, words
 from .figures import figures
+from .sheet import write_sheet
 
 __all__ = ["write_report"]
-
-HERE = Path(__file__).parent
-VEGA_LITE = ".".join(alt.SCHEMA_VERSION.split(".")[:2])
-"""The version that Altair writes, as vl-convert names it: `v6.4`."""
 
 
 def write_report(comparison: Comparison, folder: Path) -> Path:
     """Write `folder/index.html` and each figure as `folder/figures/NAME.png` and `.svg`; return the page's path.
 
-    The page holds its scripts, data and style, and makes no request; only its links to the figures' files and the
-    pictures for readers without JavaScript need the folder beside it. A file is replaced when it is complete.
+    See `steprule.report.sheet.write_sheet` for what the page needs and how files are replaced.
 
     Raises:
         ValueError: the comparison contradicts itself, see `steprule.lab.summary.summarise`.
         OSError: the folder cannot be written.
     """
     drawn = figures(comparison)
-    page = _page(comparison, drawn)
-    (folder / "figures").mkdir(parents=True, exist_ok=True)
-    for figure in drawn:
-        specification = _for_file(figure)
-        svg = vl_convert.vegalite_to_svg(specification, vl_version=VEGA_LITE, config=theme.config(theme.LIGHT))
-        _replace(folder / "figures" / f"{figure.name}.svg", svg.encode())
-        _replace(folder / "figures" / f"{figure.name}.png", vl_convert.svg_to_png(svg, scale=2))
-    _replace(folder / "index.html", page.encode())
-    return folder / "index.html"
-
-
-def _page(comparison: Comparison, drawn: tuple[Figure, ...]) -> str:
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(HERE),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        keep_trailing_newline=True,
-    )
-    environment.filters["capital"] = words.capital
     summary = summarise(comparison)
-    charts = {
-        "config": theme.config(theme.css_names(), theme.FONT) | {"legend": {"disable": True}},
-        "specifications": {figure.name: _for_page(figure) for figure in drawn},
+    content = {
+        "comparison": comparison,
+        "summary": summary,
+        "verdict": words.verdict(summary),
+        "choice": words.choice(summary),
+        "interruption": words.interruption(summary),
+        "rows": contents.rule_rows(summary),
+        "notes": contents.table_notes(summary),
+        "parts": contents.PARTS,
+        "figures": {part: [figure for figure in drawn if figure.part == part] for part, _ in contents.PARTS},
+        "lead": contents.lead,
+        "failures": contents.failures(summary),
+        "facts": contents.facts(comparison, summary),
+        "scope": contents.scope(summary),
     }
-    return environment.get_template("page.html.jinja").render(
-        comparison=comparison,
-        summary=summary,
-        verdict=words.verdict(summary),
-        choice=words.choice(summary),
-        interruption=words.interruption(summary),
-        rows=contents.rule_rows(summary),
-        notes=contents.table_notes(summary),
-        looks=theme.looks(comparison.grids, [rule.rule for rule in summary.rules]),
-        parts=contents.PARTS,
-        figures={part: [figure for figure in drawn if figure.part == part] for part, _ in contents.PARTS},
-        lead=contents.lead,
-        failures=contents.failures(summary),
-        facts=contents.facts(comparison, summary),
-        plural=words.plural,
-        charts=charts,
-        font=Markup(theme.FONT),
-        scope=contents.scope(summary),
-        light=theme.LIGHT,
-        dark=theme.DARK,
-        style=_ours("page.css"),
-        script=_ours("page.js"),
-        bundle=_bundle(),
-    )
-
-
-def _for_page(figure: Figure) -> dict[str, Any]:
-    """As wide as its box, without title and legend, which the page prints itself."""
-    usermeta = {"isolates": bool(figure.rules)}
-    chart = figure.chart.properties(width="container", description=figure.description, usermeta=usermeta)
-    specification: dict[str, Any] = chart.to_dict()
-    del specification["config"]
-    for parameter in specification.get("params", []):
-        parameter.pop("bind", None)
-    for layer in specification["layer"]:
-        for channel in layer["encoding"].values():
-            if "legend" in channel:
-                channel["legend"] = None
-    return specification
-
-
-def _for_file(figure: Figure) -> dict[str, Any]:
-    title = alt.TitleParams(figure.title, subtitle=wrap(figure.caption, 88))
-    chart = figure.chart.properties(
-        title=title, description=figure.description, background=theme.LIGHT["paper"], padding=16
-    )
-    specification: dict[str, Any] = chart.to_dict()
-    del specification["config"]
-    return specification
-
-
-@cache
-def _bundle() -> Markup:
-    """Vega, Vega-Lite and Vega-Embed as one script, made safe to stand inside a script element."""
-    return Markup(
-        vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;", vl_version=VEGA_LITE).replace(
-            "</script", "<\\/script"
-        )
-    )
-
-
-def _ours(name: str) -> Markup:
-    return Markup((HERE / name).read_text(encoding="utf-8"))
-
-
-def _replace(path: Path, content: bytes) -> None:
-    """A reader sees the old file or the new one, never a part."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        aside.write_bytes(content)
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)
+    names = [*comparison.grids, *(rule.rule for rule in summary.rules)]
+    return write_sheet(folder, "page.html.jinja", drawn, names, content)

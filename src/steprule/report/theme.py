@@ -150,4 +150,6 @@ def _styles(colours: Mapping[str, str]) -> dict[str, Any]:
         "bar-own": {"color": colours["heat-2"]},
         "bar-any": {"color": colours["heat-5"]},
         "bar-text": {"color": colours["ink"]},
+        "here": {"color": colours["rule-0"], "strokeWidth": 2},
+        "book": {"color": colours["rule-1"]},
     }

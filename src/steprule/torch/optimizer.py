@@ -5,7 +5,6 @@ from __future__ import annotations
 import collections
 import functools
 import inspect
-import re
 from collections.abc import Callable
 from typing import Any, ClassVar, Final
 
@@ -21,12 +20,12 @@ from .plan import Plan
 from .state import begin, check_groups, checked_states, complete_groups
 from .twins import PAIRS
 
-__all__ = ["RuleOptimizer", "optimizer"]
+__all__ = ["RuleOptimizer", "optimizer", "outside_compiled_code"]
 
 
 # torch.compile leaves the loop, which is compiled already, as it is. The private form, which torch.optim wraps its own
 # methods in, imports the compiler with the first call and not with this module: a second.
-_outside_compiled_code: Final[Callable[[Any], Any]] = getattr(torch, "_disable_dynamo", torch.compiler.disable)
+outside_compiled_code: Final[Callable[[Any], Any]] = getattr(torch, "_disable_dynamo", torch.compiler.disable)
 
 
 class RuleOptimizer(CatchingUp, torch.optim.Optimizer):
@@ -74,7 +73,7 @@ class RuleOptimizer(CatchingUp, torch.optim.Optimizer):
         super().__setstate__(state)
         self.defaults = self.keywords.known | self.keywords.folded(self.defaults, self.keywords.defaults)
 
-    @_outside_compiled_code
+    @outside_compiled_code
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Step every parameter that has a gradient; return the loss of `closure`, which is called first, if given.
 
@@ -142,7 +141,7 @@ def optimizer(rule: Rule, *, name: str | None = None, **defaults: Any) -> type[R
     A rule that takes `h` or `g2` finds them, at each step, in the attributes `h` and `g2` of each parameter that has a
     gradient: dense tensors of its shape. `steprule.curvature` sets them.
     """
-    return _optimizer(rule, name or _camel(rule.name), tuple(sorted(defaults.items())))
+    return _optimizer(rule, name or rule.class_name, tuple(sorted(defaults.items())))
 
 
 @functools.cache
@@ -163,7 +162,3 @@ def _optimizer(rule: Rule, name: str, defaults: tuple[tuple[str, Any], ...]) -> 
             "_recipe": (rule, name, defaults),
         },
     )
-
-
-def _camel(name: str) -> str:
-    return "".join(part[:1].upper() + part[1:] for part in re.split("_+", name))

@@ -6,12 +6,11 @@ import torch
 from torch import Tensor, nn
 
 from .. import data
+from ..d2l.protocol import BATCH, Examples
 from ..problem import Problem
 from ..results import Metric
 
 __all__ = ["airfoil"]
-
-ROWS = 1500
 
 
 def airfoil() -> Problem:
@@ -19,10 +18,8 @@ def airfoil() -> Problem:
 
     The book's loss is that of the rows which it trains on, so that the test data here are the training data.
     """
-    table = data.airfoil()
-    table = (table - table.mean(axis=0)) / table.std(axis=0)
-    inputs = torch.tensor(table[:ROWS, :-1], dtype=torch.float32)
-    targets = torch.tensor(table[:ROWS, -1:], dtype=torch.float32)
+    examples = Examples.of(data.airfoil())
+    inputs, targets = torch.tensor(examples.features), torch.tensor(examples.labels)
     return Problem(
         name="airfoil",
         description="NASA airfoil self-noise, linear regression on 5 standardised features as in Dive into Deep Learning "
@@ -33,7 +30,7 @@ def airfoil() -> Problem:
         loss=_half_squared_error,
         metric=Metric("loss"),
         measure=lambda outputs, targets: _half_squared_error(outputs, targets).item(),
-        batch_size=10,
+        batch_size=BATCH,
         epochs=2,
     )
 

@@ -1,0 +1,115 @@
+"""The fused loop of the CPU in a traced computation: one call of XLA's for all arrays of a kind."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ..kernels import xla
+from ..kernels.elements import Elements
+from ..program import Program
+from . import elements
+
+__all__ = ["elements_of", "run", "serves"]
+
+_STORED: Final = ("bfloat16", "float16")
+
+
+def serves(arrays: Sequence[Any]) -> bool:
+    """Whether the loop may step these arrays: they lie on one device of the CPU.
+
+    Where an array is on several devices, XLA would gather it to hand it to a foreign function. Of a traced one it is not
+    known where it will be; where there is only one device there is no doubt.
+    """
+    if not xla.available():
+        return False
+    devices = set().union(*(array.devices() for array in arrays if _is_concrete(array)))
+    if not devices or not all(map(_is_concrete, arrays)):
+        devices |= set(jax.devices())
+    return len(devices) == 1 and next(iter(devices)).platform == "cpu"
+
+
+def _is_concrete(array: Any) -> bool:
+    return isinstance(array, jax.Array) and not isinstance(array, jax.core.Tracer)
+
+
+def elements_of(place: Mapping[str, Any]) -> Elements | None:
+    """Return what the arrays of one place hold, or None where no loop takes them: complex numbers, and mixed ones."""
+    kind = elements.kind_of(*place.values())
+    stored = []
+    for name, array in sorted(place.items()):
+        if kind == "float32" and str(array.dtype) in _STORED:
+            stored.append((name, str(array.dtype)))
+        elif str(array.dtype) != kind:
+            return None
+    return Elements(kind, tuple(stored))
+
+
+@functools.cache
+def _registered(program: Program, kept: Elements) -> str:
+    name = xla.target(program, kept)
+    jax.ffi.register_ffi_target(name, jax.ffi.pycapsule(xla.handler(program, kept)), platform="cpu")
+    return name
+
+
+def run(
+    program: Program, kept: Elements, places: Sequence[Mapping[str, Any]], scalars: Sequence[Any]
+) -> list[dict[str, Any]]:
+    """Return the outputs of `program` at each place, all in arrays of the types that they have there.
+
+    On the CPU that is one call of the loop, which writes them where its inputs were if those are needed no more. Under
+    `vmap` and derivatives, and on other devices, it is the same program in XLA's operations.
+    """
+    name, inputs, outputs = _registered(program, kept), program.inputs, tuple(program.outputs)
+    layout = xla.layout(program, kept)
+
+    def plain(scalars: Any, columns: Any) -> Any:
+        made = []
+        for place, column in zip(places, columns, strict=True):
+            found = elements.run(program, dict(zip(inputs, column, strict=True)), scalars, kept.real)
+            made.append(tuple(found[each].astype(place[each].dtype) for each in outputs))
+        return made
+
+    def loop(scalars: Any, columns: Any) -> Any:
+        results = [jax.ShapeDtypeStruct(place[each].shape, place[each].dtype) for place in places for each in outputs]
+        aliases = {
+            2 + place * len(inputs) + inputs.index(each): place * len(outputs) + number
+            for place in range(len(places))
+            for number, each in enumerate(outputs)
+            if each in inputs
+        }
+        call = jax.ffi.ffi_call(name, results, input_output_aliases=aliases)
+        found = iter(call(layout, _stacked(scalars, kept.real), *(array for column in columns for array in column)))
+        return [tuple(next(found) for _ in outputs) for _ in places]
+
+    @jax.custom_batching.custom_vmap
+    def anywhere(scalars: Any, columns: Any) -> Any:
+        return jax.lax.platform_dependent(scalars, columns, cpu=loop, default=plain)
+
+    @anywhere.def_vmap
+    def _(axis_size: int, batched: Any, scalars: Any, columns: Any) -> Any:
+        axes = jax.tree.map(lambda each: 0 if each else None, batched)
+        made = jax.vmap(plain, in_axes=tuple(axes), axis_size=axis_size)(scalars, columns)
+        return made, jax.tree.map(lambda _: True, made)
+
+    @jax.custom_jvp
+    def step(scalars: Any, columns: Any) -> Any:
+        return anywhere(scalars, columns)
+
+    @step.defjvp
+    def _(primals: Any, tangents: Any) -> Any:
+        return jax.jvp(plain, primals, tangents)
+
+    made = step(tuple(scalars), [tuple(place[each] for each in inputs) for place in places])
+    return [dict(zip(outputs, column, strict=True)) for column in made]
+
+
+def _stacked(scalars: Sequence[Any], kind: str) -> Any:
+    if any(isinstance(scalar, jax.Array) for scalar in scalars):
+        return jnp.stack([jnp.asarray(scalar, kind) for scalar in scalars])
+    return np.array(scalars, kind)

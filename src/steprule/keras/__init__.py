@@ -1,0 +1,38 @@
+"""The rules as Keras optimizers, on TensorFlow, JAX and PyTorch: put one in the place of Keras's.
+
+`optimizer(rule)` makes such a class of any rule; those below are the built-in ones.
+"""
+
+try:
+    import keras  # noqa: F401
+except ModuleNotFoundError as missing:
+    raise ModuleNotFoundError(
+        f"steprule.keras needs {missing.name}: pip install 'steprule[keras]', and one of tensorflow, jax and torch"
+    ) from missing
+
+from .. import rules
+from .optimizer import RuleOptimizer, optimizer
+
+__all__ = [
+    "SGD",
+    "Adadelta",
+    "Adagrad",
+    "Adam",
+    "AdamW",
+    "Momentum",
+    "Nesterov",
+    "RMSProp",
+    "RMSPropNesterov",
+    "RuleOptimizer",
+    "optimizer",
+]
+
+SGD = optimizer(rules.sgd, name="SGD")
+Momentum = optimizer(rules.momentum)
+Nesterov = optimizer(rules.nesterov)
+Adagrad = optimizer(rules.adagrad)
+RMSProp = optimizer(rules.rmsprop, name="RMSProp")
+RMSPropNesterov = optimizer(rules.rmsprop_nesterov, name="RMSPropNesterov")
+Adadelta = optimizer(rules.adadelta)
+Adam = optimizer(rules.adam)
+AdamW = optimizer(rules.adam, name="AdamW", weight_decay=0.004)

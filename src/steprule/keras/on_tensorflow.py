@@ -1,0 +1,126 @@
+"""How the classes step on TensorFlow: as elsewhere, and by gradients that name rows (`tf.IndexedSlices`) those rows alone.
+
+The result is that of the step by the dense gradient. What that does to the slots of rows that are not named waits until they are
+next looked at (`rows.Behind`); the parameter itself, which anybody may read, is scaled at once where a step scales it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
+
+import tensorflow as tf
+
+from .on_tensors import OnTensors
+from .rows import Behind, dense, scaled, scales_of, summed
+from .stepping import real_of, stepped
+
+__all__ = ["OnTensorFlow"]
+
+
+class OnTensorFlow(OnTensors):
+    """What `RuleOptimizer` does on TensorFlow."""
+
+    _behind: Mapping[int, Behind]
+
+    def build(self: Any, variables: Sequence[Any]) -> None:
+        """Make the slots, and for each variable whose rows may be behind what remembers which are."""
+        if self.built:
+            return
+        super().build(variables)
+        found = {index: self._behind_of(index, variable) for index, variable in enumerate(variables)}
+        self._behind = MappingProxyType({index: behind for index, behind in found.items() if behind is not None})
+
+    def _behind_of(self: Any, index: int, variable: Any) -> Behind | None:
+        # A row of a vector is one element: to remember it would take as much as the slot.
+        if self.sparse != "exact" or len(variable.shape) < 2:
+            return None
+        try:
+            scales = {name: scale for name, scale in self._scales(variable).items() if name != "x"}
+        except (TypeError, ValueError):
+            return None  # raised where a gradient names rows
+        slots = self._slots_of(index)
+        if not scales:
+            return None
+        with self._distribution_strategy.extended.colocate_vars_with(variable.value):
+            return Behind({name: slots[name] for name in scales}, scales, variable.shape[0])
+
+    def _scales(self: Any, variable: Any) -> Mapping[str, float]:
+        """Return the factors by which a step without gradient scales `variable` and its slots.
+
+        Raises `TypeError` where it changes them otherwise, and `ValueError` where it may make NaN of them.
+        """
+        try:
+            return scales_of(self.rule, self._form(variable), tuple(self._values.items()), real_of(variable))
+        except (TypeError, ValueError) as error:
+            raise type(error)(
+                f"{type(self).__name__} cannot take a gradient that names rows of a variable of shape "
+                f'{tuple(variable.shape)}, since {error}; give it a dense one, or choose sparse="dense"'
+            ) from None
+
+    def update_step(self: Any, gradient: Any, variable: Any, learning_rate: Any) -> None:
+        """Step one variable by its gradient: a tensor, or `tf.IndexedSlices`, whose rows of one number are summed.
+
+        Raises `TypeError` where the rule changes rows without gradient in a way that cannot be caught up, `ValueError` where
+        it may make NaN of them, and `RuntimeError` as `Behind.begin` does.
+        """
+        behind = self._behind.get(self._get_variable_index(variable))
+        names_rows = isinstance(gradient, tf.IndexedSlices)
+        if names_rows and self.sparse == "exact" and len(variable.shape) > 1:
+            self._step_rows(gradient, variable, learning_rate, behind)
+            return
+        if behind is not None:
+            behind.settle()
+        super().update_step(dense(gradient, variable) if names_rows else gradient, variable, learning_rate)
+
+    def _step_rows(self: Any, gradient: Any, variable: Any, learning_rate: Any, behind: Behind | None) -> None:
+        scales, real = self._scales(variable), real_of(variable)
+        arrays = {"x": variable, **self._slots_of(self._get_variable_index(variable))}
+        values = self._scalars(learning_rate)
+        numbers, grads = summed(gradient, real)
+        rows = {name: tf.gather(_native(array), numbers) for name, array in arrays.items()}
+        if behind is not None:
+            behind.begin()
+            rows |= {name: scaled(rows[name], factors) for name, factors in behind.factors(numbers).items()}
+        program = self._program(variable)
+        new = stepped(program, {**rows, "g": grads}, values, self.iterations, real)
+        if "x" in scales:
+            # What the program makes of a parameter of 1 where the gradient is 0 is the factor.
+            one = {name: tf.ones((), real) for name in rows}
+            factor = stepped(program, {**one, "g": tf.zeros((), real)}, values, self.iterations, real)["x"]
+            self.assign(variable, tf.cast(variable, real) * factor)
+        for name, value in new.items():
+            self.assign(arrays[name], tf.IndexedSlices(value, numbers))
+        if behind is not None:
+            behind.stepped(numbers)
+
+    def catch_up(self: Any) -> None:
+        """Bring every row of every slot to where dense gradients would have brought it; called by what saves the state.
+
+        To be called before `optimizer.variables` are read by hand where gradients name rows.
+        """
+        for behind in self._behind.values() if self.built else ():
+            behind.settle()
+
+    def save_own_variables(self: Any, store: Any) -> None:
+        self.catch_up()
+        super().save_own_variables(store)  # type: ignore[misc]
+
+    def load_own_variables(self: Any, store: Any) -> None:
+        self.catch_up()
+        super().load_own_variables(store)  # type: ignore[misc]
+
+    def set_weights(self: Any, weights: Sequence[Any]) -> None:
+        self.catch_up()
+        super().set_weights(weights)  # type: ignore[misc]
+
+    def finalize_variable_values(self: Any, var_list: Sequence[Any]) -> None:
+        """Do what Keras does at the end of `fit`, and catch up, so that who reads the state then need not."""
+        self.catch_up()
+        super().finalize_variable_values(var_list)  # type: ignore[misc]
+
+
+def _native(variable: Any) -> Any:
+    """Return TensorFlow's variable, of which a gather reads the rows alone."""
+    return getattr(variable, "value", variable) if not isinstance(variable, tf.Variable) else variable

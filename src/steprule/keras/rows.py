@@ -1,0 +1,129 @@
+"""Rows of a variable, and which of them are behind: those that a gradient has not named and that a dense step would have scaled.
+
+As in `steprule.torch.lag`, what a row has missed is made up for as one power when it is next touched, or when all of the state
+is asked for. Here the counts are variables, so that a traced step finds them.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from typing import Any, Final
+
+import numpy as np
+import tensorflow as tf
+
+import keras
+
+from ..around import Around
+from ..program import lower
+from ..sparsity import scales_without_gradient
+from ..specification import Rule
+
+__all__ = ["Behind", "dense", "scales_of", "summed"]
+
+# The rate may change while rows are behind, so that a slot's factor must be the same with each.
+_SOME_RATES: Final = (0.5, 0.25)
+
+
+@functools.cache
+def scales_of(rule: Rule, form: Around, values: tuple[tuple[str, float], ...], real: str) -> Mapping[str, float]:
+    """Return the factors by which a step without gradient scales `x` and the slots, 1 left out; that of `x` at some rate.
+
+    Raises `TypeError` and `ValueError` as `scales_without_gradient` does, and where the factor of a slot has the rate in it.
+    """
+    if set(rule.inputs) & {"h", "g2"}:
+        raise TypeError(f"it takes {', '.join(rule.inputs)}")
+    program = lower(rule, form)
+    found: list[dict[str, float]] = []
+    for rate in _SOME_RATES:
+        numbers = np.array(program.fold(t=1, **{**dict(values), "lr": rate}), real)
+        found.append(scales_without_gradient(program, numbers, rule.slots))
+    for slot in rule.slots:
+        if len({each.get(slot, 1.0) for each in found}) > 1:
+            raise TypeError(
+                f"the factor by which it scales its slot {slot} where the gradient is 0 depends on the rate"
+            )
+    return found[0]
+
+
+def dense(gradient: tf.IndexedSlices, variable: Any) -> Any:
+    """Return the gradient as a tensor of the shape of `variable`; rows that are named several times are summed."""
+    return tf.math.unsorted_segment_sum(gradient.values, gradient.indices, variable.shape[0])
+
+
+def summed(gradient: tf.IndexedSlices, real: str) -> tuple[Any, Any]:
+    """Return the numbers of the rows that a gradient names, sorted, and the gradient of each, of type `real`.
+
+    A number that comes several times stays so, each time with the sum: a compiler that must know all sizes takes it.
+    """
+    order = tf.argsort(gradient.indices, stable=True)
+    numbers = tf.gather(gradient.indices, order)
+    differs = tf.concat([tf.ones_like(numbers[:1], tf.bool), numbers[1:] != numbers[:-1]], 0)
+    places = tf.cumsum(tf.cast(differs, tf.int32)) - 1
+    values = tf.gather(tf.cast(gradient.values, real), order)
+    return numbers, tf.gather(tf.math.unsorted_segment_sum(values, places, tf.shape(places)[0]), places)
+
+
+class Behind:
+    """Of one variable's `slots`, each scaled by its factor in `scales` in a step without gradient, which rows are behind."""
+
+    def __init__(self, slots: Mapping[str, Any], scales: Mapping[str, float], rows: int) -> None:
+        self._slots: Final = slots
+        self._scales: Final = scales
+        # Steps by named rows since all rows were last up to date, and how many of them each row has made.
+        self._steps: Final = _count(())
+        self._steps_of_row: Final = _count((rows,))
+        self._used = False
+        self._dense_step_is_traced = False
+
+    def factors(self, numbers: Any) -> dict[str, Any]:
+        """Return for each slot what makes up for what the rows `numbers` have missed, in float64."""
+        missed = tf.cast(self._steps.value - tf.gather(self._steps_of_row.value, numbers), tf.float64)
+        made = {scale: tf.pow(tf.constant(scale, tf.float64), missed) for scale in set(self._scales.values())}
+        return {name: made[scale] for name, scale in self._scales.items()}
+
+    def stepped(self, numbers: Any) -> None:
+        """Count a step, and that the rows `numbers` have made it and all before it."""
+        steps = self._steps.value.assign_add(1)
+        counts = tf.fill(tf.shape(numbers), tf.convert_to_tensor(steps))
+        self._steps_of_row.value.scatter_update(tf.IndexedSlices(counts, numbers))
+
+    def begin(self) -> None:
+        """Say that a step by named rows comes.
+
+        Raises `RuntimeError` where a step with a dense gradient is compiled already, which would not see rows that are behind.
+        """
+        if self._dense_step_is_traced and not self._used:
+            raise RuntimeError(
+                f"a variable whose first slot has the shape {tuple(next(iter(self._slots.values())).shape)} gets a gradient "
+                "that names rows, after a step with a dense one was compiled, which would not see that rows are behind; "
+                'choose sparse="dense"'
+            )
+        self._used = True
+
+    def settle(self) -> None:
+        """Bring every row up to date."""
+        if not self._used:
+            self._dense_step_is_traced |= tf.inside_function()
+        elif tf.inside_function():
+            tf.cond(self._steps.value > 0, self._settle, lambda: None)
+        elif int(self._steps.value):
+            self._settle()
+
+    def _settle(self) -> None:
+        factors = self.factors(tf.range(self._steps_of_row.shape[0]))
+        for name, slot in self._slots.items():
+            slot.assign(scaled(slot, factors[name]))
+        self._steps_of_row.assign(tf.zeros_like(self._steps_of_row.value))
+        self._steps.assign(0)
+
+
+def scaled(rows: Any, factors: Any) -> Any:
+    """Return `rows` multiplied by a factor of float64 each, in their own type: a small factor keeps its digits."""
+    shape = tf.concat([tf.shape(factors), tf.ones([len(rows.shape) - 1], tf.int32)], 0)
+    return keras.ops.cast(keras.ops.cast(rows, "float64") * tf.reshape(factors, shape), rows.dtype)
+
+
+def _count(shape: tuple[int, ...]) -> Any:
+    return keras.Variable("zeros", shape=shape, dtype="int64", trainable=False, aggregation="only_first_replica")

@@ -1,0 +1,53 @@
+"""One step of a rule on the tensors of whichever library Keras computes with."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+import keras
+from keras import ops
+
+from ..arrays import elements, scalars
+from ..program import Program
+
+__all__ = ["real_of", "stepped"]
+
+
+def real_of(variable: Any) -> str:
+    """Return the type in which a variable's step is computed: float64 for float64, float32 for that and lower types."""
+    return "float64" if keras.backend.standardize_dtype(variable.dtype) == "float64" else "float32"
+
+
+def stepped(
+    program: Program, arrays: Mapping[str, Any], values: Mapping[str, Any], iterations: Any, real: str
+) -> dict[str, Any]:
+    """Return the outputs of `program`, of type `real` and the shape of `arrays["x"]`.
+
+    `arrays` are the program's inputs; `values` the hyperparameters, `lr` among them, floats or tensors; `iterations` is the
+    number of steps that were made before this one.
+    """
+    with _in_float64():
+        wide = partial(ops.cast, dtype="float64")
+        given = {**values, "lr": wide(values["lr"]), "t": wide(iterations) + 1.0}
+        known = scalars(program, given, wide, partial(ops.cast, dtype=real))
+    taken = {name: ops.cast(array, real) for name, array in arrays.items() if name in program.inputs}
+    like = arrays["x"]
+    made = elements(program, taken, known)
+    return {
+        name: value if tuple(value.shape) == tuple(like.shape) else ops.broadcast_to(value, like.shape)
+        for name, value in made.items()
+    }
+
+
+def _in_float64() -> contextlib.AbstractContextManager[Any]:
+    """Let scalars have float64, which JAX has only where it is asked for."""
+    if keras.config.backend() != "jax":
+        return contextlib.nullcontext()
+    import jax
+
+    # Older versions have it elsewhere.
+    enable: Any = getattr(jax, "enable_x64", None) or jax.experimental.enable_x64
+    return enable(True)  # type: ignore[no-any-return]
