@@ -79,6 +79,47 @@ def d2l(
     console.print(f"\nThe page: {page}", highlight=False, soft_wrap=True)
 
 
+@app.command()
+def zeiler2012(
+    chosen: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[PART]...", help="tanh, schaul, table1, table2; all unless given."),
+    ] = None,
+    seeds: Annotated[int, typer.Option(help="Trainings of each setting.")] = 5,
+    epochs: Annotated[
+        int | None, typer.Option(help="Passes over the data; the paper's own number unless given.")
+    ] = None,
+    jobs: Annotated[int | None, typer.Option(help="Processes; as many as there are cores unless given.")] = None,
+    out: Annotated[Path, typer.Option(help="Folder for results and pages.")] = Path("zeiler2012"),
+    resume: Annotated[
+        bool, typer.Option("--resume/--fresh", help="Keep what is finished there, or begin anew.")
+    ] = True,
+) -> None:
+    """The ADADELTA paper's experiments on MNIST, beside its figures."""
+    from .lab.display import Display
+    from .lab.zeiler2012 import Reproduced, parts, reproduce
+    from .report.zeiler2012.page import write_reproduction
+    from .report.zeiler2012.table import terminal_table
+
+    console = Console()
+    try:
+        done: list[Reproduced] = []
+        for name in chosen or parts():
+            # A display for each, since each has trials and a best of its own.
+            with Display(console) as display:
+                done += reproduce(
+                    [name], seeds=seeds, epochs=epochs, jobs=jobs, out=out, fresh=not resume, progress=display
+                )
+    except KeyboardInterrupt:
+        console.print(
+            f"Stopped. What is finished is kept in {out}; the same command goes on from there.", highlight=False
+        )
+        raise typer.Exit(130) from None
+    page = write_reproduction(done, out)
+    console.print(terminal_table(done))
+    console.print(f"\nThe page: {page}", highlight=False, soft_wrap=True)
+
+
 def _pythons(given: list[str]) -> dict[str, str]:
     pythons = {}
     for each in given:

@@ -1,0 +1,1 @@
+"""The paper's experiments run again, as a table and a page."""
