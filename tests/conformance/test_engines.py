@@ -59,7 +59,9 @@ def _agrees(
             found = begun.state()
         for shape, before, g, after in zip(shapes, states, grads, found, strict=True):
             slots = {slot: before[slot] for slot in rule.slots}
-            expected = rounding.step(rule, around, {"x": before["x"], "g": g, "t": t}, slots, complete, dtype)
+            expected = rounding.step(
+                rule, around, {"x": before["x"], "g": g, "t": t}, slots, complete, dtype, widens=kind.widens
+            )
             assert after.keys() == expected.keys()
             for quantity, value in expected.items():
                 times = rounding.times_too_far(after[quantity], value)

@@ -20,6 +20,9 @@ _MODULES: Final[Mapping[str, tuple[str, ...]]] = {
     "on_numpy": (),
     "on_torch": ("torch",),
     "on_jax": ("jax",),
+    "on_tensorflow": ("tensorflow",),
+    "on_mxnet": ("mxnet",),
+    "on_array_api": ("array_api_strict",),
 }
 """The modules, and the packages that each imports."""
 

@@ -20,7 +20,7 @@ State = list[dict[str, NDArray[np.float64]]]
 """For each tensor, the parameter `x` and each slot by name."""
 
 # The loops of an array library are not ours to test at every length, and its chunks are not those of the kernel.
-FEW: Final = ("0-dim", "empty", "17", "3x5")
+FEW: Final = ("0-dim", "empty", "3x5")
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,9 @@ class Reference:
     def array(self, values: NDArray[np.float64]) -> Any:
         return values.astype(self._dtype)
 
+    def numbers(self, array: Any) -> NDArray[np.float64]:
+        return np.asarray(array, np.float64)
+
     def step(self, grads: Arrays) -> None:
         with np.errstate(all="ignore"):
             made = [
@@ -79,7 +82,8 @@ class Reference:
         for x, state in zip(self._xs, self._states, strict=True):
             arrays = {"x": x, **{name: state[name] for name in self._rule.slots}}
             for name, array in arrays.items():
-                assert str(array.dtype).removeprefix("torch.") == self._dtype, f"{name} is {array.dtype}"
+                kind = str(getattr(array.dtype, "name", array.dtype)).rpartition(".")[2].strip("'>")
+                assert kind == self._dtype, f"{name} is {array.dtype}"
                 assert tuple(array.shape) == tuple(x.shape), f"{name} is {array.shape}"
-            states.append({name: np.asarray(array, np.float64) for name, array in arrays.items()})
+            states.append({name: self.numbers(array) for name, array in arrays.items()})
         return states

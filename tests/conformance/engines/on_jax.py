@@ -22,4 +22,9 @@ def _float64() -> AbstractContextManager[Any]:
     return (jax.enable_x64 if hasattr(jax, "enable_x64") else jax.experimental.enable_x64)(True)
 
 
-ENGINES: Final[Mapping[str, Engine]] = {"reference on JAX": Engine(_JaxReference, shapes=FEW, within=_float64)}
+ENGINES: Final[Mapping[str, Engine]] = {
+    "reference on JAX": Engine(_JaxReference, shapes=FEW, within=_float64),
+    "reference on JAX, lower types": Engine(
+        _JaxReference, ("bfloat16", "float16"), ("3x5",), within=_float64, widens=False
+    ),
+}

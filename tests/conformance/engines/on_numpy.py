@@ -48,5 +48,6 @@ class _Kernel:
 
 ENGINES: Final[Mapping[str, Engine]] = {
     "reference on NumPy": Engine(Reference, shapes=(*FEW, "a chunk and one")),
+    "reference on NumPy, lower types": Engine(Reference, ("float16",), ("3x5",), widens=False),
     "CPU kernel": Engine(_Kernel),
 }

@@ -26,6 +26,9 @@ class TorchReference(Reference):
     def array(self, values: NDArray[np.float64]) -> torch.Tensor:
         return torch.tensor(values, dtype=getattr(torch, self._dtype))
 
+    def numbers(self, array: torch.Tensor) -> NDArray[np.float64]:
+        return array.double().numpy()
+
 
 class _Torch:
     """A class of `steprule.torch`; every parameter must take the path `fused` or the plain one."""
@@ -140,6 +143,7 @@ _NO_GPU: Final = "" if torch.cuda.is_available() else "there is no GPU that PyTo
 
 _ENGINES: Final = {
     "reference on torch": Engine(TorchReference, shapes=FEW),
+    "reference on torch, lower types": Engine(TorchReference, ("bfloat16", "float16"), ("3x5",), widens=False),
     "steprule.torch, fused": Engine(_Torch),
     # Without dimensions, and with no or one element, a tensor is dense whatever its strides are.
     "steprule.torch, plain": Engine(_TorchPlain, shapes=("17", "3x5", "a chunk and one")),
