@@ -121,12 +121,12 @@ def _array(number: float, array: Any, condition: Any) -> Any:
         if namespace.__name__ == "torch":
             return namespace.asarray(number, dtype=array.dtype, device=array.device)
         return namespace.zeros_like(array) + number
-    dtype = namespace.float64 if _BESIDE.get() is None else _BESIDE.get().dtype
-    if namespace.__name__ == "torch":
-        return namespace.asarray(number, dtype=dtype, device=condition.device)
     if namespace.__name__ == "mxnet.ndarray":
         # A condition is made of numbers here, of the type of what was compared.
         return namespace.zeros_like(condition) + number
+    dtype = namespace.float64 if _BESIDE.get() is None else _BESIDE.get().dtype
+    if namespace.__name__ == "torch":
+        return namespace.asarray(number, dtype=dtype, device=condition.device)
     return namespace.zeros_like(condition, dtype=dtype) + number
 
 

@@ -37,9 +37,9 @@ def step(
     """Return the parameter and the state after one step; nothing is changed in place.
 
     `x`, `g` (the gradient at `x`), each slot of `state`, and `h` and `g2` where the rule takes them, are arrays of one shape
-    and one library: NumPy, CuPy, PyTorch, JAX, TensorFlow, MXNet, or any with the array API. Each operation is
-    the library's, in its elements' type; what is returned has the type of `x`, a floating-point type. `hyperparameters` are the
-    rule's own, `lr`, `weight_decay` and `lr_decay`.
+    and one library: NumPy, CuPy, PyTorch, JAX, TensorFlow, MXNet, or any with the array API. What
+    is returned has the type of `x`, which is a floating-point type. `hyperparameters` are the rule's own, `lr`,
+    `weight_decay` and `lr_decay`.
 
     Raises `TypeError` for a hyperparameter that is unknown or missing, an input that is missing, or a parameter of integers
     or truths, and `ValueError` for a value out of range.
@@ -66,15 +66,17 @@ def _check(x: Any) -> None:
 
 def _filled(x: Any, value: float) -> Any:
     namespace = namespace_of(x)
-    return value if namespace is None else namespace.zeros_like(x) + value
+    return value if namespace is None else _cast(namespace.zeros_like(x) + value, x)
 
 
 def _as(value: Any, x: Any) -> Any:
     """Return what a rule has made as an array of the type of `x`, also where it is a plain number or has widened."""
     if namespace_of(x) is None:
         return value
-    if namespace_of(value) is None:
-        return _filled(x, value)
+    return _filled(x, value) if namespace_of(value) is None else _cast(value, x)
+
+
+def _cast(value: Any, x: Any) -> Any:
     if value.dtype == x.dtype:
         return value
     if hasattr(value, "astype"):

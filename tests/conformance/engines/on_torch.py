@@ -18,16 +18,8 @@ from steprule.kernels import gpu
 from steprule.torch import optimizer
 from steprule.torch.gpu import DeviceLaunch
 
-from .engine import FEW, Engine, Reference, State
+from .engine import Engine, State
 from .paths import paths, sparse_paths
-
-
-class TorchReference(Reference):
-    def array(self, values: NDArray[np.float64]) -> torch.Tensor:
-        return torch.tensor(values, dtype=getattr(torch, self._dtype))
-
-    def numbers(self, array: torch.Tensor) -> NDArray[np.float64]:
-        return array.double().numpy()
 
 
 class _Torch:
@@ -142,8 +134,6 @@ _NO_TRITON: Final = "" if gpu.installed() else "triton is not installed"
 _NO_GPU: Final = "" if torch.cuda.is_available() else "there is no GPU that PyTorch can use"
 
 _ENGINES: Final = {
-    "reference on torch": Engine(TorchReference, shapes=FEW),
-    "reference on torch, lower types": Engine(TorchReference, ("bfloat16", "float16"), ("3x5",), widens=False),
     "steprule.torch, fused": Engine(_Torch),
     # Without dimensions, and with no or one element, a tensor is dense whatever its strides are.
     "steprule.torch, plain": Engine(_TorchPlain, shapes=("17", "3x5", "a chunk and one")),
