@@ -24,8 +24,9 @@ State = list[dict[str, NDArray[np.float64]]]
 class Engine:
     """An engine, and the element types and shapes (of `cases.SHAPES`) that it is tested with.
 
-    `begin(rule, hyperparameters, form, dtype, start)` returns what has `step(gradients)` and `state()`. `within()` is what
-    it is used in. `widens` says that lower types are computed in float32. `absent` says why it cannot be tested here.
+    `begin(rule, hyperparameters, form, dtype, start)` returns what has `step(gradients)` and `state()`, and `within()` is
+    what it is used in. `widens` says that lower types are computed in float32, `many_steps` that a step is quick enough to be
+    made some hundred times, and `absent` why the engine cannot be tested here.
     """
 
     begin: Callable[[Rule, Mapping[str, float], Form, str, Arrays], Any] | None = None
@@ -33,6 +34,7 @@ class Engine:
     shapes: tuple[str, ...] = tuple(SHAPES)
     within: Callable[[], AbstractContextManager[Any]] = nullcontext
     widens: bool = True
+    many_steps: bool = True
     absent: str = ""
 
 

@@ -143,9 +143,11 @@ _ENGINES: Final = {
     "steprule.torch, lower types, plain": Engine(
         _TorchPlain, ("bfloat16", "float16"), shapes=("17", "3x5", "a chunk and one")
     ),
-    "GPU kernel (interpreter)": Engine(_TorchInterpreted, _ALL_TYPES, ("about a block",), _NO_TRITON),
+    "GPU kernel (interpreter)": Engine(
+        _TorchInterpreted, _ALL_TYPES, ("about a block",), many_steps=False, absent=_NO_TRITON
+    ),
     "GPU kernel (interpreter), capturable": Engine(
-        _TorchInterpretedCapturable, ("float32", "float64"), ("about a block",), _NO_TRITON
+        _TorchInterpretedCapturable, ("float32", "float64"), ("about a block",), many_steps=False, absent=_NO_TRITON
     ),
     "GPU kernel": Engine(_TorchGpu, _ALL_TYPES, absent=_NO_GPU),
     "GPU kernel, capturable": Engine(_TorchGpuCapturable, _ALL_TYPES, absent=_NO_GPU),
