@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -176,6 +178,20 @@ def test_a_parameter_of_integers_is_refused(name: str, dtype: str):
         reference.init(rules.adam, x)
     with pytest.raises(TypeError, match=said):
         reference.step(rules.sgd, x, x, {"step": 0}, lr=0.5)
+
+
+@pytest.mark.parametrize("library", ["numpy", "mxnet"])
+def test_the_documentations_examples_run_as_they_stand(library: str):
+    require_installed(library)
+    text = (Path(__file__).parents[1] / "docs" / "arrays.md").read_text(encoding="utf-8")
+    found = {}
+    for block in re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
+        if f"import {library}" in block:
+            exec(compile(block, "docs/arrays.md", "exec"), found)
+    if library == "mxnet":
+        found["mx"].npx.reset_np()
+    assert found["state"]["step"] == 1
+    assert [float(value) for value in found["x"]] == pytest.approx([1.0 - 0.003162, 1.0 + 0.003162, 1.0], abs=1e-4)
 
 
 def test_a_step_can_be_differentiated_in_torch():

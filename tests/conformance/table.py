@@ -38,9 +38,9 @@ is the largest distance of any parameter or slot, in units in the last place (ul
 that the element has had on the way. 0 says that every bit is the same.
 
 The problem is softmax regression on scikit-learn's digits, in mini-batches of 64. Its gradients are computed in float64
-along the oracle's way, rounded to the element type, and given to every engine alike, so that a figure is the rule's error and
-no more. In a second run the engine's own parameters make the gradients: the last column is how far its loss is at the end
-from the oracle's, as a share, for the rule where that is most.
+along the oracle's way, rounded to the element type, and given to every engine alike, so that a figure is the rule's error
+and no more. In a second run the engine's own parameters make the gradients: the last column is how far its loss is at the
+end from the oracle's, as a share, for the rule where that is most.
 
 The oracle is `steprule.reference` on NumPy in float64, whose own row is 0 for that reason. For types below float32 it rounds
 what it keeps to the type after each step. The engines compute those types in float32; `steprule.reference` computes in the

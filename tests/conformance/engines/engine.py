@@ -25,8 +25,8 @@ class Engine:
     """An engine, and the element types and shapes (of `cases.SHAPES`) that it is tested with.
 
     `begin(rule, hyperparameters, form, dtype, start)` returns what has `step(gradients)` and `state()`, and `within()` is
-    what it is used in. `widens` says that lower types are computed in float32, `many_steps` that a step is quick enough to be
-    made some hundred times, and `absent` why the engine cannot be tested here.
+    what it is used in. `widens` says that lower types are computed in float32, `many_steps` that a step is quick enough for
+    some hundred of them, and `absent` why the engine cannot be tested here.
     """
 
     begin: Callable[[Rule, Mapping[str, float], Form, str, Arrays], Any] | None = None
