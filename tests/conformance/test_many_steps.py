@@ -37,8 +37,12 @@ def test_an_engine_keeps_to_the_oracles_way(engine: str, dtype: str, rule: str):
     assert ulps_apart(engine, dtype, rule) <= allowed.amount, allowed.reason
 
 
-# In float64 the first test says more.
-@pytest.mark.parametrize(("engine", "dtype", "rule"), [case for case in CASES if case.values[1] != "float64"])
+def _by_themselves(engine: str, dtype: str) -> bool:
+    # In float64, and of the same operations in other libraries, the first test says all; `make conformance` runs them too.
+    return dtype != "float64" and ("NumPy" in engine or not engine.startswith("reference on "))
+
+
+@pytest.mark.parametrize(("engine", "dtype", "rule"), [case for case in CASES if _by_themselves(*case.values[:2])])
 def test_an_engine_comes_to_the_oracles_loss_by_itself(engine: str, dtype: str, rule: str):
     assert loss_apart(engine, dtype, rule) <= LOSSES[dtype].amount, LOSSES[dtype].reason
 

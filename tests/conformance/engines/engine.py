@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from tests.conformance.cases import SHAPES, Arrays, Form
+from tests.conformance.cases import FORMS, SHAPES, Arrays, Form
 from tests.conformance.tolerances import rounded
 
 from steprule import Rule
@@ -22,7 +22,7 @@ State = list[dict[str, NDArray[np.float64]]]
 
 @dataclass(frozen=True)
 class Engine:
-    """An engine, and the element types and shapes (of `cases.SHAPES`) that it is tested with.
+    """An engine, and the element types, shapes (of `cases.SHAPES`) and forms (of `cases.FORMS`) that it is tested with.
 
     `begin(rule, hyperparameters, form, dtype, start)` returns what has `step(gradients)` and `state()`, and `within()` is
     what it is used in. `widens` says that lower types are computed in float32, `many_steps` that a step is quick enough for
@@ -32,6 +32,7 @@ class Engine:
     begin: Callable[[Rule, Mapping[str, float], Form, str, Arrays], Any] | None = None
     dtypes: tuple[str, ...] = ("float32", "float64")
     shapes: tuple[str, ...] = tuple(SHAPES)
+    forms: tuple[str, ...] = tuple(FORMS)
     within: Callable[[], AbstractContextManager[Any]] = nullcontext
     widens: bool = True
     many_steps: bool = True

@@ -9,7 +9,7 @@ from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-from tests.conformance.cases import Arrays, Form
+from tests.conformance.cases import EACH_PART_ONCE, Arrays, Form
 from tests.interpreter import interpreting
 
 import torch
@@ -144,10 +144,15 @@ _ENGINES: Final = {
         _TorchPlain, ("bfloat16", "float16"), shapes=("17", "3x5", "a chunk and one")
     ),
     "GPU kernel (interpreter)": Engine(
-        _TorchInterpreted, _ALL_TYPES, ("about a block",), many_steps=False, absent=_NO_TRITON
+        _TorchInterpreted, _ALL_TYPES, ("about a block",), EACH_PART_ONCE, many_steps=False, absent=_NO_TRITON
     ),
     "GPU kernel (interpreter), capturable": Engine(
-        _TorchInterpretedCapturable, ("float32", "float64"), ("about a block",), many_steps=False, absent=_NO_TRITON
+        _TorchInterpretedCapturable,
+        ("float32", "float64"),
+        ("about a block",),
+        EACH_PART_ONCE,
+        many_steps=False,
+        absent=_NO_TRITON,
     ),
     "GPU kernel": Engine(_TorchGpu, _ALL_TYPES, absent=_NO_GPU),
     "GPU kernel, capturable": Engine(_TorchGpuCapturable, _ALL_TYPES, absent=_NO_GPU),
