@@ -11,7 +11,8 @@ endif
 
 # Tests that import no framework, or only those that are installed.
 WITHOUT_FRAMEWORKS := tests/test_notation.py tests/test_specification.py tests/test_around.py tests/test_program.py \
-	tests/test_reference.py tests/test_sparsity.py tests/kernels/test_cpu.py tests/conformance/test_engines.py tests/conformance/test_many_steps.py
+	tests/test_reference.py tests/test_sparsity.py tests/kernels/test_cpu.py tests/conformance/test_engines.py \
+	tests/conformance/test_many_steps.py
 
 .PHONY: help compare test test-mxnet conformance lint format bench bench-gpu docs wheel browser clean
 
@@ -70,7 +71,8 @@ CONFORMANCE := build/conformance
 conformance: .venv/dev .venv-mxnet/tests
 	$(BIN)/python -W ignore -m tests.conformance.table measure $(CONFORMANCE)/main.json
 	.venv-mxnet/bin/python -W ignore -m tests.conformance.table measure $(CONFORMANCE)/mxnet.json MXNet
-	$(BIN)/python -W ignore -m tests.conformance.table page docs/conformance.md $(CONFORMANCE)/main.json $(CONFORMANCE)/mxnet.json
+	$(BIN)/python -W ignore -m tests.conformance.table page docs/conformance.md \
+		$(CONFORMANCE)/main.json $(CONFORMANCE)/mxnet.json
 
 lint: .venv/dev
 	$(BIN)/ruff check

@@ -180,9 +180,8 @@ def test_a_parameter_of_integers_is_refused(name: str, dtype: str):
         reference.step(rules.sgd, x, x, {"step": 0}, lr=0.5)
 
 
-@pytest.mark.parametrize("library", ["numpy", "mxnet"])
+@pytest.mark.parametrize("library", [name.lower() for name in ("NumPy", "MXNet") if name in LIBRARIES])
 def test_the_documentations_examples_run_as_they_stand(library: str):
-    require_installed(library)
     text = (Path(__file__).parents[1] / "docs" / "arrays.md").read_text(encoding="utf-8")
     found = {}
     for block in re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
@@ -219,3 +218,13 @@ def test_a_step_is_traced_by_tensorflow(each: Any):
     slots = {slot: state[slot] for slot in each.slots}
     found, expected = traced(x, g, slots)[0], reference.step(each, x, g, state)[0]
     assert found.numpy().tolist() == pytest.approx(expected.numpy().tolist(), rel=2**-22)
+
+
+def test_a_step_is_compiled_by_torch_as_one_graph():
+    require_installed("torch")
+    import torch
+
+    x, g = torch.tensor([1.0, -2.0]), torch.tensor([3.0, 0.5])
+    state = reference.init(two_speeds, x)
+    compiled = torch.compile(lambda: reference.step(two_speeds, x, g, state)[0], backend="eager", fullgraph=True)
+    assert torch.equal(compiled(), reference.step(two_speeds, x, g, state)[0])

@@ -15,7 +15,7 @@ import builtins
 import math
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from typing import Any, Final
 
@@ -41,12 +41,19 @@ _SIGN_OF_NAN_IS_0: Final = ("torch", "mxnet.numpy", "mxnet.ndarray")
 _BESIDE: ContextVar[Any] = ContextVar("_BESIDE", default=None)
 
 
-@contextmanager
-def beside(array: Any) -> Iterator[None]:
+def beside(array: Any) -> AbstractContextManager[None]:
     """Let `where` of two plain numbers make elements of the type of `array`, within the block; else it makes float64.
 
-    Some libraries (TensorFlow) compute with arrays of one type alone, and a condition does not tell which.
+    TensorFlow and MXNet compute with arrays of one type alone, and a condition does not tell which.
     """
+    namespace = namespace_of(array)
+    if namespace is None or namespace.__name__ in (*_TAKE_NUMBERS, "torch"):
+        return nullcontext()  # types mix, and what compiles a step (torch.compile) takes no context variable
+    return _beside(array)
+
+
+@contextmanager
+def _beside(array: Any) -> Iterator[None]:
     before = _BESIDE.set(array)
     try:
         yield
@@ -124,9 +131,9 @@ def _array(number: float, array: Any, condition: Any) -> Any:
     if namespace.__name__ == "mxnet.ndarray":
         # A condition is made of numbers here, of the type of what was compared.
         return namespace.zeros_like(condition) + number
-    dtype = namespace.float64 if _BESIDE.get() is None else _BESIDE.get().dtype
     if namespace.__name__ == "torch":
-        return namespace.asarray(number, dtype=dtype, device=condition.device)
+        return namespace.asarray(number, dtype=namespace.float64, device=condition.device)
+    dtype = namespace.float64 if _BESIDE.get() is None else _BESIDE.get().dtype
     return namespace.zeros_like(condition, dtype=dtype) + number
 
 

@@ -37,9 +37,9 @@ def step(
     """Return the parameter and the state after one step; nothing is changed in place.
 
     `x`, `g` (the gradient at `x`), each slot of `state`, and `h` and `g2` where the rule takes them, are arrays of one shape
-    and one library: NumPy, CuPy, PyTorch, JAX, TensorFlow, MXNet, or any with the array API. What
-    is returned has the type of `x`, which is a floating-point type. `hyperparameters` are the rule's own, `lr`,
-    `weight_decay` and `lr_decay`.
+    and one library: NumPy, CuPy, PyTorch, JAX, TensorFlow, MXNet, or any with the array API. What is
+    returned has the type of `x`, which is a floating-point type. `hyperparameters` are the rule's own, `lr`, `weight_decay`
+    and `lr_decay`.
 
     Raises `TypeError` for a hyperparameter that is unknown or missing, an input that is missing, or a parameter of integers
     or truths, and `ValueError` for a value out of range.
