@@ -11,14 +11,16 @@ endif
 
 # Tests that import no framework, or only those that are installed.
 WITHOUT_FRAMEWORKS := tests/test_notation.py tests/test_specification.py tests/test_around.py tests/test_program.py \
-	tests/test_reference.py tests/test_sparsity.py tests/kernels/test_cpu.py tests/conformance/test_engines.py
+	tests/test_reference.py tests/test_sparsity.py tests/kernels/test_cpu.py tests/conformance/test_engines.py \
+	tests/conformance/test_many_steps.py
 
-.PHONY: help compare test test-mxnet reproduce-d2l docs-d2l lint format bench bench-gpu docs wheel browser clean
+.PHONY: help compare test test-mxnet conformance reproduce-d2l docs-d2l lint format bench bench-gpu docs wheel browser clean
 
 help:
 	@echo "make compare   compare the update rules on real data; writes compare/index.html"
 	@echo "make test      all tests"
 	@echo "make test-mxnet the core's tests, and the rules on MXNet, in an environment of its own"
+	@echo "make conformance run every engine beside the oracle; writes docs/conformance.md"
 	@echo "make lint      style, types, floors"
 	@echo "make format    put the style right where a tool can"
 	@echo "make reproduce-d2l the airfoil experiment in every framework; writes d2l/index.html"
@@ -65,6 +67,14 @@ test: .venv/trainers
 
 test-mxnet: .venv-mxnet/tests
 	.venv-mxnet/bin/python -m pytest $(WITHOUT_FRAMEWORKS)
+
+# Engines that cannot be in one process are measured in several; a part more is a line more.
+CONFORMANCE := build/conformance
+conformance: .venv/dev .venv-mxnet/tests
+	$(BIN)/python -W ignore -m tests.conformance.table measure $(CONFORMANCE)/main.json
+	.venv-mxnet/bin/python -W ignore -m tests.conformance.table measure $(CONFORMANCE)/mxnet.json MXNet
+	$(BIN)/python -W ignore -m tests.conformance.table page docs/conformance.md \
+		$(CONFORMANCE)/main.json $(CONFORMANCE)/mxnet.json
 
 lint: .venv/dev
 	$(BIN)/ruff check

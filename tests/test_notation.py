@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import decimal
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
-import torch
 from steprule import notation
 from steprule.notation import maximum, minimum, sign, sqrt, where
+from tests.libraries import LIBRARIES, Library
+from tests.requirements import require_installed
 
 NAN, INF = math.nan, math.inf
 
-LIBRARIES = {
-    "NumPy": lambda values: np.array(values, np.float32),
-    "torch": lambda values: torch.tensor(values, dtype=torch.float32),
-    "JAX": lambda values: jnp.array(values, jnp.float32),
-}
+
+@pytest.fixture(params=LIBRARIES)
+def library(request: pytest.FixtureRequest) -> Iterator[Library]:
+    with LIBRARIES[request.param].within():
+        yield LIBRARIES[request.param]
+
 
 ONE_OPERAND = {
     "sqrt": [(4.0, 2.0), (0.0, 0.0), (-0.0, 0.0), (-1.0, NAN), (INF, INF), (-INF, NAN), (NAN, NAN)],
@@ -51,6 +52,10 @@ def same(found: object, expected: list[float]) -> bool:
     return np.array_equal(np.asarray(found), np.asarray(expected), equal_nan=True)
 
 
+def float32(values: list[float]) -> list[float]:
+    return np.array(values, np.float32).tolist()
+
+
 @pytest.mark.parametrize("name", ONE_OPERAND)
 def test_on_numbers(name: str):
     for operand, expected in ONE_OPERAND[name]:
@@ -60,20 +65,18 @@ def test_on_numbers(name: str):
 
 
 @pytest.mark.parametrize("name", ONE_OPERAND)
-@pytest.mark.parametrize("library", LIBRARIES)
-def test_on_arrays(library: str, name: str):
-    array = LIBRARIES[library]([operand for operand, _ in ONE_OPERAND[name]])
+def test_on_arrays(library: Library, name: str):
+    array = library.array([operand for operand, _ in ONE_OPERAND[name]], "float32")
     with np.errstate(invalid="ignore"):
         found = getattr(notation, name)(array)
     assert type(found) is type(array)
     assert found.dtype == array.dtype
-    assert same(found, [expected for _, expected in ONE_OPERAND[name]])
+    assert same(library.numbers(found), [expected for _, expected in ONE_OPERAND[name]])
 
 
-@pytest.mark.parametrize("library", LIBRARIES)
-def test_sign_of_nan_is_nan(library: str):
+def test_sign_of_nan_is_nan(library: Library):
     assert math.isnan(sign(NAN))
-    assert same(sign(LIBRARIES[library]([NAN])), [NAN])
+    assert same(library.numbers(sign(library.array([NAN], "float32"))), [NAN])
 
 
 @pytest.mark.parametrize("kind", [float, np.float32, np.float64])
@@ -87,39 +90,34 @@ def test_two_numbers(name: str):
 
 
 @pytest.mark.parametrize("name", TWO_OPERANDS)
-@pytest.mark.parametrize("library", LIBRARIES)
-def test_two_arrays(library: str, name: str):
+def test_two_arrays(library: Library, name: str):
     a, b, expected = zip(*TWO_OPERANDS[name], strict=True)
-    make = LIBRARIES[library]
-    assert same(getattr(notation, name)(make(a), make(b)), list(expected))
+    found = getattr(notation, name)(library.array(a, "float32"), library.array(b, "float32"))
+    assert same(library.numbers(found), list(expected))
 
 
 @pytest.mark.parametrize("name", TWO_OPERANDS)
-@pytest.mark.parametrize("library", LIBRARIES)
-def test_an_array_and_a_number_in_either_order(library: str, name: str):
-    array = LIBRARIES[library]([-1.0, 0.1, 7.0, NAN])
+def test_an_array_and_a_number_in_either_order(library: Library, name: str):
+    array = library.array([-1.0, 0.1, 7.0, NAN], "float32")
     function = getattr(notation, name)
-    expected = [
-        {"maximum": max, "minimum": min}[name](value, np.float32(0.1)) for value in (-1.0, np.float32(0.1), 7.0)
-    ]
+    expected = [{"maximum": max, "minimum": min}[name](value, 0.1) for value in (-1.0, 0.1, 7.0)]
     for found in (function(array, 0.1), function(0.1, array)):
         assert found.dtype == array.dtype
-        assert same(found, [*expected, NAN])
+        assert same(library.numbers(found), float32([*expected, NAN]))
 
 
-def test_a_number_beside_a_float64_tensor_keeps_its_digits():
-    assert maximum(torch.zeros(1, dtype=torch.float64), 0.1).item() == 0.1
-    assert minimum(1.0, torch.tensor([0.1], dtype=torch.float64)).item() == 0.1
+def test_a_number_beside_a_float64_array_keeps_its_digits(library: Library):
+    assert library.numbers(maximum(library.array([0.0], "float64"), 0.1)).tolist() == [0.1]
+    assert library.numbers(minimum(1.0, library.array([0.1], "float64"))).tolist() == [0.1]
 
 
-@pytest.mark.parametrize("library", LIBRARIES)
-def test_where_chooses_by_element(library: str):
-    make = LIBRARIES[library]
-    array = make([-1.0, 0.0, 2.0, NAN])
-    assert same(where(array > 0, array, make([5.0, 6.0, 7.0, 8.0])), [5.0, 6.0, 2.0, 8.0])
+def test_where_chooses_by_element(library: Library):
+    array = library.array([-1.0, 0.0, 2.0, NAN], "float32")
+    other = library.array([5.0, 6.0, 7.0, 8.0], "float32")
+    assert same(library.numbers(where(array > 0, array, other)), [5.0, 6.0, 2.0, 8.0])
     assert where(array > 0, array, 0.5).dtype == array.dtype
-    assert same(where(array > 0, array, 0.5), [0.5, 0.5, 2.0, 0.5])
-    assert same(where(array > 0, 0.5, array), [-1.0, 0.0, 0.5, NAN])
+    assert same(library.numbers(where(array > 0, array, 0.5)), [0.5, 0.5, 2.0, 0.5])
+    assert same(library.numbers(where(array > 0, 0.5, array)), [-1.0, 0.0, 0.5, NAN])
 
 
 def test_where_on_numbers():
@@ -127,21 +125,28 @@ def test_where_on_numbers():
     assert where(1.0 < 0.0, 2.0, 3.0) == 3.0
 
 
-@pytest.mark.parametrize("library", LIBRARIES)
-def test_where_of_two_numbers_keeps_their_digits(library: str):
-    found = where(LIBRARIES[library]([1.0]) > 0, 0.1, 0.2)
-    # JAX without its x64 mode has no float64.
-    assert float(found[0]) == (float(np.float32(0.1)) if library == "JAX" else 0.1)
+def test_where_of_two_numbers_keeps_their_digits(library: Library):
+    condition = library.array([1.0, -1.0], "float64") > 0
+    assert library.numbers(where(condition, 0.1, 0.2)).tolist() == [0.1, 0.2]
 
 
-@pytest.mark.parametrize("library", LIBRARIES)
-def test_where_takes_a_condition_on_the_step_count(library: str):
-    array = LIBRARIES[library]([1.0, 2.0])
-    assert same(where(3 > 2, array, 0.0), [1.0, 2.0])
-    assert same(where(3 < 2, array, -array), [-1.0, -2.0])
+def test_where_of_two_numbers_has_the_type_of_what_it_is_beside(library: Library):
+    array = library.array([1.0, -1.0], "float32")
+    with notation.beside(array):
+        found = array * where(array > 0, 0.5, 0.25)
+    assert library.numbers(found).tolist() == [0.5, -0.25]
+
+
+def test_where_takes_a_condition_on_the_step_count(library: Library):
+    array = library.array([1.0, 2.0], "float32")
+    assert same(library.numbers(where(3 > 2, array, 0.0)), [1.0, 2.0])
+    assert same(library.numbers(where(3 < 2, array, -array)), [-1.0, -2.0])
 
 
 def test_a_parameter_is_a_tensor():
+    require_installed("torch")
+    import torch
+
     assert sqrt(torch.nn.Parameter(torch.tensor([4.0]))).item() == 2.0
 
 

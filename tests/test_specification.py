@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import math
 import pickle
 from collections.abc import Callable
@@ -13,10 +14,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import torch
 from steprule import Decay, NonNegative, Positive, Range, Real, rule, rules
 from steprule.specification import Hyperparameter
 from tests.conformance import users_rules
+from tests.libraries import LIBRARIES
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -189,8 +190,19 @@ def test_a_range_holds_what_its_text_says(value: float, low: float, high: float,
         assert (left, right) == ("(" if without_low else "[", ")" if without_high else "]")
 
 
+# Those whose float64 needs no leave.
+_ARRAYS = [LIBRARIES[name].array for name in ("NumPy", "torch", "array-api-strict") if name in LIBRARIES]
+
+
 @given(
-    value=st.floats(), number=st.sampled_from([float, np.float64, np.array, lambda value: torch.tensor(value).double()])
+    value=st.floats(),
+    number=st.sampled_from(
+        [
+            float,
+            np.float64,
+            *(functools.partial(lambda array, value: array(value, "float64"), each) for each in _ARRAYS),
+        ]
+    ),
 )
 def test_a_value_is_checked_against_the_range_in_whatever_number_it_comes(value: float, number: Callable):
     rho = rules.adadelta.hyperparameters["rho"]
@@ -212,8 +224,7 @@ def test_a_value_is_checked_against_the_range_in_whatever_number_it_comes(value:
         0.5j,
         [0.5],
         np.True_,
-        np.array([0.5, 0.6]),
-        torch.ones(2),
+        *(array([0.5, 0.6], "float32") for array in _ARRAYS),
     ],
     ids=repr,
 )

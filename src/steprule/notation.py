@@ -4,6 +4,9 @@ A rule is ordinary Python and knows no framework, so these find the library of t
 `__array_namespace__`, else by the package that defines the operand's class. No framework is imported here: an operand of
 it exists, so its module is loaded already. Plain numbers are computed in float64; a rule on trial (`steprule.program`)
 answers for itself.
+
+Where libraries do not agree, torch, TensorFlow, MXNet and those that have no more than the array API's functions are made to
+do as NumPy does: a number may stand for an array, and the sign of NaN is NaN.
 """
 
 from __future__ import annotations
@@ -11,21 +14,51 @@ from __future__ import annotations
 import builtins
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextvars import ContextVar
 from typing import Any, Final
 
 __all__ = ["abs", "maximum", "minimum", "sign", "sqrt", "where"]
 
-# Libraries whose arrays have no `__array_namespace__`, and the module in which they keep functions under these names.
+# Libraries whose arrays have, in some versions, no `__array_namespace__`, and the module in which they keep functions under
+# these names.
 _NAMESPACES: Final = {
     "torch": "torch",
     "tensorflow": "tensorflow",
     "mxnet.numpy": "mxnet.numpy",
     "mxnet": "mxnet.ndarray",
     "numpy": "numpy",
+    "cupy": "cupy",
     "jax": "jax.numpy",
     "jaxlib": "jax.numpy",
 }
+
+# Libraries whose functions take a number in the place of any array, of two numbers too.
+_TAKE_NUMBERS: Final = ("numpy", "cupy", "jax.numpy")
+_SIGN_OF_NAN_IS_0: Final = ("torch", "mxnet.numpy", "mxnet.ndarray")
+
+_BESIDE: ContextVar[Any] = ContextVar("_BESIDE", default=None)
+
+
+def beside(array: Any) -> AbstractContextManager[None]:
+    """Let `where` of two plain numbers make elements of the type of `array`, within the block; else it makes float64.
+
+    TensorFlow and MXNet compute with arrays of one type alone, and a condition does not tell which.
+    """
+    namespace = namespace_of(array)
+    if namespace is None or namespace.__name__ in (*_TAKE_NUMBERS, "torch"):
+        return nullcontext()  # types mix, and what compiles a step (torch.compile) takes no context variable
+    return _beside(array)
+
+
+@contextmanager
+def _beside(array: Any) -> Iterator[None]:
+    before = _BESIDE.set(array)
+    try:
+        yield
+    finally:
+        _BESIDE.reset(before)
 
 
 def namespace_of(operand: object) -> Any:
@@ -75,27 +108,33 @@ def _call(name: str, on_numbers: Callable[..., float], *operands: Any) -> Any:
     if name == "where" and isinstance(operands[0], bool):
         return operands[1] if operands[0] else operands[2]
     namespace = namespace_of(lead)
-    if namespace.__name__ == "torch":
-        return _call_torch(namespace, name, lead, operands)
+    if name == "sign" and namespace.__name__ in _SIGN_OF_NAN_IS_0:
+        return where(lead == lead, namespace.sign(lead), lead)
+    if namespace.__name__ not in _TAKE_NUMBERS:
+        operands = (*operands[:1], *_arrays(operands[1:], operands[0])) if name == "where" else _arrays(operands, lead)
     return getattr(namespace, name)(*operands)
 
 
-def _call_torch(torch: Any, name: str, lead: Any, operands: tuple[Any, ...]) -> Any:
-    """Call torch's function, made to do as the other libraries' do."""
-    if name == "sign":
-        # torch.sign of NaN is 0.
-        return torch.where(lead == lead, torch.sign(lead), lead)
-    numbers = [place for place, each in enumerate(operands) if namespace_of(each) is None]
-    if name in ("maximum", "minimum"):
-        dtype = lead.dtype  # torch takes no plain number here
-    elif numbers == [1, 2]:
-        dtype = torch.float64  # of two plain numbers, torch's where makes float32, whatever their digits
-    else:
-        numbers = []
-    made = list(operands)
-    for place in numbers:
-        made[place] = torch.asarray(operands[place], dtype=dtype, device=lead.device)
-    return getattr(torch, name)(*made)
+def _arrays(operands: tuple[Any, ...], lead: Any) -> tuple[Any, ...]:
+    """Return the operands with each number as an array that goes with the others, or with `lead` where there are none."""
+    array = next((operand for operand in operands if namespace_of(operand) is not None), None)
+    return tuple(_array(each, array, lead) if namespace_of(each) is None else each for each in operands)
+
+
+def _array(number: float, array: Any, condition: Any) -> Any:
+    """Return a number as an array: of the type of `array`, else of the shape of `condition`."""
+    namespace = namespace_of(condition if array is None else array)
+    if array is not None:
+        if namespace.__name__ == "torch":
+            return namespace.asarray(number, dtype=array.dtype, device=array.device)
+        return namespace.zeros_like(array) + number
+    if namespace.__name__ == "mxnet.ndarray":
+        # A condition is made of numbers here, of the type of what was compared.
+        return namespace.zeros_like(condition) + number
+    if namespace.__name__ == "torch":
+        return namespace.asarray(number, dtype=namespace.float64, device=condition.device)
+    dtype = namespace.float64 if _BESIDE.get() is None else _BESIDE.get().dtype
+    return namespace.zeros_like(condition, dtype=dtype) + number
 
 
 def sqrt(x: Any) -> Any:

@@ -7,14 +7,18 @@ from typing import Any
 
 from . import around
 from .around import Around
-from .notation import namespace_of
+from .notation import beside, namespace_of
 from .specification import Rule
 
 __all__ = ["init", "step"]
 
 
 def init(rule: Rule, x: Any) -> dict[str, Any]:
-    """Return the state that `rule` starts with for the parameter `x`: `step` 0, and each slot an array like `x`."""
+    """Return the state that `rule` starts with for the parameter `x`: `step` 0, and each slot an array like `x`.
+
+    Raises `TypeError` for a parameter of integers or truths.
+    """
+    _check(x)
     return {"step": 0} | {slot: _filled(x, initial) for slot, initial in rule.slots.items()}
 
 
@@ -33,12 +37,14 @@ def step(
     """Return the parameter and the state after one step; nothing is changed in place.
 
     `x`, `g` (the gradient at `x`), each slot of `state`, and `h` and `g2` where the rule takes them, are arrays of one shape
-    and one library: NumPy, PyTorch, JAX, MXNet, TensorFlow, or any with the array API. `hyperparameters` are the rule's own,
-    `lr`, `weight_decay` and `lr_decay`.
+    and one library: NumPy, CuPy, PyTorch, JAX, TensorFlow, MXNet, or any with the array API. What is
+    returned has the type of `x`, which is a floating-point type. `hyperparameters` are the rule's own, `lr`, `weight_decay`
+    and `lr_decay`.
 
-    Raises `TypeError` for a hyperparameter that is unknown or missing, or an input that is missing, and `ValueError` for a
-    value out of range.
+    Raises `TypeError` for a hyperparameter that is unknown or missing, an input that is missing, or a parameter of integers
+    or truths, and `ValueError` for a value out of range.
     """
+    _check(x)
     values = around.validated(rule, hyperparameters)
     t = state["step"] + 1
     given = {"x": x, "g": g, "t": t} | ({} if h is None else {"h": h}) | ({} if g2 is None else {"g2": g2})
@@ -46,21 +52,36 @@ def step(
         if name not in given:
             raise TypeError(f"rule {rule.name} takes {name}, and none was given")
     form = Around.of(values, decoupled=decoupled_weight_decay, maximize=maximize)
-    new_x, slots, _ = around.step(rule, form, given, state, values)
+    with beside(x):
+        new_x, slots, _ = around.step(rule, form, given, state, values)
     return _as(new_x, x), {"step": t} | {name: _as(value, x) for name, value in slots.items()}
+
+
+def _check(x: Any) -> None:
+    dtype = getattr(x, "dtype", None)
+    name = str(getattr(dtype, "name", dtype)).rpartition(".")[2].strip("'>")
+    if "int" in name or "bool" in name:
+        raise TypeError(f"x is an array of {name}; allowed is one of a floating-point type, such as float32")
 
 
 def _filled(x: Any, value: float) -> Any:
     namespace = namespace_of(x)
-    return value if namespace is None else namespace.zeros_like(x) + value
+    return value if namespace is None else _cast(namespace.zeros_like(x) + value, x)
 
 
 def _as(value: Any, x: Any) -> Any:
     """Return what a rule has made as an array of the type of `x`, also where it is a plain number or has widened."""
     if namespace_of(x) is None:
         return value
-    if namespace_of(value) is None:
-        return _filled(x, value)
+    return _filled(x, value) if namespace_of(value) is None else _cast(value, x)
+
+
+def _cast(value: Any, x: Any) -> Any:
     if value.dtype == x.dtype:
         return value
-    return value.astype(x.dtype) if hasattr(value, "astype") else value.to(x.dtype)
+    if hasattr(value, "astype"):
+        return value.astype(x.dtype)
+    if hasattr(value, "to"):
+        return value.to(x.dtype)
+    namespace = namespace_of(value)
+    return (namespace.cast if hasattr(namespace, "cast") else namespace.astype)(value, x.dtype)

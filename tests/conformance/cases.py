@@ -16,7 +16,17 @@ from steprule.kernels.gpu import BLOCK
 from . import users_rules
 from .tolerances import rounded
 
-__all__ = ["FORMS", "RULES", "SHAPES", "Form", "beside", "gradients", "hyper", "parameters"]
+__all__ = [
+    "EACH_PART_ONCE",
+    "FORMS",
+    "RULES",
+    "SHAPES",
+    "Form",
+    "beside",
+    "gradients",
+    "hyper",
+    "parameters",
+]
 
 Arrays = list[NDArray[np.float64]]
 
@@ -79,6 +89,9 @@ FORMS: Final[Mapping[str, Form]] = {
     "decoupled, maximize": Form({"weight_decay": 0.03}, decoupled=True, maximize=True),
     "decoupled, decaying rate": Form({"weight_decay": 0.03, "lr_decay": 0.5}, decoupled=True),
 }
+
+EACH_PART_ONCE: Final = ("plain", "coupled, maximize", "decoupled, decaying rate")
+"""Forms that have together all that a form may have, for engines whose steps are slow and whose forms others test."""
 
 
 def parameters(shapes: list[tuple[int, ...]], dtype: str) -> Arrays:

@@ -184,12 +184,15 @@ def step(
     slots: Mapping[str, Any],
     values: Mapping[str, float],
     dtype: str,
+    *,
+    widens: bool = True,
 ) -> dict[str, Rounded]:
-    """Return `x` and the slots after one step in elements of `dtype`, computed in float32 at least, with error bounds.
+    """Return `x` and the slots after one step in elements of `dtype`, with error bounds.
 
-    `inputs` (`x`, `g`, `t`) and `slots` are exact: they are what the engine has.
+    It is computed in float32 at least, or in `dtype` itself where the engine does not widen. `inputs` (`x`, `g`, `t`) and
+    `slots` are exact: they are what the engine has.
     """
-    kind = "float64" if dtype == "float64" else "float32"
+    kind = "float32" if widens and dtype != "float64" else dtype
     exact = {name: array if name == "t" else Rounded(array, 0.0, False, kind) for name, array in inputs.items()}
     with np.errstate(all="ignore"):
         x, new, _ = around.step(

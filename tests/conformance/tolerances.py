@@ -15,13 +15,16 @@ from numpy.typing import NDArray
 
 __all__ = [
     "FORMATS",
+    "LOSSES",
     "ROUNDINGS",
     "ROUNDINGS_OF_RULE",
     "SHARES",
     "STANDARD_ERRORS",
     "ULPS",
+    "WITHOUT_BOUND",
     "Allowed",
     "Format",
+    "over_steps",
     "rounded",
     "ulps",
 ]
@@ -113,6 +116,10 @@ _RECIPROCAL: Final = Allowed(
     2, "a division by a scalar is a product with its reciprocal, and the oracle rounds as well"
 )
 _ONE_ROOT: Final = Allowed(2, "a quotient of two roots is the root of one quotient, and the oracle rounds as well")
+_TEXT: Final = Allowed(
+    5,
+    "MXNet hands a number to its operators as text of 16 digits: up to 5e-16 of it is lost, 4.5 times what rounding costs",
+)
 
 _GPU: Final = (
     *("GPU kernel (interpreter)", "GPU kernel (interpreter), capturable"),
@@ -126,6 +133,19 @@ ROUNDINGS: Final[Mapping[tuple[str, str], Allowed]] = {
     ("reference on torch", "float32"): _TORCH,
     ("reference on JAX", "float64"): _EXACT,
     ("reference on JAX", "float32"): _ROUNDED,
+    ("reference on TensorFlow", "float64"): _EXACT,
+    ("reference on TensorFlow", "float32"): _ROUNDED,
+    ("reference on MXNet", "float64"): _TEXT,
+    ("reference on MXNet", "float32"): _ROUNDED,
+    ("reference on MXNet's older arrays", "float64"): _TEXT,
+    ("reference on MXNet's older arrays", "float32"): _ROUNDED,
+    ("reference on array-api-strict", "float64"): _EXACT,
+    ("reference on array-api-strict", "float32"): _ROUNDED,
+    **{
+        (f"reference on {library}, lower types", dtype): _ROUNDED
+        for library in ("NumPy", "torch", "JAX", "TensorFlow", "MXNet", "MXNet's older arrays")
+        for dtype in ("bfloat16", "float16")
+    },
     ("CPU kernel", "float64"): _EXACT,
     ("CPU kernel", "float32"): _ROUNDED,
     ("steprule.torch, fused", "float64"): _EXACT,
@@ -168,6 +188,9 @@ ULPS: Final[Mapping[str, Allowed]] = {
         64,
         "a dozen steps of a few units each: torch groups the same products otherwise, and its root may be a unit off",
     ),
+    "twin over 200 steps": Allowed(
+        64, "200 steps of a few units each, of which most cancel: a library groups the same products otherwise"
+    ),
     "dense run": Allowed(
         2,
         "for each step of the run: the dense run has rounded a slot and its products in each, the power of them once",
@@ -178,6 +201,47 @@ ULPS: Final[Mapping[str, Allowed]] = {
     "equation": Allowed(16, "a closed form rounds in other places than the steps that it sums up"),
 }
 """Distances in units in the last place, as `ulps` has them."""
+
+_STEPS: Final[Mapping[str, Allowed]] = {
+    "float64": Allowed(
+        16, "the rows that are not 0 round a root, a reciprocal or a number's text otherwise, in every step"
+    ),
+    "float32": Allowed(32, "each operation of 200 steps rounds, to either side, so that most of it cancels"),
+    "bfloat16": Allowed(32, "each operation of 200 steps rounds, to either side, so that most of it cancels"),
+    "float16": Allowed(32, "each operation of 200 steps rounds, to either side, so that most of it cancels"),
+}
+_SAME_STEP: Final = (
+    "the same step is added again and again, and the sum rounds to the same side each time: half a unit a step"
+)
+_SIGN: Final = (
+    "the rule asks for the sign of a difference, and where that is nearly 0 its rounding turns the step around"
+)
+_STEPS_OF_RULE: Final[Mapping[tuple[str, str], Allowed]] = {
+    ("float32", "lion"): Allowed(128, _SAME_STEP),
+    ("bfloat16", "lion"): Allowed(256, _SIGN),
+    ("float16", "lion"): Allowed(64, _SIGN),
+    ("float16", "yogi"): Allowed(64, _SIGN),
+}
+
+
+def over_steps(dtype: str, rule: str) -> Allowed:
+    """Return how far an engine may be from the oracle after the 200 steps of `trajectory`, in ulps of `dtype`."""
+    return _STEPS_OF_RULE.get((dtype, rule), _STEPS[dtype])
+
+
+_SMALL: Final = "its eps, or an average of small squares, is below the numbers that float16 has"
+WITHOUT_BOUND: Final[Mapping[tuple[str, str], str]] = {
+    ("float16", rule): _SMALL for rule in ("adagrad", "adam", "yogi", "lion")
+}
+"""Types and rules for which an engine that does not widen has no bound over many steps, and why."""
+
+LOSSES: Final[Mapping[str, Allowed]] = {
+    "float64": Allowed(1e-13, "a few roundings of a sum of 1797 logarithms"),
+    "float32": Allowed(1e-5, "the digits of float32, of which the way loses one or two"),
+    "bfloat16": Allowed(2e-2, "the digits of bfloat16: one unit is 0.8 %"),
+    "float16": Allowed(2e-3, "the digits of float16: one unit is 0.1 %"),
+}
+"""How far the loss after the engine's own 200 steps may be from the oracle's, as a share of it."""
 
 SHARES: Final[Mapping[str, Allowed]] = {
     "summed otherwise": Allowed(

@@ -1,6 +1,6 @@
-"""Each engine behind one interface, from a module for each library, which is imported where the library is installed.
+"""Each engine behind one interface, from a module for each framework, which is imported where the framework is installed.
 
-A new one: `on_<library>.py` with a mapping `ENGINES` of names to `Engine`, and its line in `_MODULES`; then the tolerance
+A new one: `on_<framework>.py` with a mapping `ENGINES` of names to `Engine`, and its line in `_MODULES`; then the tolerance
 of each of its element types in `tolerances.ROUNDINGS`.
 """
 
@@ -17,9 +17,9 @@ from .paths import paths, sparse_paths
 __all__ = ["ENGINES", "Engine", "State", "initial", "paths", "sparse_paths"]
 
 _MODULES: Final[Mapping[str, tuple[str, ...]]] = {
-    "on_numpy": (),
+    "on_arrays": (),
+    "on_cpu": (),
     "on_torch": ("torch",),
-    "on_jax": ("jax",),
 }
 """The modules, and the packages that each imports."""
 

@@ -9,7 +9,7 @@ from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-from tests.conformance.cases import Arrays, Form, beside
+from tests.conformance.cases import EACH_PART_ONCE, Arrays, Form, beside
 from tests.interpreter import interpreting
 
 import torch
@@ -18,13 +18,8 @@ from steprule.kernels import gpu
 from steprule.torch import optimizer
 from steprule.torch.gpu import DeviceLaunch
 
-from .engine import FEW, Engine, Reference, State
+from .engine import Engine, State
 from .paths import paths, sparse_paths
-
-
-class TorchReference(Reference):
-    def array(self, values: NDArray[np.float64]) -> torch.Tensor:
-        return torch.tensor(values, dtype=getattr(torch, self._dtype))
 
 
 class _Torch:
@@ -140,7 +135,6 @@ _NO_TRITON: Final = "" if gpu.installed() else "triton is not installed"
 _NO_GPU: Final = "" if torch.cuda.is_available() else "there is no GPU that PyTorch can use"
 
 _ENGINES: Final = {
-    "reference on torch": Engine(TorchReference, shapes=FEW),
     "steprule.torch, fused": Engine(_Torch),
     # Without dimensions, and with no or one element, a tensor is dense whatever its strides are.
     "steprule.torch, plain": Engine(_TorchPlain, shapes=("17", "3x5", "a chunk and one")),
@@ -150,9 +144,16 @@ _ENGINES: Final = {
     "steprule.torch, lower types, plain": Engine(
         _TorchPlain, ("bfloat16", "float16"), shapes=("17", "3x5", "a chunk and one")
     ),
-    "GPU kernel (interpreter)": Engine(_TorchInterpreted, _ALL_TYPES, ("about a block",), _NO_TRITON),
+    "GPU kernel (interpreter)": Engine(
+        _TorchInterpreted, _ALL_TYPES, ("about a block",), EACH_PART_ONCE, many_steps=False, absent=_NO_TRITON
+    ),
     "GPU kernel (interpreter), capturable": Engine(
-        _TorchInterpretedCapturable, ("float32", "float64"), ("about a block",), _NO_TRITON
+        _TorchInterpretedCapturable,
+        ("float32", "float64"),
+        ("about a block",),
+        EACH_PART_ONCE,
+        many_steps=False,
+        absent=_NO_TRITON,
     ),
     "GPU kernel": Engine(_TorchGpu, _ALL_TYPES, absent=_NO_GPU),
     "GPU kernel, capturable": Engine(_TorchGpuCapturable, _ALL_TYPES, absent=_NO_GPU),
