@@ -43,10 +43,10 @@ COSTS = {
     "adam": (28, 14),  # 3; 4; 2 corrections; -lr m; root, + eps, /; x + dx
     "delta_bar_delta": (28, 15),  # start; bar g; 2 signs, +, *, 2 choices; 3 of the average; -rate, * g; lr dx, x + it
     "diagonal_newton": (16, 6),  # |h|, + mu, -g, /; lr dx, x + it
-    # memory; caution 3; 3; 4; 5; square; 3 of the signal; 3 of tau; 2, 4 of the share; 3 of the rate; 3; lr dx, x + it
-    "vsgd": (52, 37),
-    # 3 apart; 5, 5, 2 of outliers; 2; caution 3, squared; 2, 4, 3, 5; square; 3; 3; 2, 4; 3, 1; 3; lr dx, x + it
-    "vsgd_fd": (60, 57),
+    # memory; caution 5; 3; 4; 5; square; 3 of the signal; 3 of tau; 2, 4 of the share; 3 of the rate; 3; lr dx, x + it
+    "vsgd": (52, 39),
+    # 3 apart; 5, 5, 2 of outliers; 2; caution 5, squared; 2, 4, 3, 5; square; 3; 3; 2, 4; 3, 1; 3; lr dx, x + it
+    "vsgd_fd": (60, 59),
 }
 
 

@@ -117,6 +117,12 @@ def gradients(shapes: list[tuple[int, ...]], dtype: str, steps: int, *, non_fini
 
 
 def beside(rule: Rule, g: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
-    """Return what `rule` takes of an element beside the gradient `g`: `h` of either sign and `g2`, made of its numbers."""
-    others = {"h": np.roll(g, 1), "g2": np.abs(np.roll(g, 2))}
-    return {name: array for name, array in others.items() if name in rule.inputs}
+    """Return what `rule` takes of an element beside the gradient `g`: `h`, of either sign, and `g2`, at least its square.
+
+    They are made of the gradient's numbers, as powers of two, which every element type has.
+    """
+    with np.errstate(divide="ignore", invalid="ignore"):
+        other = np.roll(g, 1)
+        h = np.sign(other) * np.exp2(np.round(np.log2(np.abs(other)) / 4))
+        g2 = np.where(g == 0, 0.0, np.clip(np.exp2(np.ceil(2 * np.log2(np.abs(g)))), 2.0**-14, 2.0**15))
+    return {name: array for name, array in {"h": h, "g2": g2}.items() if name in rule.inputs}

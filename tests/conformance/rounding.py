@@ -140,6 +140,10 @@ class _Namespace:
     """What `steprule.notation` asks of a library of arrays."""
 
     @staticmethod
+    def zeros_like(x: Rounded, dtype: object = None) -> Rounded:
+        return Rounded(np.zeros_like(x.value), np.zeros_like(x.value), False, x.kind)
+
+    @staticmethod
     def sqrt(x: Rounded) -> Rounded:
         value = np.sqrt(x.value)
         low, high = np.sqrt(np.maximum(x.value - x.error, 0.0)), np.sqrt(x.value + x.error)

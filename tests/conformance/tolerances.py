@@ -216,8 +216,10 @@ _SAME_STEP: Final = (
 _SIGN: Final = (
     "the rule asks for the sign of a difference, and where that is nearly 0 its rounding turns the step around"
 )
+_PRODUCTS: Final = "each step multiplies a slot by a number near 1, so that a rounding stays and the next is added to it"
 _STEPS_OF_RULE: Final[Mapping[tuple[str, str], Allowed]] = {
     ("float32", "lion"): Allowed(128, _SAME_STEP),
+    **{("float32", rule): Allowed(128, _PRODUCTS) for rule in ("delta_bar_delta", "vsgd", "vsgd_fd")},
     ("bfloat16", "lion"): Allowed(256, _SIGN),
     ("float16", "lion"): Allowed(64, _SIGN),
     ("float16", "yogi"): Allowed(64, _SIGN),
@@ -231,7 +233,8 @@ def over_steps(dtype: str, rule: str) -> Allowed:
 
 _SMALL: Final = "its eps, or an average of small squares, is below the numbers that float16 has"
 WITHOUT_BOUND: Final[Mapping[tuple[str, str], str]] = {
-    ("float16", rule): _SMALL for rule in ("adagrad", "adam", "yogi", "lion")
+    **{("float16", rule): _SMALL for rule in ("adagrad", "adam", "yogi", "lion")},
+    **{("float16", rule): _PRODUCTS for rule in ("delta_bar_delta", "vsgd", "vsgd_fd")},
 }
 """Types and rules for which an engine that does not widen has no bound over many steps, and why."""
 

@@ -2,8 +2,8 @@
 
 The problem is softmax regression on scikit-learn's handwritten digits, in mini-batches. Its gradients are computed in
 float64 along the oracle's way and rounded to the engine's type, and every engine is given the same: what it is off by is its
-own. In a second run the engine's own parameters make the gradients, and the losses at the end are compared. What a rule takes
-beside the gradient is made of the gradient's numbers (`cases.beside`).
+own. In a second run the engine's own parameters make the gradients, and the losses at the end are compared. What a rule
+takes beside the gradient is made of the gradient's numbers (`cases.beside`).
 
 The oracle is `steprule.reference` in float64 on NumPy. For types below float32 it rounds what it keeps to the type after
 each step; else an engine would answer for what the type cannot hold.
@@ -96,10 +96,11 @@ def _oracle(rule_name: str, dtype: str, listed: tuple[tuple[str, float], ...]) -
     largest = [{name: np.zeros(x.shape) for name in ("x", *rule.slots)} for x in xs]
     for step in range(STEPS):
         way.gradients.append(_gradients(xs, step, dtype))
-        made = [
-            reference.step(rule, x, g, state, **beside(rule, g), **values)
-            for x, g, state in zip(xs, way.gradients[-1], states, strict=True)
-        ]
+        with np.errstate(divide="ignore", invalid="ignore"):  # a `where` computes both of its sides
+            made = [
+                reference.step(rule, x, g, state, **beside(rule, g), **values)
+                for x, g, state in zip(xs, way.gradients[-1], states, strict=True)
+            ]
         xs = [rounded(x, kept) for x, _ in made]
         states = [
             {name: value if name == "step" else rounded(value, kept) for name, value in state.items()}

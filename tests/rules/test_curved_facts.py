@@ -142,8 +142,11 @@ class TestVSGD:
         x, state = np.ones(5, dtype), reference.init(rule, np.ones(5, dtype))
         with np.errstate(all="ignore"):
             for _ in range(20):
-                x, state = reference.step(rule, x, g, state, h=h, g2=g * g, slow_start=3)
+                x, state = reference.step(rule, x, g, state, h=h, g2=g * g, slow_start=3, overestimate=5.0)
         assert all(np.isfinite(state[slot]).all() for slot in rule.slots)
+        assert state["curvature_avg"][3] < 5.1 * 2.0, (
+            "curvature without a gradient is no reason for caution again and again"
+        )
         assert np.array_equal(x[:4], np.ones(4))
         assert x[4] < 1
 

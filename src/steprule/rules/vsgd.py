@@ -40,8 +40,9 @@ def vsgd(
     grad_avg = grad_avg + (g - grad_avg) / memory
     square_avg = square_avg + (g2 - square_avg) / memory
     curvature_avg = curvature_avg + (abs(h) - curvature_avg) / memory
-    # At the end of the slow start, and later where something is known for the first time.
-    caution = where(starting, where(t + 1 <= slow_start, 1.0, overestimate), where(known > 0, 1.0, overestimate))
+    # At the end of the slow start, and later where there is a gradient for the first time.
+    first = where(known > 0, 1.0, where(square_avg > 0, overestimate, 1.0))
+    caution = where(starting, where(t + 1 <= slow_start, 1.0, overestimate), first)
     square_avg = caution * square_avg
     curvature_avg = caution * curvature_avg
     squared = grad_avg * grad_avg
