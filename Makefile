@@ -8,7 +8,7 @@ ifneq ($(wildcard ../shared/data),)
 export STEPRULE_DATA ?= $(abspath ../shared/data)
 endif
 
-.PHONY: help compare test lint format bench bench-gpu docs wheel browser clean
+.PHONY: help compare test lint format bench bench-gpu bench-jax docs wheel browser clean
 
 help:
 	@echo "make compare   compare the update rules on real data; writes compare/index.html"
@@ -17,6 +17,7 @@ help:
 	@echo "make format    put the style right where a tool can"
 	@echo "make bench     measure against PyTorch; writes benchmarks/latest.json"
 	@echo "make bench-gpu the same on a GPU; writes benchmarks/gpu.json"
+	@echo "make bench-jax in JAX, against optax; writes benchmarks/jax.json"
 	@echo "make docs      the documentation, in docs/_build/index.html"
 	@echo "make wheel     the package, in dist/"
 	@echo "make browser   install Chromium, which the page's tests need (Debian, as root)"
@@ -62,6 +63,9 @@ bench: .venv/lab
 
 bench-gpu: .venv/lab
 	$(BIN)/steprule bench --device cuda --json benchmarks/gpu.json
+
+bench-jax: .venv/dev
+	$(BIN)/steprule bench --framework jax --rules sgd,adagrad,rmsprop,adadelta,adam --json benchmarks/jax.json
 
 docs: .venv/dev
 	$(BIN)/sphinx-build --quiet --fail-on-warning --builder html docs docs/_build

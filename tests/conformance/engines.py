@@ -234,13 +234,14 @@ class _TorchRowsPlain(_TorchRows, _TorchPlain):
 class Engine:
     """An engine, and the element types and shapes (of `cases.SHAPES`) that it is tested with.
 
-    `absent` says why it cannot be tested here.
+    `absent` says why it cannot be tested here; `summed` that it adds an update to the parameter and does no more.
     """
 
     begin: Callable[[Rule, Mapping[str, float], Form, str, Arrays], Any]
     dtypes: tuple[str, ...] = ("float32", "float64")
     shapes: tuple[str, ...] = tuple(SHAPES)
     absent: str = ""
+    summed: bool = False
 
 
 _ALL_TYPES: Final = ("float32", "float64", "bfloat16", "float16")
@@ -264,7 +265,10 @@ ENGINES: Final[Mapping[str, Engine]] = {
     "steprule.torch, lower types, plain": Engine(
         _TorchPlain, ("bfloat16", "float16"), shapes=("17", "3x5", "a chunk and one")
     ),
-    "steprule.jax, transformation": Engine(jax_engines.Transformation, shapes=("empty", "17", "several")),
+    # Each rule and form is compiled anew, which is what takes the time; shapes are XLA's to test.
+    "steprule.jax, transformation": Engine(jax_engines.Transformation, shapes=("17",), summed=True),
+    "steprule.jax, apply": Engine(jax_engines.Apply, _ALL_TYPES, shapes=("several",)),
+    "steprule.jax, apply, plain": Engine(jax_engines.ApplyPlain, _ALL_TYPES, shapes=("17",)),
     "GPU kernel (interpreter)": Engine(_TorchInterpreted, _ALL_TYPES, ("about a block",), _NO_TRITON),
     "GPU kernel (interpreter), capturable": Engine(
         _TorchInterpretedCapturable, ("float32", "float64"), ("about a block",), _NO_TRITON

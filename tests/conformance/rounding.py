@@ -184,19 +184,21 @@ def step(
     slots: Mapping[str, Any],
     values: Mapping[str, float],
     dtype: str,
+    *,
+    summed: bool = False,
 ) -> dict[str, Rounded]:
     """Return `x` and the slots after one step in elements of `dtype`, computed in float32 at least, with error bounds.
 
-    `inputs` (`x`, `g`, `t`) and `slots` are exact: they are what the engine has.
+    `inputs` (`x`, `g`, `t`) and `slots` are exact: they are what the engine has. `summed` if it adds to the parameter what
+    `around.change` says; an infinite parameter that decays is NaN then.
     """
     kind = "float64" if dtype == "float64" else "float32"
     exact = {name: array if name == "t" else Rounded(array, 0.0, False, kind) for name, array in inputs.items()}
     with np.errstate(all="ignore"):
-        x, new, _ = around.step(
-            rule, form, exact, {name: Rounded(array, 0.0, False, kind) for name, array in slots.items()}, values
-        )
-        made = {"x": x} | new
+        known = {name: Rounded(array, 0.0, False, kind) for name, array in slots.items()}
         some = exact["x"]
+        x, new, _ = (around.change if summed else around.step)(rule, form, exact, known, values)
+        made = {"x": some + x if summed else x} | new
         return {name: some._with(value).stored(dtype) for name, value in made.items()}
 
 

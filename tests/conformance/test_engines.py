@@ -60,7 +60,8 @@ def _agrees(
         found = engine.state()
         for shape, before, g, after in zip(shapes, states, grads, found, strict=True):
             slots = {slot: before[slot] for slot in rule.slots}
-            expected = rounding.step(rule, around, {"x": before["x"], "g": g, "t": t}, slots, complete, dtype)
+            inputs = {"x": before["x"], "g": g, "t": t}
+            expected = rounding.step(rule, around, inputs, slots, complete, dtype, summed=ENGINES[name].summed)
             assert after.keys() == expected.keys()
             for quantity, value in expected.items():
                 times = rounding.times_too_far(after[quantity], value)

@@ -19,6 +19,9 @@ __all__ = ["elements_of", "run", "serves"]
 
 _STORED: Final = ("bfloat16", "float16")
 
+# XLA takes a time that grows with the square of the number of results to compile a call.
+_TENSORS_PER_CALL: Final = 64
+
 
 def serves(arrays: Sequence[Any]) -> bool:
     """Whether the loop may step these arrays: they lie on one device of the CPU.
@@ -28,14 +31,15 @@ def serves(arrays: Sequence[Any]) -> bool:
     """
     if not xla.available():
         return False
-    devices = set().union(*(array.devices() for array in arrays if _is_concrete(array)))
-    if not devices or not all(map(_is_concrete, arrays)):
-        devices |= set(jax.devices())
+    # By kind and by place, of which there are few, and not for each of many arrays.
+    concrete = [
+        issubclass(kind, jax.Array) and not issubclass(kind, jax.core.Tracer) for kind in set(map(type, arrays))
+    ]
+    if arrays and all(concrete):
+        devices = set().union(*(place.device_set for place in {array.sharding for array in arrays}))
+    else:
+        devices = set(jax.devices())
     return len(devices) == 1 and next(iter(devices)).platform == "cpu"
-
-
-def _is_concrete(array: Any) -> bool:
-    return isinstance(array, jax.Array) and not isinstance(array, jax.core.Tracer)
 
 
 def elements_of(place: Mapping[str, Any]) -> Elements | None:
@@ -62,9 +66,12 @@ def run(
 ) -> list[dict[str, Any]]:
     """Return the outputs of `program` at each place, all in arrays of the types that they have there.
 
-    On the CPU that is one call of the loop, which writes them where its inputs were if those are needed no more. Under
-    `vmap` and derivatives, and on other devices, it is the same program in XLA's operations.
+    On the CPU that is a call of the loop, which writes them where its inputs were if those are needed no more. Under `vmap`
+    and derivatives, and on other devices, it is the same program in XLA's operations.
     """
+    if len(places) > _TENSORS_PER_CALL:
+        parts = [places[first : first + _TENSORS_PER_CALL] for first in range(0, len(places), _TENSORS_PER_CALL)]
+        return [made for part in parts for made in run(program, kept, part, scalars)]
     name, inputs, outputs = _registered(program, kept), program.inputs, tuple(program.outputs)
     layout = xla.layout(program, kept)
 

@@ -1,7 +1,7 @@
 """What XLA calls on the CPU for a step: it hands the tensors of the call to a kernel, in the threads of XLA's own pool.
 
-This module is compiled by Numba as it stands, through `steprule.kernels.cache`, and is not imported. Numbers in it are the
-offsets of XLA's C interface for foreign functions (`xla/ffi/api/c_api.h`, version 0), in words of 8 bytes.
+Numba compiles this file as it stands, through `steprule.kernels.cache`; the package does not import it. Numbers in it are
+the offsets of XLA's C interface for foreign functions (`xla/ffi/api/c_api.h`, version 0), in words of 8 bytes.
 
 A block of memory holds all that a call needs. The thread that XLA calls and each task in the pool have a share in it, and
 who gives up the last one frees it: a task that the pool runs late, when the step is done, finds the gate closed and leaves.
