@@ -60,6 +60,22 @@ PUBLIC = {
         "source",
         "value_names",
     ],
+    "steprule.jax": [
+        "RuleState",
+        "Step",
+        "adadelta",
+        "adagrad",
+        "adam",
+        "adamw",
+        "apply",
+        "momentum",
+        "nesterov",
+        "rmsprop",
+        "rmsprop_nesterov",
+        "sgd",
+        "transformation",
+    ],
+    "steprule.kernels.xla": ["available", "handler", "layout", "target"],
     "steprule.notation": ["abs", "maximum", "minimum", "sign", "sqrt", "where"],
     "steprule.program": ["Program", "Value", "depends_on_count", "expression", "lower"],
     "steprule.reference": ["init", "step"],
@@ -132,6 +148,11 @@ def test_steps_on_the_cpu_load_no_triton():
 def test_torch_classes_load_torch_and_no_other_framework():
     loaded = loaded_by("import steprule.torch") & {"torch", "jax", "keras", "tensorflow", "mxnet", "optax"}
     assert loaded == {"torch"}
+
+
+def test_jax_functions_load_jax_and_no_other_framework():
+    loaded = loaded_by("import steprule.jax") & {"torch", "jax", "keras", "tensorflow", "mxnet", "optax", "flax"}
+    assert loaded == {"jax", "optax"}
 
 
 @pytest.mark.parametrize("module", PUBLIC)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import threading
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -18,6 +19,8 @@ from . import elements
 __all__ = ["elements_of", "run", "serves"]
 
 _STORED: Final = ("bfloat16", "float16")
+
+_registering: Final = threading.Lock()
 
 # XLA takes a time that grows with the square of the number of results to compile a call.
 _TENSORS_PER_CALL: Final = 64
@@ -54,8 +57,14 @@ def elements_of(place: Mapping[str, Any]) -> Elements | None:
     return Elements(kind, tuple(stored))
 
 
-@functools.cache
 def _registered(program: Program, kept: Elements) -> str:
+    # XLA takes a name once, and several threads may trace.
+    with _registering:
+        return _register(program, kept)
+
+
+@functools.cache
+def _register(program: Program, kept: Elements) -> str:
     name = xla.target(program, kept)
     jax.ffi.register_ffi_target(name, jax.ffi.pycapsule(xla.handler(program, kept)), platform="cpu")
     return name
