@@ -56,7 +56,8 @@ def help(block):
 def say_version(api, extension):
     """Answer XLA's question for which version of its interface this is: any of version 0, which nothing was moved in."""
     metadata = carray(int64_at(carray(int64_at(extension), 4)[3]), 5)
-    minor = carray(int32_at(api), 10)[9]
+    # jaxlib 0.5 asks without saying which its own is.
+    minor = carray(int32_at(api), 10)[9] if api != 0 else 1
     version = carray(int32_at(carray(int64_at(extension), 4)[3]), 10)
     metadata[2] = 0
     version[6], version[7], version[8] = 0, minor, 0
