@@ -133,6 +133,13 @@ def test_inside_other_computations() -> None:
     by_rate = jax.grad(lambda lr: jnp.sum(apply(rules.adam, lr=lr, donate=False)(x, g, state)[0]))(0.1)
     close(by_rate, jnp.asarray(0.0))  # one goes up and one goes down
 
+    mesh = jax.sharding.Mesh(np.array(jax.devices()), ("x",))
+    along, whole = jax.sharding.PartitionSpec("x"), jax.sharding.PartitionSpec()
+    mapped = jax.shard_map(
+        lambda x, g, state: step(x, g, state)[0], mesh=mesh, in_specs=(along, along, whole), out_specs=along
+    )
+    close(mapped(x, g, state), expected)
+
     def body(carry: Any, _: Any) -> Any:
         return step(carry[0], g, carry[1]), None
 

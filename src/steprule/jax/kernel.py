@@ -40,6 +40,8 @@ def serves(arrays: Sequence[Any]) -> bool:
     ]
     if arrays and all(concrete):
         devices = set().union(*(place.device_set for place in {array.sharding for array in arrays}))
+    elif jax.sharding.get_abstract_mesh().manual_axes:
+        return False  # under shard_map, which wants to know of each result along which axes it varies
     else:
         devices = set(jax.devices())
     return len(devices) == 1 and next(iter(devices)).platform == "cpu"
