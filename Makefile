@@ -14,7 +14,7 @@ WITHOUT_FRAMEWORKS := tests/test_notation.py tests/test_specification.py tests/t
 	tests/test_reference.py tests/test_sparsity.py tests/kernels/test_cpu.py tests/conformance/test_engines.py \
 	tests/conformance/test_many_steps.py
 
-.PHONY: help compare test test-mxnet conformance reproduce-d2l docs-d2l lint format bench bench-gpu docs wheel browser clean
+.PHONY: help compare test test-mxnet conformance reproduce-d2l docs-d2l lint format bench bench-gpu bench-jax docs wheel browser clean
 
 help:
 	@echo "make compare   compare the update rules on real data; writes compare/index.html"
@@ -27,6 +27,7 @@ help:
 	@echo "make docs-d2l  the same, and what docs/d2l.md shows of it"
 	@echo "make bench     measure against PyTorch; writes benchmarks/latest.json"
 	@echo "make bench-gpu the same on a GPU; writes benchmarks/gpu.json"
+	@echo "make bench-jax in JAX, against optax; writes benchmarks/jax.json"
 	@echo "make docs      the documentation, in docs/_build/index.html"
 	@echo "make wheel     the package, in dist/"
 	@echo "make browser   install Chromium, which the page's tests need (Debian, as root)"
@@ -100,6 +101,9 @@ bench: .venv/lab
 
 bench-gpu: .venv/lab
 	$(BIN)/steprule bench --device cuda --json benchmarks/gpu.json
+
+bench-jax: .venv/dev
+	$(BIN)/steprule bench --framework jax --rules sgd,adagrad,rmsprop,adadelta,adam --json benchmarks/jax.json
 
 docs: .venv/dev
 	$(BIN)/sphinx-build --quiet --fail-on-warning --builder html docs docs/_build

@@ -504,7 +504,7 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     """Sizes that take no time."""
     for name in bench_steps.SIZES:
         monkeypatch.setitem(bench_steps.SIZES, name, [(3, 4), (5,)])  # type: ignore[arg-type]  # it is a dict
-    monkeypatch.setattr(bench_steps, "_REPEATS", ((1_000, 2, 3),))
+    monkeypatch.setattr(bench_steps, "REPEATS", ((1_000, 2, 3),))
     for name, value in {"ROWS": 20, "WIDTH": 3, "TOUCHED": 4, "_REPEATS": (2, 3)}.items():
         monkeypatch.setattr(bench_sparse, name, value)
     monkeypatch.setattr(steprule.bench, "measure_first_step", lambda: {"cold": Times((2.0,)), "cached": Times((0.5,))})

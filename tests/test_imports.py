@@ -69,6 +69,26 @@ PUBLIC = {
         "source",
         "value_names",
     ],
+    "steprule.jax": [
+        "RuleState",
+        "Step",
+        "adadelta",
+        "adagrad",
+        "adam",
+        "adamw",
+        "apply",
+        "delta_bar_delta",
+        "diagonal_newton",
+        "momentum",
+        "nesterov",
+        "rmsprop",
+        "rmsprop_nesterov",
+        "sgd",
+        "transformation",
+        "vsgd",
+        "vsgd_fd",
+    ],
+    "steprule.kernels.xla": ["available", "handler", "layout", "target"],
     "steprule.notation": ["abs", "maximum", "minimum", "sign", "sqrt", "where"],
     "steprule.program": ["Program", "Value", "depends_on_count", "expression", "lower"],
     "steprule.reference": ["init", "step"],
@@ -155,6 +175,11 @@ def test_curvature_loads_torch_and_no_other_framework():
     assert loaded_by("import steprule.curvature") & {"torch", "jax", "keras", "tensorflow", "mxnet", "optax"} == {
         "torch"
     }
+
+
+def test_jax_functions_load_jax_and_no_other_framework():
+    loaded = loaded_by("import steprule.jax") & {"torch", "jax", "keras", "tensorflow", "mxnet", "optax", "flax"}
+    assert loaded == {"jax", "optax"}
 
 
 @pytest.mark.parametrize("module", PUBLIC)

@@ -6,7 +6,7 @@ import json
 import sys
 import traceback
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 try:
     import typer
@@ -164,7 +164,9 @@ def bench(
         str,
         typer.Option(help="Sizes, with commas between: mnist, small, large, transformer; on a GPU huge, too."),
     ] = "",
-    rule_names: Annotated[str, typer.Option("--rules", help="Rules: sgd, adagrad, adadelta, adam.")] = "adadelta,adam",
+    rule_names: Annotated[
+        str, typer.Option("--rules", help="Rules: sgd, adagrad, adadelta, adam; in JAX rmsprop, too.")
+    ] = "adadelta,adam",
     compiled: Annotated[
         bool, typer.Option("--compile/--no-compile", help="Measure torch.compile of torch's step too.")
     ] = True,
@@ -172,6 +174,7 @@ def bench(
     epoch: Annotated[bool, typer.Option(help="Measure a whole epoch, on the CPU.")] = True,
     sparse: Annotated[bool, typer.Option(help="Measure steps by sparse gradients, on the CPU; takes 2 GB.")] = True,
     device: Annotated[str, typer.Option(help="cpu or cuda: where the steps are.")] = "cpu",
+    framework: Annotated[str, typer.Option(help="torch, or jax for steps beside optax's and nothing else.")] = "torch",
     file: Annotated[Path | None, typer.Option("--json", help="Write every repetition to this file.")] = None,
 ) -> None:
     """Measure our steps against PyTorch's and the memory's limit, those by sparse gradients, the first, and an epoch."""
@@ -180,6 +183,10 @@ def bench(
     from .bench.steps import TWINS
 
     _one_of("--device", device, ("cpu", "cuda"))
+    _one_of("--framework", framework, ("torch", "jax"))
+    if framework == "jax":
+        _bench_jax(sizes, rule_names, file)
+        return
     on_gpu = device == "cuda"
     known = measure.GPU_SIZES if on_gpu else measure.SIZES
     chosen_sizes = sizes.split(",") if sizes else list(known)
@@ -188,8 +195,7 @@ def bench(
         _one_of("--sizes", each, tuple(known))
     for each in chosen_rules:
         _one_of("--rules", each, tuple(TWINS))
-    if file is not None and not file.parent.is_dir():
-        raise ValueError(f"--json is {file}, and there is no folder {file.parent}")
+    _require_folder(file)
     if on_gpu:
         measure.require_gpu()
     measure_steps = measure.measure_steps_on_gpu if on_gpu else measure.measure_steps
@@ -209,8 +215,34 @@ def bench(
             by_rows.append(measure.measure_sparse(rule_name))
     for table in measure.tables(steps, first, whole, by_rows):
         console.print(table)
+    _write_json(file, measure.as_json(steps, first, whole, by_rows, device))
+
+
+def _bench_jax(sizes: str, rule_names: str, file: Path | None) -> None:
+    from .bench.in_jax import JAX_SIZES, OPTAX, jax_as_json, jax_tables, measure_jax
+
+    chosen = [(size, name) for size in (sizes.split(",") if sizes else JAX_SIZES) for name in rule_names.split(",")]
+    for size, name in chosen:
+        _one_of("--sizes", size, tuple(JAX_SIZES))
+        _one_of("--rules", name, tuple(OPTAX))
+    _require_folder(file)
+    benches, progress = [], Console(stderr=True)
+    for size, name in chosen:
+        with progress.status(f"{name}, {size}"):
+            benches.append(measure_jax(size, name))
+    for table in jax_tables(benches):
+        _console().print(table)
+    _write_json(file, jax_as_json(benches))
+
+
+def _require_folder(file: Path | None) -> None:
+    if file is not None and not file.parent.is_dir():
+        raise ValueError(f"--json is {file}, and there is no folder {file.parent}")
+
+
+def _write_json(file: Path | None, made: Any) -> None:
     if file is not None:
-        replace(file, json.dumps(measure.as_json(steps, first, whole, by_rows, device)).encode())
+        replace(file, json.dumps(made).encode())
 
 
 def main() -> None:

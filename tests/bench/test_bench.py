@@ -176,7 +176,7 @@ class TestSizes:
 @pytest.fixture
 def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(SIZES, "mnist", [(3, 4), (5,)])  # type: ignore[arg-type]  # it is a dict
-    monkeypatch.setattr(bench_steps, "_REPEATS", ((1_000, 2, 3),))
+    monkeypatch.setattr(bench_steps, "REPEATS", ((1_000, 2, 3),))
 
 
 @pytest.mark.usefixtures("tiny")

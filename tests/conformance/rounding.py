@@ -190,20 +190,21 @@ def step(
     dtype: str,
     *,
     widens: bool = True,
+    summed: bool = False,
 ) -> dict[str, Rounded]:
     """Return `x` and the slots after one step in elements of `dtype`, with error bounds.
 
-    It is computed in float32 at least, or in `dtype` itself where the engine does not widen. `inputs` (`x`, `g`, `t`) and
-    `slots` are exact: they are what the engine has.
+    It is computed in float32 at least, or in `dtype` itself where the engine does not widen. `inputs` (`x`, `g`, `t`, and
+    `h`, `g2` where the rule takes them) and `slots` are exact: they are what the engine has. `summed` if it adds to the
+    parameter what `around.change` says; an infinite parameter that decays is NaN then.
     """
     kind = "float32" if widens and dtype != "float64" else dtype
     exact = {name: array if name == "t" else Rounded(array, 0.0, False, kind) for name, array in inputs.items()}
     with np.errstate(all="ignore"):
-        x, new, _ = around.step(
-            rule, form, exact, {name: Rounded(array, 0.0, False, kind) for name, array in slots.items()}, values
-        )
-        made = {"x": x} | new
+        known = {name: Rounded(array, 0.0, False, kind) for name, array in slots.items()}
         some = exact["x"]
+        x, new, _ = (around.change if summed else around.step)(rule, form, exact, known, values)
+        made = {"x": some + x if summed else x} | new
         return {name: some._with(value).stored(dtype) for name, value in made.items()}
 
 

@@ -61,14 +61,9 @@ def _agrees(
             found = begun.state()
         for shape, before, g, after in zip(shapes, states, grads, found, strict=True):
             slots = {slot: before[slot] for slot in rule.slots}
+            inputs = {"x": before["x"], "g": g, "t": t, **beside(rule, g)}
             expected = rounding.step(
-                rule,
-                around,
-                {"x": before["x"], "g": g, "t": t, **beside(rule, g)},
-                slots,
-                complete,
-                dtype,
-                widens=kind.widens,
+                rule, around, inputs, slots, complete, dtype, widens=kind.widens, summed=kind.summed
             )
             assert after.keys() == expected.keys()
             for quantity, value in expected.items():

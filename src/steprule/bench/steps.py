@@ -21,7 +21,7 @@ from ..program import lower
 from ..specification import Rule, rule
 from .timing import Times, interleaved
 
-__all__ = ["SIZES", "TWINS", "StepBench", "Twin", "compiled_step", "contenders", "measure_steps"]
+__all__ = ["REPEATS", "SIZES", "TWINS", "StepBench", "Twin", "compiled_step", "contenders", "measure_steps"]
 
 _LAYER: Final = [(2304, 768), (2304,), (768, 768), (768,), (3072, 768), (3072,), (768, 3072), (768,), *[(768,)] * 4]
 
@@ -37,7 +37,7 @@ LOW: Final[Mapping[str, Any]] = {"bfloat16 state": torch.bfloat16, "int8 state":
 """Our steps with state in fewer bits, by what the tables call them."""
 
 # Turns, and steps in each turn, by how many elements there are.
-_REPEATS: Final = ((2_000_000, 12, 40), (100_000_000, 6, 4))
+REPEATS: Final = ((2_000_000, 12, 40), (100_000_000, 6, 4))
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ def measure_steps(size: str, name: str, *, compiled: bool = True) -> StepBench:
             calls[form] = twin.mine(_parameters(shapes), **twin.arguments, state_dtype=dtype).step
     calls["limit"] = _limit(len(program.arrays) - 2, shapes)
     elements = sum(int(np.prod(shape)) for shape in shapes)
-    rounds, steps = next((rounds, steps) for most, rounds, steps in _REPEATS if elements <= most)
+    rounds, steps = next((rounds, steps) for most, rounds, steps in REPEATS if elements <= most)
     times = interleaved(calls, rounds, steps)
     gc.collect()
     return StepBench(size, name, len(shapes), elements, program.bytes_per_element(4), times, compile_seconds)

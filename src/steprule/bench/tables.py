@@ -17,12 +17,13 @@ from .sparse import SparseBench
 from .steps import LOW, StepBench
 from .timing import Times
 
-__all__ = ["as_json", "tables"]
+__all__ = ["as_json", "shown", "tables"]
 
 _ORDER = ("steprule", *LOW, "torch for-loop", "torch foreach", "torch fused", "torch compiled", "limit")
 
 
-def _shown(times: Times | None, unit: float = 1e3) -> str:
+def shown(times: Times | None, unit: float = 1e3) -> str:
+    """Return a median and its quartiles, in the unit of which a second has so many."""
     if times is None:
         return "-"
     low, high = times.quartiles
@@ -44,7 +45,7 @@ def tables(
     if first:
         table = Table("", "seconds", title="First step of a process, ours after torch's", title_justify="left")
         for kind, times in first.items():
-            table.add_row(kind, _shown(times, 1))
+            table.add_row(kind, shown(times, 1))
         found.append(table)
     if epoch:
         title = "One epoch of the paper's MNIST net, 60,000 images, batches of 100, ADADELTA"
@@ -52,7 +53,7 @@ def tables(
         for kind, times in epoch.items():
             over = times.median / epoch["products"].median
             under = epoch["usual loop"].median / times.median
-            table.add_row(kind, _shown(times, 1), f"{over:.2f}", f"{under:.2f}")
+            table.add_row(kind, shown(times, 1), f"{over:.2f}", f"{under:.2f}")
         found.append(table)
     return found
 
@@ -64,7 +65,7 @@ def _step_table(steps: Sequence[StepBench]) -> Table:
         table.add_column(name, justify="right")
     for bench in steps:
         size = f"{bench.size}: {bench.tensors} tensors, {bench.elements:,}"
-        table.add_row(bench.rule, size, *(_shown(bench.times.get(name)) for name in names))
+        table.add_row(bench.rule, size, *(shown(bench.times.get(name)) for name in names))
     return table
 
 
@@ -110,7 +111,7 @@ def _sparse_table(benches: Sequence[SparseBench]) -> Table:
         ratios = [bench.ratio(name) for name in ("dense", "torch")]
         table.add_row(
             bench.rule,
-            *(_shown(bench.times.get(name)) for name in ("sparse", "dense", "torch")),
+            *(shown(bench.times.get(name)) for name in ("sparse", "dense", "torch")),
             *("-" if ratio is None else f"{ratio:.1f}" for ratio in ratios),
         )
     return table

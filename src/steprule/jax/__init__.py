@@ -23,12 +23,16 @@ __all__ = [
     "adam",
     "adamw",
     "apply",
+    "delta_bar_delta",
+    "diagonal_newton",
     "momentum",
     "nesterov",
     "rmsprop",
     "rmsprop_nesterov",
     "sgd",
     "transformation",
+    "vsgd",
+    "vsgd_fd",
 ]
 
 sgd = transformation(rules.sgd)
@@ -40,3 +44,7 @@ rmsprop_nesterov = transformation(rules.rmsprop_nesterov)
 adadelta = transformation(rules.adadelta)
 adam = transformation(rules.adam)
 adamw = transformation(rules.adam, name="adamw", weight_decay=1e-2, decoupled_weight_decay=True)
+delta_bar_delta = transformation(rules.delta_bar_delta)
+diagonal_newton = transformation(rules.diagonal_newton)
+vsgd = transformation(rules.vsgd)
+vsgd_fd = transformation(rules.vsgd_fd)

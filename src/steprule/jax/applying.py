@@ -44,7 +44,7 @@ class Step:
         `transformation` does.
         """
         more = {name: tree for name, tree in (("h", h), ("g2", g2)) if tree is not None}
-        fused = kernel.serves(jax.tree.leaves((params, grads, state, more)))
+        fused = kernel.serves(jax.tree.leaves((params, grads)))
         made: tuple[Any, RuleState] = self._compiled(fused, params, grads, state, more)
         return made
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import threading
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -19,6 +20,11 @@ __all__ = ["elements_of", "run", "serves"]
 
 _STORED: Final = ("bfloat16", "float16")
 
+_registering: Final = threading.Lock()
+
+# XLA takes a time that grows with the square of the number of results to compile a call.
+_TENSORS_PER_CALL: Final = 64
+
 
 def serves(arrays: Sequence[Any]) -> bool:
     """Whether the loop may step these arrays: they lie on one device of the CPU.
@@ -28,14 +34,17 @@ def serves(arrays: Sequence[Any]) -> bool:
     """
     if not xla.available():
         return False
-    devices = set().union(*(array.devices() for array in arrays if _is_concrete(array)))
-    if not devices or not all(map(_is_concrete, arrays)):
-        devices |= set(jax.devices())
+    # By kind and by place, of which there are few, and not for each of many arrays.
+    concrete = [
+        issubclass(kind, jax.Array) and not issubclass(kind, jax.core.Tracer) for kind in set(map(type, arrays))
+    ]
+    if arrays and all(concrete):
+        devices = set().union(*(place.device_set for place in {array.sharding for array in arrays}))
+    elif jax.sharding.get_abstract_mesh().manual_axes:
+        return False  # under shard_map, which wants to know of each result along which axes it varies
+    else:
+        devices = set(jax.devices())
     return len(devices) == 1 and next(iter(devices)).platform == "cpu"
-
-
-def _is_concrete(array: Any) -> bool:
-    return isinstance(array, jax.Array) and not isinstance(array, jax.core.Tracer)
 
 
 def elements_of(place: Mapping[str, Any]) -> Elements | None:
@@ -50,8 +59,14 @@ def elements_of(place: Mapping[str, Any]) -> Elements | None:
     return Elements(kind, tuple(stored))
 
 
-@functools.cache
 def _registered(program: Program, kept: Elements) -> str:
+    # XLA takes a name once, and several threads may trace.
+    with _registering:
+        return _register(program, kept)
+
+
+@functools.cache
+def _register(program: Program, kept: Elements) -> str:
     name = xla.target(program, kept)
     jax.ffi.register_ffi_target(name, jax.ffi.pycapsule(xla.handler(program, kept)), platform="cpu")
     return name
@@ -62,9 +77,12 @@ def run(
 ) -> list[dict[str, Any]]:
     """Return the outputs of `program` at each place, all in arrays of the types that they have there.
 
-    On the CPU that is one call of the loop, which writes them where its inputs were if those are needed no more. Under
-    `vmap` and derivatives, and on other devices, it is the same program in XLA's operations.
+    On the CPU that is a call of the loop, which writes them where its inputs were if those are needed no more. Under `vmap`
+    and derivatives, and on other devices, it is the same program in XLA's operations.
     """
+    if len(places) > _TENSORS_PER_CALL:
+        parts = [places[first : first + _TENSORS_PER_CALL] for first in range(0, len(places), _TENSORS_PER_CALL)]
+        return [made for part in parts for made in run(program, kept, part, scalars)]
     name, inputs, outputs = _registered(program, kept), program.inputs, tuple(program.outputs)
     layout = xla.layout(program, kept)
 

@@ -60,10 +60,10 @@ class Keywords:
 
         A decay of 0 would be one to `optax.inject_hyperparams`, which makes an array of every number.
         """
-        taken = [name for name in (*_OPTIONS, "learning_rate") if name in self.rule.hyperparameters]
+        taken = [name for name in (*_OPTIONS, "learning_rate", "donate") if name in self.rule.hyperparameters]
         if taken:
             raise TypeError(
-                f"rule {self.rule.name} has a hyperparameter {taken[0]!r}, which has a meaning in every transformation"
+                f"rule {self.rule.name} has a hyperparameter {taken[0]!r}, which has a meaning for every rule here"
             )
         found: dict[str, Any] = {name: each.default for name, each in self.numbers.items()}
         found |= {name: None for name in ("weight_decay", "lr_decay") if name not in self.rule.hyperparameters}
@@ -134,6 +134,5 @@ def _checked(declared: Hyperparameter, value: Callable[..., Any] | Any) -> Any:
     if not isinstance(value, jax.Array):
         return declared.validated(value)
     if value.is_fully_addressable:
-        # 1 - 1e-9 is a decay, and in float32 1.
         declared.validated(float(value))
     return value

@@ -74,6 +74,8 @@ def _from_disk(path: Path, source: str, function: str) -> int:
     except BaseException:
         del sys.modules[module.__name__]
         raise
+    # Its name in the table of modules goes to whoever loads the same file again, for another function.
+    _modules.append(module)
     return getattr(module, function).address  # type: ignore[no-any-return]
 
 

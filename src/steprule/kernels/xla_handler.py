@@ -1,7 +1,7 @@
 """What XLA calls on the CPU for a step: it hands the tensors of the call to a kernel, in the threads of XLA's own pool.
 
-This module is compiled by Numba as it stands, through `steprule.kernels.cache`, and is not imported. Numbers in it are the
-offsets of XLA's C interface for foreign functions (`xla/ffi/api/c_api.h`, version 0), in words of 8 bytes.
+Numba compiles this file as it stands, through `steprule.kernels.cache`; the package does not import it. Numbers in it are
+the offsets of XLA's C interface for foreign functions (`xla/ffi/api/c_api.h`, version 0), in words of 8 bytes.
 
 A block of memory holds all that a call needs. The thread that XLA calls and each task in the pool have a share in it, and
 who gives up the last one frees it: a task that the pool runs late, when the step is done, finds the gate closed and leaves.
@@ -56,7 +56,8 @@ def help(block):
 def say_version(api, extension):
     """Answer XLA's question for which version of its interface this is: any of version 0, which nothing was moved in."""
     metadata = carray(int64_at(carray(int64_at(extension), 4)[3]), 5)
-    minor = carray(int32_at(api), 10)[9]
+    # jaxlib 0.5 asks without saying which its own is.
+    minor = carray(int32_at(api), 10)[9] if api != 0 else 1
     version = carray(int32_at(carray(int64_at(extension), 4)[3]), 10)
     metadata[2] = 0
     version[6], version[7], version[8] = 0, minor, 0

@@ -20,6 +20,7 @@ _MODULES: Final[Mapping[str, tuple[str, ...]]] = {
     "on_arrays": (),
     "on_cpu": (),
     "on_torch": ("torch",),
+    "on_jax": ("jax", "optax"),
 }
 """The modules, and the packages that each imports."""
 

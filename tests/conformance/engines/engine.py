@@ -26,7 +26,7 @@ class Engine:
 
     `begin(rule, hyperparameters, form, dtype, start)` returns what has `step(gradients)` and `state()`; a step takes
     `cases.beside` of each gradient too, if `curved`. `within()` is what it is used in. `widens` says that lower types are
-    computed in float32, `many_steps` that a step is quick enough for some hundred of them, and `absent` why the engine
+    computed in float32, `summed` that it adds an update to the parameter and does no more, `many_steps` that a step is quick enough for some hundred of them, and `absent` why the engine
     cannot be tested here.
     """
 
@@ -37,6 +37,7 @@ class Engine:
     within: Callable[[], AbstractContextManager[Any]] = nullcontext
     curved: bool = True
     widens: bool = True
+    summed: bool = False
     many_steps: bool = True
     absent: str = ""
 

@@ -1,0 +1,100 @@
+"""The engines of `steprule.jax`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import jax
+import numpy as np
+import optax
+from numpy.typing import NDArray
+from tests.conformance.cases import Arrays, Form, beside
+
+from steprule import Rule
+from steprule.jax import apply, applying, kernel, transformation
+
+from .engine import Engine, State
+
+
+class _InJax:
+    def __init__(self, rule: Rule, values: Mapping[str, float], form: Form, dtype: str, start: Arrays) -> None:
+        self._rule, self._dtype = rule, dtype
+        self._params = [self._array(x) for x in start]
+        around = {"decoupled_weight_decay": form.decoupled, "maximize": form.maximize}
+        self._begin({**values, **form.values, **around})
+
+    def _begin(self, arguments: Mapping[str, Any]) -> None:
+        raise NotImplementedError
+
+    def _array(self, values: NDArray[np.float64]) -> jax.Array:
+        return jax.numpy.asarray(values, self._dtype)
+
+    def _beside(self, grads: Arrays) -> dict[str, list[jax.Array]]:
+        names = beside(self._rule, np.zeros(1))
+        return {name: [self._array(beside(self._rule, g)[name]) for g in grads] for name in names}
+
+    def state(self) -> State:
+        slots = self._state.slots
+        states = []
+        for place, x in enumerate(self._params):
+            arrays = {"x": x, **{name: tree[place] for name, tree in slots.items()}}
+            assert {str(array.dtype) for array in arrays.values()} == {self._dtype}
+            assert {array.shape for array in arrays.values()} == {x.shape}
+            # A copy: their memory may be used for the next step's.
+            states.append({name: np.array(array, np.float64) for name, array in arrays.items()})
+        return states
+
+
+class _Transformation(_InJax):
+    """`transformation(rule)` with `optax.apply_updates`, each compiled."""
+
+    def _begin(self, arguments: Mapping[str, Any]) -> None:
+        made = transformation(self._rule)(**arguments)
+        self._update, self._state = jax.jit(made.update), made.init(self._params)
+
+    def step(self, grads: Arrays) -> None:
+        given = [self._array(g) for g in grads]
+        updates, self._state = self._update(given, self._state, self._params, **self._beside(grads))
+        self._params = optax.apply_updates(self._params, updates)
+
+
+class _Apply(_InJax):
+    """`apply(rule)`, which must take the fused loop."""
+
+    def _begin(self, arguments: Mapping[str, Any]) -> None:
+        self._step = apply(self._rule, **arguments)
+        self._state = self._step.init(self._params)
+
+    def step(self, grads: Arrays) -> None:
+        given = [self._array(g) for g in grads]
+        assert kernel.serves([*self._params, *given])
+        self._params, self._state = self._made(given, self._beside(grads))
+
+    def _made(self, grads: list[jax.Array], more: dict[str, list[jax.Array]]) -> Any:
+        return self._step(self._params, grads, self._state, **more)
+
+
+class _ApplyPlain(_Apply):
+    """`apply(rule)` in XLA's operations, as where no loop serves."""
+
+    def _begin(self, arguments: Mapping[str, Any]) -> None:
+        super()._begin(arguments)
+        self._compiled = jax.jit(lambda *trees: applying._step(self._step._settings, False, *trees))
+
+    def _made(self, grads: list[jax.Array], more: dict[str, list[jax.Array]]) -> Any:
+        return self._compiled(self._params, grads, self._state, more)
+
+
+_ALL_TYPES: Final = ("float32", "float64", "bfloat16", "float16")
+
+
+def _in_64_bits() -> Any:
+    return jax.enable_x64(True)
+
+
+ENGINES: Final[Mapping[str, Engine]] = {
+    "steprule.jax, transformation": Engine(_Transformation, shapes=("17",), within=_in_64_bits, summed=True),
+    "steprule.jax, apply": Engine(_Apply, _ALL_TYPES, shapes=("several",), within=_in_64_bits),
+    "steprule.jax, apply, plain": Engine(_ApplyPlain, _ALL_TYPES, shapes=("17",), within=_in_64_bits),
+}

@@ -1,0 +1,381 @@
+"""Rules as transformations of optax: in all that optax and JAX do with one."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import pickle
+import subprocess
+import sys
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from examples.own_rule import lion, yogi
+from tests.conformance.tolerances import SHARES, Allowed
+
+import steprule.jax as ours
+from steprule import NonNegative, reference, rule, rules
+from steprule.jax import transformation
+
+RULES = {**rules.ALL, "yogi": yogi, "lion": lion}
+
+
+def values_of(name: str) -> dict[str, float]:
+    return {"lr": 0.1} if RULES[name].hyperparameters.get("lr") else {}
+
+
+def params() -> dict[str, Any]:
+    rng = np.random.default_rng(0)
+    return {"w": jnp.asarray(rng.standard_normal((3, 5)), jnp.float32), "b": [jnp.ones(4), jnp.asarray(0.5)]}
+
+
+def bowl(tree: Any) -> Any:
+    return sum(jnp.sum((x - 3.0) ** 2) for x in jax.tree.leaves(tree))
+
+
+def trained(made: optax.GradientTransformation, start: Any, steps: int = 5, jit: bool = True) -> Any:
+    state, update = made.init(start), jax.jit(made.update) if jit else made.update
+    for _ in range(steps):
+        updates, state = update(jax.grad(bowl)(start), state, start)
+        start = optax.apply_updates(start, updates)
+    return start
+
+
+def close(found: Any, expected: Any, allowed: Allowed = SHARES["compiled otherwise"]) -> None:
+    def compare(a: Any, b: Any) -> None:
+        assert np.max(np.abs(np.asarray(a) - b)) <= allowed.amount * max(1.0, np.max(np.abs(b))), allowed.reason
+
+    jax.tree.map(compare, found, expected)
+
+
+@pytest.mark.parametrize("name", RULES)
+class TestEveryRule:
+    def made(self, name: str, **more: Any) -> optax.GradientTransformationExtraArgs:
+        return transformation(RULES[name])(**{**values_of(name), **more})
+
+    def test_steps_as_the_reference(self, name: str) -> None:
+        found = trained(self.made(name, weight_decay=0.01), params())
+        expected = params()
+        states = jax.tree.map(lambda x: reference.init(RULES[name], np.asarray(x, np.float64)), expected)
+        leaves, treedef = jax.tree.flatten(expected)
+        leaves, states = [np.asarray(x, np.float64) for x in leaves], treedef.flatten_up_to(states)
+        for _ in range(5):
+            made = [
+                reference.step(RULES[name], x, 2 * (x - 3), state, weight_decay=0.01, **values_of(name))
+                for x, state in zip(leaves, states, strict=True)
+            ]
+            leaves, states = [x for x, _ in made], [state for _, state in made]
+        close(found, treedef.unflatten(leaves))
+
+    def test_in_a_chain_with_a_mask_and_in_parts(self, name: str) -> None:
+        alone = trained(self.made(name), params())
+        close(trained(optax.chain(optax.clip(1e9), self.made(name)), params()), alone)
+        close(trained(optax.chain(self.made(name), optax.scale(1.0)), params()), alone)
+        mask = {"w": True, "b": [False, True]}
+        masked = trained(
+            optax.chain(
+                optax.masked(self.made(name), mask),
+                optax.masked(optax.set_to_zero(), jax.tree.map(lambda x: not x, mask)),
+            ),
+            params(),
+        )
+        close(masked["w"], alone["w"])
+        close(masked["b"][0], params()["b"][0])
+        parts = optax.multi_transform(
+            {"a": self.made(name), "b": self.made(name, maximize=True)}, {"w": "a", "b": ["b", "a"]}
+        )
+        parted = trained(parts, params(), 1)
+        close(parted["w"], trained(self.made(name), params(), 1)["w"])
+        up = trained(self.made(name, maximize=True), params(), 1)["b"][0]
+        close(parted["b"][0], up)
+        assert np.all(up != params()["b"][0])
+
+    def test_many_small_steps_as_one(self, name: str) -> None:
+        several = optax.MultiSteps(self.made(name), 2)
+        close(trained(several, params(), 4), _by_means(self.made(name), params()))
+
+    def test_hyperparameters_as_part_of_the_state(self, name: str) -> None:
+        injected = optax.inject_hyperparams(transformation(RULES[name]))(**values_of(name))
+        close(trained(injected, params()), trained(self.made(name), params()), SHARES["hyperparameters in float32"])
+        by_alias = optax.inject_hyperparams(transformation(RULES[name]))(
+            learning_rate=optax.constant_schedule(values_of(name).get("lr", 1.0))
+        )
+        close(trained(by_alias, params()), trained(self.made(name), params()), SHARES["hyperparameters in float32"])
+
+    def test_under_scan_vmap_and_no_jit_at_all(self, name: str) -> None:
+        made, expected = self.made(name), trained(self.made(name), params())
+        close(trained(made, params(), jit=False), expected)
+
+        def body(carry: Any, _: Any) -> Any:
+            x, state = carry
+            updates, state = made.update(jax.grad(bowl)(x), state, x)
+            return (optax.apply_updates(x, updates), state), None
+
+        (scanned, state), _ = jax.lax.scan(body, (params(), made.init(params())), None, length=5)
+        close(scanned, expected)
+        assert state.count == 5
+        several = jax.tree.map(lambda x: jnp.stack([x, x + 1]), params())
+        state = jax.vmap(made.init)(several)
+        for _ in range(5):
+            updates, state = jax.jit(jax.vmap(made.update))(jax.grad(bowl)(several), state, several)
+            several = optax.apply_updates(several, updates)
+        close(jax.tree.map(lambda x: x[0], several), expected)
+
+    def test_complex_numbers_are_pairs(self, name: str) -> None:
+        z = jnp.asarray([1 + 2j, -0.5 + 0.1j], jnp.complex64)
+        pairs = jnp.stack([z.real, z.imag])
+        made = self.made(name)
+        of_z, of_pairs = made.init(z), made.init(pairs)
+        for _ in range(3):
+            dz, of_z = jax.jit(made.update)(2 * z, of_z, z)
+            dpairs, of_pairs = jax.jit(made.update)(2 * pairs, of_pairs, pairs)
+            assert dz.dtype == jnp.complex64
+            z, pairs = z + dz, pairs + dpairs
+        close(jnp.stack([z.real, z.imag]), pairs)
+
+    def test_low_types_are_computed_with_in_float32_and_rounded_once(self, name: str) -> None:
+        made = self.made(name)
+
+        def rounded(tree: Any, dtype: Any) -> Any:
+            return jax.tree.map(lambda array: array.astype(dtype), tree)
+
+        for dtype in (jnp.bfloat16, jnp.float16):
+            x, g = jnp.asarray([1.0, -0.5, 2.0], dtype), jnp.asarray([0.1, -3.0, 1e-3], dtype)
+            low = made.init(x)
+            wide = low._replace(slots=rounded(low.slots, jnp.float32))
+            for _ in range(2):
+                update, low = jax.jit(made.update)(g, low, x)
+                exact, wide = jax.jit(made.update)(g.astype(jnp.float32), wide, x.astype(jnp.float32))
+                assert update.dtype == dtype
+                assert {slot.dtype for slot in low.slots.values()} <= {jnp.dtype(dtype)}
+                np.testing.assert_array_equal(update, exact.astype(dtype))
+                jax.tree.map(np.testing.assert_array_equal, low.slots, rounded(wide.slots, dtype))
+                wide = wide._replace(slots=rounded(low.slots, jnp.float32))
+
+    def test_is_traced_once_and_donates(self, name: str) -> None:
+        made, traces = self.made(name), []
+
+        def step(x: Any, g: Any, state: Any) -> Any:
+            traces.append(1)
+            updates, state = made.update(g, state, x)
+            return optax.apply_updates(x, updates), state
+
+        step = jax.jit(step, donate_argnums=(0, 2))
+        x, g = jnp.ones(1000), jnp.ones(1000)
+        state = made.init(x)
+        for _ in range(3):
+            before = [x, *jax.tree.leaves(state.slots)]
+            places = sorted(array.unsafe_buffer_pointer() for array in before)
+            x, state = step(x, g, state)
+            assert all(array.is_deleted() for array in before)
+            after = [x, *jax.tree.leaves(state.slots)]
+            assert sorted(array.unsafe_buffer_pointer() for array in after) == places
+        assert len(traces) == 1
+
+    def test_signature_and_docstring_say_what_the_rule_says(self, name: str) -> None:
+        made = transformation(RULES[name])
+        own = RULES[name].hyperparameters
+        defaults = {each.name: each.default for each in inspect.signature(made).parameters.values()}
+        assert {each: defaults[each] for each in own} == {each: own[each].default for each in own}
+        assert {
+            "lr",
+            "weight_decay",
+            "lr_decay",
+            "decoupled_weight_decay",
+            "maximize",
+            "learning_rate",
+        } <= defaults.keys()
+        assert (made.__name__, made.__module__) == (name, "steprule.jax")
+        assert made.__doc__.startswith(inspect.cleandoc(RULES[name].__doc__))
+        assert RULES[name].source in made.__doc__
+
+    def test_state_goes_through_pickle_and_is_found_by_name(self, name: str) -> None:
+        state = self.made(name).init(params())
+        assert jax.tree.structure(pickle.loads(pickle.dumps(state))) == jax.tree.structure(state)
+        assert list(state.slots) == list(RULES[name].slots)
+        for slot in RULES[name].slots:
+            close(optax.tree.get(state, slot), state.slots[slot])
+
+
+def _by_means(made: Any, start: Any) -> Any:
+    """Return where two steps lead, each by the mean of two gradients at one place."""
+    state = made.init(start)
+    for _ in range(2):
+        updates, state = jax.jit(made.update)(jax.grad(bowl)(start), state, start)
+        start = optax.apply_updates(start, updates)
+    return start
+
+
+def test_every_rule_has_its_function() -> None:
+    for name, each in rules.ALL.items():
+        assert getattr(ours, name) is transformation(each)
+    assert transformation(yogi) is transformation(yogi)
+
+
+@pytest.mark.parametrize("beta2", [0.999, 0.999999])
+def test_scalars_with_the_step_count_keep_their_digits_without_64_bits(beta2: float) -> None:
+    """The first steps are where 1 - beta2**t cancels; in float32 it is off by 6e-5 and more."""
+    assert not jax.config.jax_enable_x64
+    x, g = np.float64(1.0), np.float64(0.3)
+    state, made = reference.init(rules.adam, x), ours.adam(lr=0.01, beta2=beta2, eps=0.0)
+    found = made.init(jnp.float32(x))
+    for _ in range(3):
+        new, state = reference.step(rules.adam, x, g, state, lr=0.01, beta2=beta2, eps=0.0)
+        update, found = jax.jit(made.update)(jnp.float32(g), found)
+        assert abs(update / (new - x) - 1) <= SHARES["compiled otherwise"].amount
+        x = new
+
+
+def test_gradients_flow_through_a_step_to_its_hyperparameters() -> None:
+    def loss(lr: Any, beta2: Any) -> Any:
+        made, x = ours.adam(lr=lr, beta2=beta2), jnp.asarray([1.0, 2.0])
+        state = made.init(x)
+        for g in (0.3, -1.0):
+            updates, state = made.update(g * x, state, x)
+            x = x + updates
+        return jnp.sum(x**2)
+
+    with jax.enable_x64(True):
+        lr, beta2, h = jnp.float64(0.1), jnp.float64(0.9), 1e-6
+        expected = [
+            (loss(lr + h, beta2) - loss(lr - h, beta2)) / (2 * h),
+            (loss(lr, beta2 + h) - loss(lr, beta2 - h)) / (2 * h),
+        ]
+    for found in (jax.grad(loss, (0, 1))(0.1, 0.9), jax.jit(jax.grad(loss, (0, 1)))(0.1, 0.9)):
+        close(np.array(found), np.array(expected), SHARES["slopes"])
+
+
+def test_a_population_of_hyperparameters() -> None:
+    def after(lr: Any) -> Any:
+        return trained(ours.adadelta(lr=lr), params(), jit=False)["w"]
+
+    several = jax.vmap(after)(jnp.asarray([0.5, 1.0]))
+    close(several[1], trained(ours.adadelta(), params())["w"])
+    assert np.all(several[0] != several[1])
+
+
+def test_a_schedule_is_asked_for_the_steps_made() -> None:
+    asked: list[int] = []
+
+    def schedule(count: Any) -> Any:
+        asked.append(int(count))
+        return 0.1 * (1 + count)
+
+    made, x = ours.sgd(schedule), jnp.asarray(1.0)
+    state, found = made.init(x), []
+    for _ in range(3):
+        update, state = made.update(jnp.asarray(1.0), state)
+        found.append(float(update))
+    assert asked == [0, 1, 2]
+    close(np.array(found), np.array([-0.1, -0.2, -0.3]))
+
+
+@rule
+def _newton(g, h, g2, *, lr: NonNegative = 1.0):
+    return -lr * g * h + g2
+
+
+class TestInputs:
+    def test_are_arguments_of_update(self) -> None:
+        made, x = transformation(_newton)(), {"a": jnp.ones(2)}
+        update, _ = made.update(x, made.init(x), x, h={"a": jnp.full(2, 3.0)}, g2={"a": jnp.full(2, 0.5)}, loss=1.0)
+        close(update, {"a": jnp.full(2, -2.5)})
+
+    @pytest.mark.parametrize("missing", ["h", "g2"])
+    def test_a_missing_one_is_named(self, missing: str) -> None:
+        made, x = transformation(_newton)(), jnp.ones(2)
+        given = {"h": x, "g2": x}
+        del given[missing]
+        with pytest.raises(TypeError, match=rf"rule _newton takes {missing}, and none was given"):
+            made.update(x, made.init(x), x, **given)
+
+    def test_parameters_are_asked_for_where_the_step_reads_them(self) -> None:
+        made = ours.adam(weight_decay=0.1)
+        with pytest.raises(ValueError, match="the step of adam reads the parameters; update\\(\\) needs params"):
+            made.update(jnp.ones(2), made.init(jnp.ones(2)))
+        close(ours.sgd(0.1).update(jnp.ones(2), ours.sgd(0.1).init(jnp.ones(2)))[0], jnp.full(2, -0.1))
+
+
+class TestErrors:
+    @pytest.mark.parametrize(
+        ("made", "values", "error", "said"),
+        [
+            (ours.adadelta, {"rho": 1.5}, ValueError, r"rho is 1.5; allowed is a number in \[0, 1\)"),
+            (ours.adam, {"lr": -1}, ValueError, r"lr is -1.0; allowed is a number in \[0, inf\)"),
+            (ours.adam, {"lr": jnp.float32(-1)}, ValueError, r"lr is -1.0; allowed is a number in \[0, inf\)"),
+            (ours.adam, {"eps": "small"}, TypeError, "eps is 'small', a str"),
+            (ours.adam, {"lr": jnp.ones(3)}, TypeError, r"lr is an array of shape \(3,\)"),
+            (ours.sgd, {}, TypeError, r"sgd needs lr, a number in \[0, inf\); it has no default"),
+            (ours.adam, {"lr": 0.1, "learning_rate": 0.2}, TypeError, "lr and learning_rate are both given to adam"),
+            (ours.adam, {"momentum": 0.9}, TypeError, "momentum"),
+        ],
+    )
+    def test_name_the_argument_the_value_and_what_is_allowed(
+        self, made: Any, values: dict[str, Any], error: type[Exception], said: str
+    ) -> None:
+        with pytest.raises(error, match=said):
+            made(**values)
+
+    def test_integers_are_no_parameters(self) -> None:
+        with pytest.raises(TypeError, match="a parameter is an array of int32; allowed are floating-point and complex"):
+            ours.adam().init(jnp.arange(3))
+
+    def test_arrays_of_one_place_are_alike(self) -> None:
+        state = ours.adam().init(jnp.ones(3))
+        with pytest.raises(ValueError, match=r"exp_avg has an array of shape \(3,\) where g has one of shape \(1,\)"):
+            ours.adam().update(jnp.ones(1), state)
+        with pytest.raises(TypeError, match="exp_avg has an array of float32 where g has one of complex64"):
+            ours.adam().update(jnp.ones(3, jnp.complex64), state)
+
+    def test_defaults_are_of_arguments_that_there_are(self) -> None:
+        with pytest.raises(TypeError, match="adam has no argument 'momentum' to give a default"):
+            transformation(rules.adam, momentum=0.9)()
+
+    def test_a_missing_package_is_named_with_what_installs_it(self) -> None:
+        code = "import sys; sys.modules['optax'] = None\nimport steprule.jax"
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+        assert done.stderr.splitlines()[-1] == (
+            "ModuleNotFoundError: steprule.jax needs optax: pip install 'steprule[jax]'"
+        )
+
+
+_ON_TWO_DEVICES = """
+import jax, jax.numpy as jnp, numpy as np, optax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+import steprule.jax as ours
+from steprule import rules
+from steprule.jax import kernel
+assert jax.device_count() == 2
+mesh = Mesh(np.array(jax.devices()), ("x",))
+shared = NamedSharding(mesh, PartitionSpec("x"))
+start, g = jnp.arange(8.0), jnp.linspace(-1.0, 1.0, 8)
+for each in rules.ALL.values():
+    values = {"lr": 0.1} if "lr" in each.hyperparameters else {}
+    made, step = ours.transformation(each)(**values), ours.apply(each, donate=False, **values)
+    update, _ = jax.jit(made.update)(g, made.init(start), start)
+    x = jax.device_put(start, shared)
+    state = made.init(x)
+    assert all(slot.sharding == shared for slot in state.slots.values())
+    found, state = jax.jit(made.update)(jax.device_put(g, shared), state, x)
+    assert found.sharding.is_equivalent_to(shared, 1)
+    np.testing.assert_array_equal(found, update)
+    assert not kernel.serves([x])
+    np.testing.assert_allclose(step(x, jax.device_put(g, shared), step.init(x))[0], start + update, rtol=1e-6)
+    text = step._compiled.lower(False, x, jax.device_put(g, shared), step.init(x), {}).compile().as_text()
+    assert "all-gather" not in text and "custom-call" not in text
+    pairs = start.reshape(2, 4)
+    state = jax.pmap(made.init)(pairs)
+    by_device, _ = jax.pmap(made.update)(g.reshape(2, 4), state, pairs)
+    np.testing.assert_array_equal(by_device.reshape(8), update)
+"""
+
+
+def test_on_two_devices_with_sharding_and_pmap() -> None:
+    command = [sys.executable, "-W", "error", "-W", "ignore::DeprecationWarning", "-c", _ON_TWO_DEVICES]
+    environment = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
+    done = subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
