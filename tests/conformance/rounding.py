@@ -139,6 +139,8 @@ class Rounded:
 class _Namespace:
     """What `steprule.notation` asks of a library of arrays."""
 
+    float64 = "float64"
+
     @staticmethod
     def zeros_like(x: Rounded, dtype: object = None) -> Rounded:
         return Rounded(np.zeros_like(x.value), np.zeros_like(x.value), False, x.kind)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Final
 
 import jax
 import numpy as np
 import optax
 from numpy.typing import NDArray
-from tests.conformance.cases import Arrays, Form, beside
+from tests.conformance.cases import EACH_PART_ONCE, Arrays, Form, beside
 
 from steprule import Rule
 from steprule.jax import apply, applying, kernel, transformation
@@ -93,8 +94,13 @@ def _in_64_bits() -> Any:
     return jax.enable_x64(True)
 
 
+_ENGINES: Final = {
+    "steprule.jax, transformation": Engine(_Transformation, shapes=("17",), summed=True),
+    "steprule.jax, apply": Engine(_Apply, _ALL_TYPES, shapes=("several",)),
+    "steprule.jax, apply, plain": Engine(_ApplyPlain, _ALL_TYPES, shapes=("17",)),
+}
+
+# Each form is compiled anew.
 ENGINES: Final[Mapping[str, Engine]] = {
-    "steprule.jax, transformation": Engine(_Transformation, shapes=("17",), within=_in_64_bits, summed=True),
-    "steprule.jax, apply": Engine(_Apply, _ALL_TYPES, shapes=("several",), within=_in_64_bits),
-    "steprule.jax, apply, plain": Engine(_ApplyPlain, _ALL_TYPES, shapes=("17",), within=_in_64_bits),
+    name: replace(each, forms=EACH_PART_ONCE, within=_in_64_bits) for name, each in _ENGINES.items()
 }
