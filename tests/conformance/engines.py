@@ -22,6 +22,7 @@ from steprule.torch.launch import Launch
 from steprule.torch.plain import PlainSteps
 from steprule.torch.sparse import SparseSteps
 
+from . import keras_engines
 from .cases import SHAPES, Arrays, Form
 from .tolerances import rounded
 
@@ -269,4 +270,8 @@ ENGINES: Final[Mapping[str, Engine]] = {
     ),
     "GPU kernel": Engine(_TorchGpu, _ALL_TYPES, absent=_NO_GPU),
     "GPU kernel, capturable": Engine(_TorchGpuCapturable, _ALL_TYPES, absent=_NO_GPU),
+    **{
+        name: Engine(keras_engines.OnKeras, _ALL_TYPES, ("several",), keras_engines.absent(backend))
+        for name, backend in keras_engines.BACKENDS.items()
+    },
 }

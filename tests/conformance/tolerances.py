@@ -108,6 +108,8 @@ _GPU: Final = (
     *("GPU kernel", "GPU kernel, capturable"),
 )
 
+_KERAS: Final = ("Keras on TensorFlow", "Keras on JAX", "Keras on PyTorch")
+
 ROUNDINGS: Final[Mapping[tuple[str, str], Allowed]] = {
     ("reference on NumPy", "float64"): _EXACT,
     ("reference on NumPy", "float32"): _ROUNDED,
@@ -134,6 +136,11 @@ ROUNDINGS: Final[Mapping[tuple[str, str], Allowed]] = {
         for engine in _GPU
         for dtype in ("float32", "float64", "bfloat16", "float16")
     },
+    **{
+        (engine, dtype): _EXACT if dtype == "float64" else _ROUNDED
+        for engine in _KERAS
+        for dtype in ("float32", "float64", "bfloat16", "float16")
+    },
 }
 """For each engine and dtype, the error of a step as a multiple of what rounding each operation once may do (`rounding`)."""
 
@@ -144,8 +151,8 @@ ROUNDINGS_OF_RULE: Final[Mapping[tuple[str, str, str], Allowed]] = {
     ("steprule.torch, fused rows", "float64", "adam"): _RECIPROCAL,
     ("CPU kernel", "float64", "adadelta"): _ONE_ROOT,
     ("steprule.torch, fused", "float64", "adadelta"): _ONE_ROOT,
-    **{(engine, "float64", "adam"): _RECIPROCAL for engine in _GPU},
-    **{(engine, "float64", "adadelta"): _ONE_ROOT for engine in _GPU},
+    **{(engine, "float64", "adam"): _RECIPROCAL for engine in (*_GPU, *_KERAS)},
+    **{(engine, "float64", "adadelta"): _ONE_ROOT for engine in (*_GPU, *_KERAS)},
     ("steprule.torch, fused rows", "float64", "adadelta"): _ONE_ROOT,
 }
 """The rules for which an engine may be farther off: those that divide by a scalar, or one root by another."""

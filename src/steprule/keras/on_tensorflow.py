@@ -1,7 +1,7 @@
 """How the classes step on TensorFlow: as elsewhere, and by gradients that name rows (`tf.IndexedSlices`) those rows alone.
 
-The result is that of the step by the dense gradient. What that does to the slots of rows that are not named waits until they are
-next looked at (`rows.Behind`); the parameter itself, which anybody may read, is scaled at once where a step scales it.
+The result is that of the step by the dense gradient. What that does to the slots of rows that are not named waits until they
+are next looked at (`rows.Behind`); the parameter itself, which anybody may read, is scaled at once where a step scales it.
 """
 
 from __future__ import annotations
