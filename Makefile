@@ -8,11 +8,12 @@ ifneq ($(wildcard ../shared/data),)
 export STEPRULE_DATA ?= $(abspath ../shared/data)
 endif
 
-.PHONY: help compare test lint format bench bench-gpu docs wheel browser clean
+.PHONY: help compare test test-keras lint format bench bench-gpu docs wheel browser clean
 
 help:
 	@echo "make compare   compare the update rules on real data; writes compare/index.html"
 	@echo "make test      all tests"
+	@echo "make test-keras  the Keras optimizers, on each backend in a process of its own; part of make test"
 	@echo "make lint      style, types, floors"
 	@echo "make format    put the style right where a tool can"
 	@echo "make bench     measure against PyTorch; writes benchmarks/latest.json"
@@ -46,6 +47,14 @@ test: export OMP_WAIT_POLICY = passive
 test: .venv/trainers
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not serial"
 	$(BIN)/python -m pytest -m serial
+	$(MAKE) -j 3 --output-sync test-keras
+
+# Keras has one backend in a process.
+test-keras: $(addprefix test-keras-,tensorflow jax torch)
+
+test-keras-%: export OMP_WAIT_POLICY = passive
+test-keras-%: .venv/dev
+	KERAS_BACKEND=$* TF_CPP_MIN_LOG_LEVEL=3 $(BIN)/python -m pytest tests/keras tests/conformance/test_engines.py -k keras
 
 lint: .venv/dev
 	$(BIN)/ruff check

@@ -271,7 +271,7 @@ ENGINES: Final[Mapping[str, Engine]] = {
     "GPU kernel": Engine(_TorchGpu, _ALL_TYPES, absent=_NO_GPU),
     "GPU kernel, capturable": Engine(_TorchGpuCapturable, _ALL_TYPES, absent=_NO_GPU),
     **{
-        name: Engine(keras_engines.OnKeras, _ALL_TYPES, ("several",), keras_engines.absent(backend))
+        name: Engine(keras_engines.OnKeras, keras_engines.DTYPES, ("several",), keras_engines.absent(backend))
         for name, backend in keras_engines.BACKENDS.items()
     },
 }

@@ -13,8 +13,10 @@ from steprule import Rule
 
 from .cases import Arrays, Form
 
-__all__ = ["BACKENDS", "OnKeras", "absent"]
+__all__ = ["BACKENDS", "DTYPES", "OnKeras", "absent"]
 
+# float16 goes the way of bfloat16.
+DTYPES: Final = ("float32", "float64", "bfloat16")
 BACKENDS: Final = {"Keras on TensorFlow": "tensorflow", "Keras on JAX": "jax", "Keras on PyTorch": "torch"}
 
 

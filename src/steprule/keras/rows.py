@@ -108,7 +108,7 @@ class Behind:
             self._dense_step_is_traced |= tf.inside_function()
         elif tf.inside_function():
             tf.cond(self._steps.value > 0, self._settle, lambda: None)
-        elif int(self._steps.value):
+        elif int(self._steps.numpy()):
             self._settle()
 
     def _settle(self) -> None:
