@@ -33,6 +33,7 @@ HEAVY = {
 
 PUBLIC = {
     "steprule": ["Decay", "NonNegative", "Positive", "Range", "Real", "Rule", "notation", "rule", "rules"],
+    "steprule.arrays": ["elements", "scalars"],
     "steprule.around": ["PLAIN", "Around", "hyperparameters", "is_finite", "step", "update", "validated"],
     "steprule.folders": ["cache_folder"],
     "steprule.kernels.cpu": ["CHUNK", "Elements", "Table", "kernel", "launch", "row_kernel", "row_source", "source"],

@@ -65,7 +65,7 @@ TWINS: Final[Mapping[str, Twin]] = {
 
 DIFFERENCES: Final[Mapping[str, str]] = {
     "Adagrad": "Keras adds epsilon to what is under the root, the book and we to the root, and begins with a sum of 0.1",
-    "Adam": "Keras adds epsilon to the root of the uncorrected average (Kingma and Ba's epsilon hat), we to the corrected one",
+    "Adam": "Keras adds epsilon to the root of the uncorrected average (Kingma and Ba's epsilon hat), we to the other",
     "AdamW": "as Adam",
 }
 """Where a twin differs and why; each is shown below. Defaults that differ are in the documentation."""
