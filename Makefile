@@ -54,7 +54,8 @@ test-keras: $(addprefix test-keras-,tensorflow jax torch)
 
 test-keras-%: export OMP_WAIT_POLICY = passive
 test-keras-%: .venv/dev
-	KERAS_BACKEND=$* TF_CPP_MIN_LOG_LEVEL=3 $(BIN)/python -m pytest tests/keras tests/conformance/test_engines.py -k keras
+	KERAS_BACKEND=$* TF_CPP_MIN_LOG_LEVEL=3 $(BIN)/python -m pytest tests/keras
+	KERAS_BACKEND=$* TF_CPP_MIN_LOG_LEVEL=3 $(BIN)/python -m pytest tests/conformance/test_engines.py -k Keras
 
 lint: .venv/dev
 	$(BIN)/ruff check

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,7 @@ import keras
 from steprule import Rule, reference
 
 __all__ = [
+    "OF_KERAS",
     "Arrays",
     "by_reference",
     "check",
@@ -26,6 +27,9 @@ __all__ = [
 ]
 
 Arrays = list[NDArray[np.float64]]
+
+# TensorFlow makes float32 of a plain number before it looks at the type: in Keras's classes and schedules, not in ours.
+OF_KERAS: Final = "float32" if keras.config.backend() == "tensorflow" else "float64"
 
 SHAPES = [(3, 5), (17,), ()]
 

@@ -44,7 +44,7 @@ def test_adadelta_learns_with_its_default_rate_and_not_with_that_of_keras():
 
 # torch.compile looks at gradients that nobody keeps, and warns of it.
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")
-@pytest.mark.parametrize("name", ["adadelta", "adam"])
+@pytest.mark.parametrize("name", ["adam"])  # which has a scalar of the step count
 def test_a_compiled_step_makes_what_the_other_makes(name: str):
     plain, jitted = compiled(made(name)), compiled(made(name), jit_compile=True)
     fitted(plain, 1)
@@ -60,7 +60,7 @@ def test_a_compiled_step_makes_what_the_other_makes(name: str):
     assert int(jitted.optimizer.iterations) == 29
 
 
-@pytest.mark.parametrize("name", RULES)
+@pytest.mark.parametrize("name", ["sgd", "adadelta", "adam", "yogi"])
 def test_a_saved_model_goes_on_where_it_was(name: str, tmp_path: Path):
     model = compiled(made(name, weight_decay=1e-4, use_ema=True))
     fitted(model, 1)

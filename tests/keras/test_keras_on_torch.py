@@ -8,7 +8,6 @@ from unittest import mock
 import numpy as np
 import pytest
 from tests.conformance.cases import RULES, hyper
-from tests.conformance.engines import paths
 from tests.keras.digits_model import compiled, data
 from tests.keras.runs import gradients, named, start, stepped, values_of, variables
 
@@ -17,6 +16,8 @@ import steprule.keras as ours
 
 if keras.config.backend() != "torch":
     pytest.skip("needs PyTorch as the backend", allow_module_level=True)
+
+from tests.conformance.engines import paths
 
 import torch
 from steprule.kernels import cpu

@@ -74,6 +74,15 @@ class OnTensorFlow(OnTensors):
             behind.settle()
         super().update_step(dense(gradient, variable) if names_rows else gradient, variable, learning_rate)
 
+    def _given(self: Any, variable: Any) -> dict[str, Any]:
+        """Do as elsewhere; raise `TypeError` where several replicas step, of which each has a curvature of its own."""
+        replicas = self._distribution_strategy.num_replicas_in_sync
+        if self._takes_more and replicas > 1:
+            taken = " and ".join(self._takes_more)
+            raise TypeError(f"rule {self.rule.name} takes {taken}, and there are {replicas} replicas; allowed is one")
+        found: dict[str, Any] = super()._given(variable)
+        return found
+
     def _step_rows(self: Any, gradient: Any, variable: Any, learning_rate: Any, behind: Behind | None) -> None:
         scales, real = self._scales(variable), real_of(variable)
         arrays = {"x": variable, **self._slots_of(self._get_variable_index(variable))}

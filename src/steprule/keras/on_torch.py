@@ -40,9 +40,8 @@ class OnTorch(OnTensors):
             forms = [self._form(variable) for variable in self._trainable_variables]
             self._fused = _Fused(self.rule, parameters, slots, forms, self._values)
         places = [self._get_variable_index(variable) for variable in trainable_variables]
-        dense = [
-            grad.to_dense() if grad.is_sparse else grad for grad in grads
-        ]  # Keras's own layers make none that is sparse
+        # Keras's own layers make no gradient that is sparse.
+        dense = [grad.to_dense() if grad.is_sparse else grad for grad in grads]
         self._fused.step(dict(zip(places, dense, strict=True)), float(learning_rate), int(self.iterations))
 
 
@@ -59,11 +58,12 @@ class _Fused:
     ) -> None:
         self._parameters: Final = list(parameters)
         self._counts: Final = [0] * len(parameters)
+        own_decay = "weight_decay" in rule.hyperparameters
         groups = [
             {
                 "params": [parameter for parameter, form in zip(parameters, forms, strict=True) if form == kind],
                 "decoupled_weight_decay": kind.weight_decay == "decoupled",
-                "weight_decay": values["weight_decay"] if kind.weight_decay != "none" else 0.0,
+                "weight_decay": values["weight_decay"] if kind.weight_decay != "none" or own_decay else 0.0,
                 "maximize": kind.maximize,
             }
             for kind in dict.fromkeys(forms)
