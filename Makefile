@@ -14,11 +14,12 @@ WITHOUT_FRAMEWORKS := tests/test_notation.py tests/test_specification.py tests/t
 	tests/test_reference.py tests/test_sparsity.py tests/kernels/test_cpu.py tests/conformance/test_engines.py \
 	tests/conformance/test_many_steps.py
 
-.PHONY: help compare test test-mxnet conformance reproduce-d2l docs-d2l lint format bench bench-gpu bench-jax docs wheel browser clean
+.PHONY: help compare test test-mxnet test-keras conformance reproduce-d2l docs-d2l lint format bench bench-gpu bench-jax docs wheel browser clean
 
 help:
 	@echo "make compare   compare the update rules on real data; writes compare/index.html"
 	@echo "make test      all tests"
+	@echo "make test-keras the Keras optimizers, on each backend in a process of its own; part of make test"
 	@echo "make test-mxnet the core's tests, and the rules on MXNet, in an environment of its own"
 	@echo "make conformance run every engine beside the oracle; writes docs/conformance.md"
 	@echo "make lint      style, types, floors"
@@ -65,6 +66,15 @@ test: export OMP_WAIT_POLICY = passive
 test: .venv/trainers
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not serial"
 	$(BIN)/python -m pytest -m serial
+	$(MAKE) -j 3 --output-sync test-keras
+
+# Keras has one backend in a process.
+test-keras: $(addprefix test-keras-,tensorflow jax torch)
+
+test-keras-%: export OMP_WAIT_POLICY = passive
+test-keras-%: .venv/dev
+	KERAS_BACKEND=$* TF_CPP_MIN_LOG_LEVEL=3 $(BIN)/python -m pytest tests/keras
+	KERAS_BACKEND=$* TF_CPP_MIN_LOG_LEVEL=3 $(BIN)/python -m pytest tests/conformance/test_engines.py -k Keras
 
 test-mxnet: .venv-mxnet/tests
 	.venv-mxnet/bin/python -m pytest $(WITHOUT_FRAMEWORKS)

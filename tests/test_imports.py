@@ -33,6 +33,7 @@ HEAVY = {
 
 PUBLIC = {
     "steprule": ["Decay", "NonNegative", "Positive", "Range", "Real", "Rule", "notation", "rule", "rules"],
+    "steprule.arrays": ["elements", "scalars"],
     "steprule.around": [
         "PLAIN",
         "Around",

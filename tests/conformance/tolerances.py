@@ -127,6 +127,8 @@ _GPU: Final = (
     *("GPU kernel", "GPU kernel, capturable"),
 )
 
+_KERAS: Final = ("Keras on TensorFlow", "Keras on JAX", "Keras on PyTorch")
+
 ROUNDINGS: Final[Mapping[tuple[str, str], Allowed]] = {
     ("reference on NumPy", "float64"): _EXACT,
     ("reference on NumPy", "float32"): _ROUNDED,
@@ -175,6 +177,11 @@ ROUNDINGS: Final[Mapping[tuple[str, str], Allowed]] = {
         for engine in _GPU
         for dtype in ("float32", "float64", "bfloat16", "float16")
     },
+    **{
+        (engine, dtype): _EXACT if dtype == "float64" else _ROUNDED
+        for engine in _KERAS
+        for dtype in ("float32", "float64", "bfloat16")
+    },
 }
 """For each engine and dtype, the error of a step as a multiple of what rounding each operation once may do (`rounding`)."""
 
@@ -194,8 +201,8 @@ ROUNDINGS_OF_RULE: Final[Mapping[tuple[str, str, str], Allowed]] = {
     ("steprule.torch, fused", "float64", "adadelta"): _ONE_ROOT,
     ("steprule.jax, apply", "float64", "adam"): _RECIPROCAL,
     ("steprule.jax, apply", "float64", "adadelta"): _ONE_ROOT,
-    **{(engine, "float64", "adam"): _RECIPROCAL for engine in _GPU},
-    **{(engine, "float64", "adadelta"): _ONE_ROOT for engine in _GPU},
+    **{(engine, "float64", "adam"): _RECIPROCAL for engine in (*_GPU, *_KERAS)},
+    **{(engine, "float64", "adadelta"): _ONE_ROOT for engine in (*_GPU, *_KERAS)},
     ("steprule.torch, fused rows", "float64", "adadelta"): _ONE_ROOT,
 }
 """The rules for which an engine may be farther off: those that divide by a scalar, or one root by another."""
@@ -210,6 +217,10 @@ ULPS: Final[Mapping[str, Allowed]] = {
     ),
     "twin of optax": Allowed(
         64, "a dozen steps of a few units each: optax multiplies by reciprocals of roots, which XLA may round otherwise"
+    ),
+    "twin in Keras": Allowed(
+        64,
+        "a dozen steps of a few units each: Keras groups the same products otherwise, and rounds its factors in between",
     ),
     "dense run": Allowed(
         2,

@@ -15,15 +15,19 @@ from .optimizer import RuleOptimizer, optimizer
 
 __all__ = [
     "SGD",
+    "VSGD",
     "Adadelta",
     "Adagrad",
     "Adam",
     "AdamW",
+    "DeltaBarDelta",
+    "DiagonalNewton",
     "Momentum",
     "Nesterov",
     "RMSProp",
     "RMSPropNesterov",
     "RuleOptimizer",
+    "VSGDfd",
     "optimizer",
 ]
 
@@ -36,3 +40,7 @@ RMSPropNesterov = optimizer(rules.rmsprop_nesterov, name="RMSPropNesterov")
 Adadelta = optimizer(rules.adadelta)
 Adam = optimizer(rules.adam)
 AdamW = optimizer(rules.adam, name="AdamW", weight_decay=0.004)
+DeltaBarDelta = optimizer(rules.delta_bar_delta)
+DiagonalNewton = optimizer(rules.diagonal_newton)
+VSGD = optimizer(rules.vsgd, name="VSGD")
+VSGDfd = optimizer(rules.vsgd_fd, name="VSGDfd")

@@ -128,9 +128,9 @@ class Keywords:
         return {name: self._checked(name, value) for name, value in bound.arguments.items()}
 
     def _checked(self, name: str, value: Any) -> Any:
-        if name == "weight_decay" and value is None:
+        if name == "weight_decay" and value is None and name not in self.rule.hyperparameters:
             return None
-        if name == "learning_rate" and (callable(value) and not hasattr(value, "__float__")):
+        if name == "learning_rate" and callable(value) and not hasattr(value, "__float__"):
             return value  # a schedule
         if name in self.numbers:
             return self.numbers[name].validated(value)

@@ -1,7 +1,7 @@
 """How the classes step on TensorFlow: as elsewhere, and by gradients that name rows (`tf.IndexedSlices`) those rows alone.
 
-The result is that of the step by the dense gradient. What that does to the slots of rows that are not named waits until they are
-next looked at (`rows.Behind`); the parameter itself, which anybody may read, is scaled at once where a step scales it.
+The result is that of the step by the dense gradient. What that does to the slots of rows that are not named waits until they
+are next looked at (`rows.Behind`); the parameter itself, which anybody may read, is scaled at once where a step scales it.
 """
 
 from __future__ import annotations
@@ -73,6 +73,15 @@ class OnTensorFlow(OnTensors):
         if behind is not None:
             behind.settle()
         super().update_step(dense(gradient, variable) if names_rows else gradient, variable, learning_rate)
+
+    def _given(self: Any, variable: Any) -> dict[str, Any]:
+        """Do as elsewhere; raise `TypeError` where several replicas step, of which each has a curvature of its own."""
+        replicas = self._distribution_strategy.num_replicas_in_sync
+        if self._takes_more and replicas > 1:
+            taken = " and ".join(self._takes_more)
+            raise TypeError(f"rule {self.rule.name} takes {taken}, and there are {replicas} replicas; allowed is one")
+        found: dict[str, Any] = super()._given(variable)
+        return found
 
     def _step_rows(self: Any, gradient: Any, variable: Any, learning_rate: Any, behind: Behind | None) -> None:
         scales, real = self._scales(variable), real_of(variable)

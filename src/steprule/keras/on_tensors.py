@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from types import MappingProxyType
 from typing import Any
-
-import keras
 
 from ..around import Around
 from ..program import Program, lower
 from ..specification import INPUTS, Rule
-from .stepping import real_of, stepped
+from .stepping import filled, real_of, stepped
 
 __all__ = ["OnTensors"]
 
@@ -29,7 +28,7 @@ class OnTensors:
         if self.built:
             return
         super().build(variables)  # type: ignore[misc]
-        starts = {name: keras.initializers.Constant(initial) for name, initial in self.rule.slots.items()}
+        starts = {name: partial(filled, value=initial) for name, initial in self.rule.slots.items()}
         # Keras tracks what is in dicts and lists a second time.
         self._slots = MappingProxyType(
             {name: self.add_optimizer_variables(variables, name, initializer=start) for name, start in starts.items()}

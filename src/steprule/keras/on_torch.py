@@ -29,8 +29,8 @@ class OnTorch(OnTensors):
     def _backend_update_step(
         self: Any, grads: Sequence[Any], trainable_variables: Sequence[Any], learning_rate: Any
     ) -> None:
-        # In a stateless scope nothing may be changed in place, and the classes of `steprule.torch` take no h and no g2.
-        if in_stateless_scope() or self._takes_more:
+        # In a stateless scope nothing may be changed in place.
+        if in_stateless_scope():
             for grad, variable in zip(grads, trainable_variables, strict=True):
                 self.update_step(grad, variable, learning_rate)
             return
@@ -40,10 +40,12 @@ class OnTorch(OnTensors):
             forms = [self._form(variable) for variable in self._trainable_variables]
             self._fused = _Fused(self.rule, parameters, slots, forms, self._values)
         places = [self._get_variable_index(variable) for variable in trainable_variables]
-        dense = [
-            grad.to_dense() if grad.is_sparse else grad for grad in grads
-        ]  # Keras's own layers make none that is sparse
-        self._fused.step(dict(zip(places, dense, strict=True)), float(learning_rate), int(self.iterations))
+        # Keras's own layers make no gradient that is sparse.
+        dense = [grad.to_dense() if grad.is_sparse else grad for grad in grads]
+        given = [
+            {"grad": grad, **self._given(variable)} for grad, variable in zip(dense, trainable_variables, strict=True)
+        ]
+        self._fused.step(dict(zip(places, given, strict=True)), float(learning_rate), int(self.iterations))
 
 
 class _Fused:
@@ -59,11 +61,12 @@ class _Fused:
     ) -> None:
         self._parameters: Final = list(parameters)
         self._counts: Final = [0] * len(parameters)
+        own_decay = "weight_decay" in rule.hyperparameters
         groups = [
             {
                 "params": [parameter for parameter, form in zip(parameters, forms, strict=True) if form == kind],
                 "decoupled_weight_decay": kind.weight_decay == "decoupled",
-                "weight_decay": values["weight_decay"] if kind.weight_decay != "none" else 0.0,
+                "weight_decay": values["weight_decay"] if kind.weight_decay != "none" or own_decay else 0.0,
                 "maximize": kind.maximize,
             }
             for kind in dict.fromkeys(forms)
@@ -82,25 +85,29 @@ class _Fused:
         """Whether these are the tensors of the parameters, all of them in the same order."""
         return all(map(operator.is_, parameters, self._parameters))
 
-    def step(self, grads: dict[int, Any], rate: float, iterations: int) -> None:
-        """Step the parameters whose place is in `grads`, after `iterations` steps of the whole optimizer."""
+    def step(self, given: dict[int, dict[str, Any]], rate: float, iterations: int) -> None:
+        """Step the parameters whose place is in `given`, after `iterations` steps of the whole optimizer.
+
+        `given` has the gradient of each, `grad`, and `h` and `g2` where the rule takes them.
+        """
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         # Keras counts the steps of the optimizer, and PyTorch those of each parameter.
-        if any(self._counts[place] != iterations for place in grads):
+        if any(self._counts[place] != iterations for place in given):
             self._recount(iterations)
         before = [parameter.grad for parameter in self._parameters]
         try:
             for place, parameter in enumerate(self._parameters):
-                grad = grads.get(place)
-                if grad is not before[place]:
-                    parameter.grad = None if grad is None else grad.to(parameter.dtype)
+                own = given.get(place, {"grad": None})
+                for name, value in own.items():
+                    if name != "grad" or value is not before[place]:
+                        setattr(parameter, name, None if value is None else value.to(parameter.dtype))
             self.optimizer.step()
         finally:
             for parameter, grad in zip(self._parameters, before, strict=True):
                 if parameter.grad is not grad:
                     parameter.grad = grad
-        for place in grads:
+        for place in given:
             self._counts[place] += 1
 
     def _recount(self, iterations: int) -> None:

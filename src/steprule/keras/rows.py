@@ -1,7 +1,7 @@
-"""Rows of a variable, and which of them are behind: those that a gradient has not named and that a dense step would have scaled.
+"""Rows of a variable, and which of them are behind: a gradient has not named them, and a dense step would have scaled them.
 
-As in `steprule.torch.lag`, what a row has missed is made up for as one power when it is next touched, or when all of the state
-is asked for. Here the counts are variables, so that a traced step finds them.
+As in `steprule.torch.lag`, what a row has missed is made up for as one power when it is next touched, or when all of the
+state is asked for. Here the counts are variables, so that a traced step finds them.
 """
 
 from __future__ import annotations
@@ -10,9 +10,10 @@ import functools
 from collections.abc import Mapping
 from typing import Any, Final
 
-import keras
 import numpy as np
 import tensorflow as tf
+
+import keras
 
 from ..around import Around
 from ..program import lower
@@ -91,7 +92,7 @@ class Behind:
     def begin(self) -> None:
         """Say that a step by named rows comes.
 
-        Raises `RuntimeError` where a step with a dense gradient is compiled already, which would not see rows that are behind.
+        Raises `RuntimeError` where a step with a dense gradient is compiled already: it would not see rows that are behind.
         """
         if self._dense_step_is_traced and not self._used:
             raise RuntimeError(
@@ -107,7 +108,7 @@ class Behind:
             self._dense_step_is_traced |= tf.inside_function()
         elif tf.inside_function():
             tf.cond(self._steps.value > 0, self._settle, lambda: None)
-        elif int(self._steps.value):
+        elif int(self._steps.numpy()):
             self._settle()
 
     def _settle(self) -> None:

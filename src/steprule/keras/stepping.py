@@ -7,13 +7,20 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
+import numpy as np
+
 import keras
 from keras import ops
 
 from ..arrays import elements, scalars
 from ..program import Program
 
-__all__ = ["real_of", "stepped"]
+__all__ = ["filled", "real_of", "stepped"]
+
+
+def filled(shape: tuple[int, ...], dtype: str, *, value: float) -> Any:
+    """Return a tensor of `value`, rounded to `dtype` once."""
+    return ops.cast(np.full(shape, value, np.float64), dtype)
 
 
 def real_of(variable: Any) -> str:
@@ -31,7 +38,9 @@ def stepped(
     """
     with _in_float64():
         wide = partial(ops.cast, dtype="float64")
-        given = {**values, "lr": wide(values["lr"]), "t": wide(iterations) + 1.0}
+        # TensorFlow makes float32 of a plain number before it looks at the type.
+        rate = np.float64(values["lr"]) if isinstance(values["lr"], float) else wide(values["lr"])
+        given = {**values, "lr": rate, "t": wide(iterations) + 1.0}
         known = scalars(program, given, wide, partial(ops.cast, dtype=real))
     taken = {name: ops.cast(array, real) for name, array in arrays.items() if name in program.inputs}
     like = arrays["x"]
@@ -46,8 +55,7 @@ def _in_float64() -> contextlib.AbstractContextManager[Any]:
     """Let scalars have float64, which JAX has only where it is asked for."""
     if keras.config.backend() != "jax":
         return contextlib.nullcontext()
-    import jax
+    import jax.experimental
 
-    # Older versions have it elsewhere.
-    enable: Any = getattr(jax, "enable_x64", None) or jax.experimental.enable_x64
-    return enable(True)  # type: ignore[no-any-return]
+    found: Any = jax if hasattr(jax, "enable_x64") else jax.experimental  # where older versions have it
+    return found.enable_x64(True)  # type: ignore[no-any-return]

@@ -21,6 +21,7 @@ _MODULES: Final[Mapping[str, tuple[str, ...]]] = {
     "on_cpu": (),
     "on_torch": ("torch",),
     "on_jax": ("jax", "optax"),
+    "on_keras": ("keras",),
 }
 """The modules, and the packages that each imports."""
 

@@ -1,0 +1,236 @@
+"""The classes: what they take, keep, refuse and say of themselves."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from typing import Any
+
+import numpy as np
+import pytest
+from examples.own_rule import lion, yogi
+from tests.conformance.cases import RULES, hyper
+from tests.keras.runs import gradients, named, start, stepped, values_of, variables
+
+import keras
+import steprule.keras as ours
+from steprule import NonNegative, Positive, Rule, rule, rules
+from steprule.specification import Hyperparameter
+
+CLASSES = {name: getattr(ours, name) for name in ours.__all__ if hasattr(getattr(ours, name), "rule")}
+
+
+def made(name: str, **more: Any) -> Any:
+    cls = ours.optimizer(RULES[name])
+    return cls(**named(cls, hyper(name)), **more)
+
+
+def test_each_rule_has_a_class():
+    assert {cls.rule for cls in CLASSES.values()} == set(rules.ALL.values())
+    assert all(issubclass(cls, keras.optimizers.Optimizer) and cls.__name__ == name for name, cls in CLASSES.items())
+
+
+def test_the_same_rule_gives_the_same_class():
+    assert ours.optimizer(rules.adadelta) is ours.Adadelta
+    assert ours.optimizer(yogi) is ours.optimizer(yogi)
+    assert ours.optimizer(yogi).__name__ == "Yogi"
+
+
+def test_arguments_are_those_of_keras_in_their_order():
+    theirs = list(keras.optimizers.Adadelta().get_config())
+    taken = list(ours.Adadelta.__signature__.parameters)
+    assert taken[:3] == ["learning_rate", "rho", "epsilon"]
+    assert set(theirs) <= set(taken)
+    assert (
+        ours.Adam(0.1, 0.5, 0.6, 1e-4).get_config().items()
+        >= {
+            "beta_1": 0.5,
+            "beta_2": 0.6,
+            "epsilon": 1e-4,
+        }.items()
+    )
+
+
+@pytest.mark.parametrize("name", sorted(CLASSES))
+def test_defaults_are_those_of_the_rule(name: str):
+    cls = CLASSES[name]
+    declared = cls.rule.hyperparameters
+    for own, keras_name in cls.keywords.names.items():
+        if own in declared:
+            assert cls.keywords.defaults[keras_name] == declared[own].default
+    if "lr" not in declared:
+        assert cls.keywords.defaults["learning_rate"] == 1.0
+
+
+@pytest.mark.parametrize("name", sorted(CLASSES))
+def test_the_docstring_describes_each_argument(name: str):
+    cls = CLASSES[name]
+    for argument in cls.__signature__.parameters:
+        assert f"\n    {argument}: " in cls.__doc__
+
+
+def test_a_rate_without_default_is_asked_for():
+    with pytest.raises(
+        TypeError, match=r"SGD: missing a required argument: 'learning_rate'; it takes: learning_rate, "
+    ):
+        ours.SGD()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"rho": 1.0}, ValueError, r"rho is 1\.0; allowed is a number in \[0, 1\)"),
+        ({"epsilon": -1e-6}, ValueError, r"epsilon is -1e-06; allowed is a number in \[0, inf\)"),
+        ({"epsilon": "1"}, (TypeError, ValueError), "epsilon is '1', a str; allowed is a number"),
+        ({"learning_rate": -1}, ValueError, r"learning_rate is -1\.0; allowed is a number in \[0, inf\)"),
+        ({"weight_decay": float("nan")}, ValueError, "weight_decay is nan; allowed is a number"),
+        ({"eps": 1e-6}, TypeError, "Adadelta has no argument 'eps'; as in Keras it is called epsilon"),
+        (
+            {"momentum": 0.9},
+            TypeError,
+            "Adadelta: got an unexpected keyword argument 'momentum'; it takes: learning_rate",
+        ),
+        ({"sparse": "lazy"}, ValueError, "sparse is 'lazy'; allowed are 'exact' and 'dense'"),
+    ],
+)
+def test_wrong_arguments_are_refused(arguments: dict[str, Any], error: Any, message: str):
+    with pytest.raises(error, match=message):
+        ours.Adadelta(**arguments)
+
+
+@pytest.mark.parametrize("argument", ["rho", "epsilon", "weight_decay", "maximize", "sparse"])
+def test_what_a_compiled_step_would_not_see_cannot_be_changed(argument: str):
+    optimizer = ours.Adadelta()
+    with pytest.raises(AttributeError, match=f"{argument} of Adadelta stays"):
+        setattr(optimizer, argument, 0.5)
+    optimizer.learning_rate = 0.5
+    assert float(optimizer.learning_rate) == 0.5
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_a_config_goes_through_json_and_back(name: str):
+    optimizer = made(name, weight_decay=0.03, clipnorm=2.0, use_ema=True, decoupled_weight_decay=False)
+    config = json.loads(json.dumps(keras.optimizers.serialize(optimizer)))
+    assert config["registered_name"] == f"steprule>{RULES[name].class_name}"
+    for again in (keras.optimizers.deserialize(config), type(optimizer).from_config(optimizer.get_config())):
+        assert type(again) is type(optimizer)
+        assert again.get_config() == optimizer.get_config()
+
+
+def test_a_schedule_goes_through_a_config():
+    schedule = keras.optimizers.schedules.ExponentialDecay(0.5, 10, 0.9)
+    again = keras.optimizers.deserialize(keras.optimizers.serialize(ours.Adadelta(schedule)))
+    assert again.get_config() == ours.Adadelta(schedule, name=again.name).get_config()
+
+
+def test_the_class_of_another_rule_of_the_same_name_is_refused():
+    @rule
+    def adadelta(g, *, lr: Positive):
+        """Step by a rule whose class would be saved as another's is."""
+        return -lr * g
+
+    with pytest.raises(ValueError, match="name is 'Adadelta', which is the class of the rule steprule.rules.adadelta"):
+        ours.optimizer(adadelta)
+    assert ours.optimizer(adadelta, name="MyAdadelta").__name__ == "MyAdadelta"
+
+
+@pytest.mark.parametrize("name", ["clipnorm", "iterations", "built", "sparse", "name"])
+def test_a_hyperparameter_with_a_name_of_keras_is_refused(name: str):
+    made_of: Rule = rule(lambda g, *, lr=0.1: -lr * g)
+    made_of.hyperparameters[name] = Hyperparameter(name, made_of.hyperparameters["lr"].range, 0.5)
+    with pytest.raises(TypeError, match=f"has a hyperparameter that is called '{name}' in Keras"):
+        ours.optimizer(made_of, name="Refused")
+
+
+@rule
+def newton(g, h, g2, *, mu: NonNegative = 0.1):
+    """Step against the gradient over the curvature."""
+    return -g / (h * h + g2 + mu)
+
+
+class TestARuleThatTakesMore:
+    def given(self) -> dict[str, list[Any]]:
+        rng = np.random.default_rng(4)
+        return {
+            name: [keras.ops.convert_to_tensor(rng.standard_normal(x.shape) ** 2, "float64") for x in start()]
+            for name in ("h", "g2")
+        }
+
+    def grads(self) -> list[Any]:
+        return [keras.ops.convert_to_tensor(g, "float64") for g in gradients(1)[0]]
+
+    @pytest.mark.usefixtures("float64")
+    def test_steps_by_what_is_handed_in(self):
+        own, given = variables(), self.given()
+        ours.optimizer(newton)(mu=0.5).apply(self.grads(), own, **given)
+        for place, (x, g) in enumerate(zip(start(), gradients(1)[0], strict=True)):
+            h, g2 = (keras.ops.convert_to_numpy(given[name][place]) for name in ("h", "g2"))
+            np.testing.assert_array_equal(values_of(own[place]), x + -g / (h * h + g2 + 0.5))
+
+    @pytest.mark.usefixtures("float64")
+    def test_names_what_is_missing(self):
+        given = self.given()
+        with pytest.raises(TypeError, match=r"rule newton takes h \(diagonal curvature\), and none was given for"):
+            ours.optimizer(newton)().apply(self.grads(), variables(), g2=given["g2"])
+
+    @pytest.mark.usefixtures("float64")
+    def test_refuses_what_does_not_fit(self):
+        given = self.given()
+        optimizer = ours.optimizer(newton)()
+        with pytest.raises(ValueError, match="h has 2 tensors; allowed is one for each of 3 variables"):
+            optimizer.apply(self.grads(), variables(), h=given["h"][:2], g2=given["g2"])
+        with pytest.raises(TypeError, match="rule adadelta takes no h, and one was given; it takes g"):
+            ours.Adadelta().apply(self.grads(), variables(), h=given["h"])
+        own = variables()
+        optimizer = ours.optimizer(newton)()
+        with pytest.raises(ValueError, match=r"the h \(diagonal curvature\) of a variable of shape .* has the shape"):
+            optimizer.apply(self.grads(), own, h=given["h"][::-1], g2=given["g2"])
+        with pytest.raises(ValueError, match="gradient_accumulation_steps is 2; allowed for newton is None"):
+            ours.optimizer(newton)(gradient_accumulation_steps=2)
+
+
+@pytest.mark.usefixtures("float64")
+def test_a_variable_without_gradient_stands_still():
+    optimizer, own = ours.Adadelta(), variables()
+    grads = [keras.ops.convert_to_tensor(g, "float64") for g in gradients(1)[0]]
+    with pytest.warns(UserWarning, match="Gradients do not exist for variables"):
+        optimizer.apply([grads[0], None, grads[2]], own)
+    assert [np.array_equal(values_of(each), x) for each, x in zip(own, start(), strict=True)] == [False, True, False]
+
+
+@pytest.mark.usefixtures("float64")
+def test_what_was_saved_of_one_optimizer_goes_on_in_another():
+    steps = gradients(6)
+    whole, first, second = made("adam"), made("adam"), made("adam")
+    expected = stepped(whole, steps)
+    own = variables()
+    stepped(first, steps[:3], own)
+    second.build(own)
+    store: dict[str, Any] = {}
+    first.save_own_variables(store)
+    second.load_own_variables(store)
+    for found, wanted in zip(stepped(second, steps[3:], own), expected, strict=True):
+        np.testing.assert_array_equal(found, wanted)
+
+
+def test_without_keras_the_error_says_what_to_install():
+    code = "import sys; sys.modules['keras'] = None; import steprule.keras"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (
+        "steprule.keras needs keras: pip install 'steprule[keras]', and one of tensorflow, jax and torch" in done.stderr
+    )
+
+
+def loaded_by(statement: str) -> set[str]:
+    code = f"import sys; {statement}; print('\\n'.join(sys.modules))"
+    return set(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split())
+
+
+def test_no_framework_is_loaded_that_keras_does_not_load():
+    more = loaded_by("import steprule.keras") - loaded_by("import keras")
+    assert more & {"torch", "tensorflow", "jax", "optax"} == set()
+
+
+def test_lion_of_the_examples_has_its_class_too():
+    assert ours.optimizer(lion)().learning_rate is not None

@@ -1,0 +1,47 @@
+"""What only JAX has: steps without state within a compiled loop, and scalars in float64 where nothing else has it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from tests.conformance.cases import RULES, hyper
+from tests.conformance.tolerances import ULPS
+from tests.keras.runs import by_reference, check, gradients, named, values_of, variables
+
+import keras
+import steprule.keras as ours
+
+if keras.config.backend() != "jax":
+    pytest.skip("needs JAX as the backend", allow_module_level=True)
+
+import jax
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_a_compiled_loop_of_steps_without_state(name: str):
+    cls = ours.optimizer(RULES[name])
+    optimizer, own, steps = cls(**named(cls, hyper(name))), variables("float32"), gradients(6)
+    optimizer.build(own)
+    stacked = [np.stack(each).astype("float32") for each in zip(*steps, strict=True)]
+
+    def step(carried: tuple, grads: list) -> tuple:
+        xs, held = optimizer.stateless_apply(carried[1], grads, carried[0])
+        return (xs, held), None
+
+    begun = ([each.value for each in own], [each.value for each in optimizer.variables])
+    (xs, held), _ = jax.jit(lambda begun: jax.lax.scan(step, begun, stacked))(begun)
+    narrow = [[g.astype("float32").astype("float64") for g in grads] for grads in steps]
+    expected = by_reference(RULES[name], narrow, lambda *_: hyper(name))
+    check([np.asarray(x, np.float64) for x in xs], expected, ULPS["twin in Keras"], "float32")
+    assert int(held[0]) == 6
+    assert [each.dtype for each in held[1:]] == ["float32"] * (len(held) - 1)
+    assert int(optimizer.iterations) == 0
+
+
+def test_scalars_have_float64():
+    # In float32, 1 - 0.9999 is off by 1e-4, and with it the first correction.
+    assert not jax.config.jax_enable_x64
+    optimizer, own = ours.Adam(1.0, beta_2=0.9999, epsilon=0.0), variables("float32")
+    before = values_of(own[1])
+    optimizer.apply([np.asarray(g, "float32") for g in gradients(1)[0]], own)
+    np.testing.assert_allclose(np.abs(values_of(own[1]) - before), 1.0, rtol=5e-7)

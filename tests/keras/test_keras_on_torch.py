@@ -1,0 +1,89 @@
+"""What only PyTorch has: one fused loop for all variables, and gradients that are the tensors' own."""
+
+from __future__ import annotations
+
+from typing import Any
+from unittest import mock
+
+import numpy as np
+import pytest
+from tests.conformance.cases import RULES, hyper
+from tests.keras.digits_model import compiled, data
+from tests.keras.runs import gradients, named, start, stepped, values_of, variables
+
+import keras
+import steprule.keras as ours
+
+if keras.config.backend() != "torch":
+    pytest.skip("needs PyTorch as the backend", allow_module_level=True)
+
+from tests.conformance.engines import paths
+
+import torch
+from steprule.kernels import cpu
+
+
+def made(name: str, **more: Any) -> Any:
+    cls = ours.optimizer(RULES[name])
+    return cls(**named(cls, hyper(name)), **more)
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_a_step_is_one_launch_for_all_variables(name: str):
+    optimizer, own = made(name), variables("float32")
+    with mock.patch.object(cpu, "launch", wraps=cpu.launch) as launch:
+        stepped(optimizer, gradients(3), own)
+    assert launch.call_count == 3
+    assert paths(optimizer._fused.optimizer) == (len(own), 0)
+
+
+def test_fit_goes_through_the_fused_loop_in_the_memory_of_the_variables():
+    model = compiled(ours.Adadelta())
+    before = [each.value.data_ptr() for each in (*model.trainable_variables, *model.optimizer.variables)]
+    images, targets = data()
+    with mock.patch.object(cpu, "launch", wraps=cpu.launch) as launch:
+        model.fit(images, targets, batch_size=64, epochs=1, verbose=0)
+    assert launch.call_count == 29
+    assert [each.value.data_ptr() for each in model.trainable_variables] == before[:4]
+    fused = model.optimizer._fused.optimizer
+    for index, variable in enumerate(model.trainable_variables):
+        for name, slot in model.optimizer._slots_of(index).items():
+            assert fused.state[variable.value][name] is slot.value
+
+
+def test_the_gradients_of_the_tensors_stay_as_they_were():
+    optimizer, own = ours.Adadelta(), variables("float32")
+    grads = [torch.tensor(g, dtype=torch.float32) for g in gradients(1)[0]]
+    own[0].value.grad = grads[0]
+    own[1].value.grad = kept = torch.ones(17)
+    optimizer.apply(grads, own)
+    assert [each.value.grad for each in own] == [grads[0], kept, None]
+
+
+def test_a_variable_that_missed_a_step_counts_those_of_the_optimizer():
+    # As Keras has it: the bias corrections are those of the whole optimizer's step.
+    steps = gradients(3)
+    own = variables("float32")
+    optimizer = ours.Adam()
+    for number, grads in enumerate(steps):
+        tensors = [torch.tensor(g, dtype=torch.float32) for g in grads]
+        if number == 1:
+            with pytest.warns(UserWarning, match="Gradients do not exist"):
+                optimizer.apply([None, *tensors[1:]], own)
+        else:
+            optimizer.apply(tensors, own)
+    x, m, v = start()[0], 0.0, 0.0
+    for t in (1, 3):
+        g = steps[t - 1][0]
+        m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g * g
+        x = x - 1e-3 * (m / (1 - 0.9**t)) / (np.sqrt(v / (1 - 0.999**t)) + 1e-8)
+    np.testing.assert_allclose(values_of(own[0]), x, rtol=1e-6)
+
+
+def test_a_sparse_gradient_steps_as_the_dense_one():
+    dense = [torch.tensor(g, dtype=torch.float32) for g in gradients(1)[0]]
+    one, other = variables("float32"), variables("float32")
+    ours.Adam().apply(dense, one)
+    ours.Adam().apply([dense[0].to_sparse(1), *dense[1:]], other)
+    for each, again in zip(one, other, strict=True):
+        np.testing.assert_array_equal(values_of(each), values_of(again))
