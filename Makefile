@@ -9,6 +9,12 @@ ifneq ($(wildcard ../shared/data),)
 export STEPRULE_DATA ?= $(abspath ../shared/data)
 endif
 
+# MXNet's tests are left out where there is no Python that MXNet has wheels for.
+ifneq ($(shell command -v $(PYTHON_FOR_MXNET)),)
+MXNET := .venv-mxnet/tests
+TEST_MXNET := test-mxnet
+endif
+
 # Tests that import no framework, or only those that are installed.
 WITHOUT_FRAMEWORKS := tests/test_notation.py tests/test_specification.py tests/test_around.py tests/test_program.py \
 	tests/test_reference.py tests/test_sparsity.py tests/kernels/test_cpu.py tests/conformance/test_engines.py \
@@ -20,7 +26,7 @@ help:
 	@echo "make compare   compare the update rules on real data; writes compare/index.html"
 	@echo "make test      all tests"
 	@echo "make test-keras the Keras optimizers, on each backend in a process of its own; part of make test"
-	@echo "make test-mxnet the core's tests, and the rules on MXNet, in an environment of its own"
+	@echo "make test-mxnet the core's tests, and the rules on MXNet, in an environment of its own; part of make test"
 	@echo "make conformance run every engine beside the oracle; writes docs/conformance.md"
 	@echo "make lint      style, types, floors"
 	@echo "make format    put the style right where a tool can"
@@ -61,12 +67,12 @@ help:
 compare: .venv/lab
 	$(BIN)/steprule compare
 
-# Tests side by side have more threads than there are cores: those that wait must sleep, lest they keep the others from work.
+# Every environment's tests. Tests side by side have more threads than there are cores: those that wait must sleep, lest they keep the others from work.
 test: export OMP_WAIT_POLICY = passive
-test: .venv/trainers
+test: .venv/trainers $(MXNET)
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not serial"
 	$(BIN)/python -m pytest -m serial
-	$(MAKE) -j 3 --output-sync test-keras
+	$(MAKE) -j 2 --output-sync test-keras $(TEST_MXNET)
 
 # Keras has one backend in a process.
 test-keras: $(addprefix test-keras-,tensorflow jax torch)
@@ -84,8 +90,10 @@ CONFORMANCE := build/conformance
 conformance: .venv/dev .venv-mxnet/tests
 	$(BIN)/python -W ignore -m tests.conformance.table measure $(CONFORMANCE)/main.json
 	.venv-mxnet/bin/python -W ignore -m tests.conformance.table measure $(CONFORMANCE)/mxnet.json MXNet
-	$(BIN)/python -W ignore -m tests.conformance.table page docs/conformance.md \
-		$(CONFORMANCE)/main.json $(CONFORMANCE)/mxnet.json
+	for backend in tensorflow jax torch; do KERAS_BACKEND=$$backend TF_CPP_MIN_LOG_LEVEL=3 \
+		$(BIN)/python -W ignore -m tests.conformance.table measure $(CONFORMANCE)/keras-$$backend.json Keras || exit; done
+	$(BIN)/python -W ignore -m tests.conformance.table page docs/conformance.md $(CONFORMANCE)/main.json \
+		$(CONFORMANCE)/mxnet.json $(CONFORMANCE)/keras-*.json
 
 lint: .venv/dev
 	$(BIN)/ruff check
