@@ -57,7 +57,7 @@ EXPECTED: Mapping[str, str] = {
         r"{\sqrt{\frac{\mathrm{exp\_avg\_sq}_t}{1 - \beta_{2}^{t}}} + \epsilon}",
     ),
     "delta_bar_delta": block(
-        r"u_{1,t} &= \begin{cases} \mathrm{initial\_rate} & \text{if } t = 1 \\ "
+        r"u_{1,t} &= \begin{cases} \mathrm{initial\_rate} & \text{if } \mathrm{rate}_{t-1} < 0 \\ "
         r"\mathrm{rate}_{t-1} & \text{otherwise} \end{cases}",
         r"\mathrm{rate}_t &= \begin{cases} u_{1,t} + \kappa & \text{if } \mathrm{grad\_avg}_{t-1} \, g_t > 0 \\ "
         r"\begin{cases} \left(1 - \phi\right) \, u_{1,t} & \text{if } \mathrm{grad\_avg}_{t-1} \, g_t < 0 \\ "
@@ -257,6 +257,8 @@ class Exact:
 class Functions:
     """What `steprule.notation` asks of a library of arrays."""
 
+    float64 = "exact"
+
     @staticmethod
     def sqrt(a: Any) -> Exact:
         return mixed("sqrt", Exact.of(a))
@@ -276,6 +278,10 @@ class Functions:
     @staticmethod
     def minimum(a: Any, b: Any) -> Exact:
         return mixed("minimum", Exact.of(a), Exact.of(b))
+
+    @staticmethod
+    def zeros_like(a: Any, dtype: str = "exact") -> Exact:
+        return Exact.of(0)
 
     @staticmethod
     def where(condition: Any, a: Any, b: Any) -> Exact:

@@ -69,10 +69,13 @@ def d2l(
             pythons=_pythons(python or []),
             progress=shown,
         )
-    answered = answers(seeds, lambda name: console.print(f"exercise {name} ...", highlight=False)) if exercises else ()
     out.mkdir(parents=True, exist_ok=True)
-    results = reproduction.as_json() | {"exercises": [dataclasses.asdict(each) for each in answered]}
-    replace(out / "results.json", json.dumps(results, indent=1).encode())
+    results = reproduction.as_json()
+    replace(out / "results.json", json.dumps(results | {"exercises": []}, indent=1).encode())
+    answered = answers(seeds, lambda name: console.print(f"exercise {name} ...", highlight=False)) if exercises else ()
+    if answered:
+        results["exercises"] = [dataclasses.asdict(each) for each in answered]
+        replace(out / "results.json", json.dumps(results, indent=1).encode())
     replace(out / "table.txt", as_text(reproduction).encode())
     page = write_reproduction(reproduction, out, answered)
     console.print(terminal_table(reproduction))
@@ -97,11 +100,13 @@ def zeiler2012(
 ) -> None:
     """The ADADELTA paper's experiments on MNIST, beside its figures."""
     from .lab.display import Display
-    from .lab.zeiler2012 import Reproduced, parts, reproduce
+    from .lab.zeiler2012 import Reproduced, check, parts, reproduce
     from .report.zeiler2012.page import write_reproduction
     from .report.zeiler2012.table import terminal_table
 
     console = Console()
+    check(chosen or ())
+    page = out / "index.html"
     try:
         done: list[Reproduced] = []
         for name in chosen or parts():
@@ -110,12 +115,12 @@ def zeiler2012(
                 done += reproduce(
                     [name], seeds=seeds, epochs=epochs, jobs=jobs, out=out, fresh=not resume, progress=display
                 )
+            page = write_reproduction(done, out)
     except KeyboardInterrupt:
         console.print(
             f"Stopped. What is finished is kept in {out}; the same command goes on from there.", highlight=False
         )
         raise typer.Exit(130) from None
-    page = write_reproduction(done, out)
     console.print(terminal_table(done))
     console.print(f"\nThe page: {page}", highlight=False, soft_wrap=True)
 

@@ -127,7 +127,7 @@ class Rounded:
 
     def stored(self, dtype: str) -> Rounded:
         """Return this value once more rounded, to the type in which it is kept."""
-        if dtype == self.kind:
+        if dtype == self.kind.removesuffix(", flushed"):
             return self
         form = FORMATS[dtype]
         value = np.where(np.isinf(rounded(self.value, dtype)), np.sign(self.value) * np.inf, self.value)
@@ -193,14 +193,18 @@ def step(
     *,
     widens: bool = True,
     summed: bool = False,
+    flushes: bool = False,
 ) -> dict[str, Rounded]:
     """Return `x` and the slots after one step in elements of `dtype`, with error bounds.
 
     It is computed in float32 at least, or in `dtype` itself where the engine does not widen. `inputs` (`x`, `g`, `t`, and
     `h`, `g2` where the rule takes them) and `slots` are exact: they are what the engine has. `summed` if it adds to the
-    parameter what `around.change` says; an infinite parameter that decays is NaN then.
+    parameter what `around.change` says; an infinite parameter that decays is NaN then. `flushes` if float32 has no
+    subnormal numbers there.
     """
     kind = "float32" if widens and dtype != "float64" else dtype
+    if flushes and kind == "float32":
+        kind = "float32, flushed"
     exact = {name: array if name == "t" else Rounded(array, 0.0, False, kind) for name, array in inputs.items()}
     with np.errstate(all="ignore"):
         known = {name: Rounded(array, 0.0, False, kind) for name, array in slots.items()}

@@ -62,9 +62,8 @@ def _agrees(
         for shape, before, g, after in zip(shapes, states, grads, found, strict=True):
             slots = {slot: before[slot] for slot in rule.slots}
             inputs = {"x": before["x"], "g": g, "t": t, **beside(rule, g)}
-            expected = rounding.step(
-                rule, around, inputs, slots, complete, dtype, widens=kind.widens, summed=kind.summed
-            )
+            ways = {"widens": kind.widens, "summed": kind.summed, "flushes": kind.flushes}
+            expected = rounding.step(rule, around, inputs, slots, complete, dtype, **ways)
             assert after.keys() == expected.keys()
             for quantity, value in expected.items():
                 times = rounding.times_too_far(after[quantity], value)

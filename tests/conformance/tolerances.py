@@ -32,11 +32,15 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Format:
-    """A binary floating-point type: the digits of its significand, and the exponents of its normal numbers."""
+    """A binary floating-point type: the digits of its significand, and the exponents of its normal numbers.
+
+    `flushed` if results below the smallest normal number become 0, as a processor can be told to do.
+    """
 
     digits: int
     least: int
     most: int
+    flushed: bool = False
 
     @property
     def half(self) -> float:
@@ -45,8 +49,8 @@ class Format:
 
     @property
     def smallest(self) -> float:
-        """The distance of subnormal numbers."""
-        return math.ldexp(1.0, self.least - self.digits + 1)
+        """The distance of subnormal numbers, or of the smallest number from 0."""
+        return math.ldexp(1.0, self.least if self.flushed else self.least - self.digits + 1)
 
     @property
     def largest(self) -> float:
@@ -56,6 +60,7 @@ class Format:
 FORMATS: Final = {
     "float64": Format(53, -1022, 1023),
     "float32": Format(24, -126, 127),
+    "float32, flushed": Format(24, -126, 127, flushed=True),
     "float16": Format(11, -14, 15),
     "bfloat16": Format(8, -126, 127),
 }
@@ -185,14 +190,7 @@ ROUNDINGS: Final[Mapping[tuple[str, str], Allowed]] = {
 }
 """For each engine and dtype, the error of a step as a multiple of what rounding each operation once may do (`rounding`)."""
 
-_FLUSHED: Final = Allowed(
-    100,
-    "XLA's threads take a product below the smallest normal number for 0, and the rule asks for its sign: a rate stays "
-    "where it would have changed",
-)
-
 ROUNDINGS_OF_RULE: Final[Mapping[tuple[str, str, str], Allowed]] = {
-    **{("steprule.jax, apply", dtype, "delta_bar_delta"): _FLUSHED for dtype in ("float32", "bfloat16", "float16")},
     ("reference on JAX", "float64", "adam"): _RECIPROCAL,
     ("CPU kernel", "float64", "adam"): _RECIPROCAL,
     ("steprule.torch, fused", "float64", "adam"): _RECIPROCAL,
@@ -267,7 +265,9 @@ def over_steps(dtype: str, rule: str) -> Allowed:
 _SMALL: Final = "its eps, or an average of small squares, is below the numbers that float16 has"
 WITHOUT_BOUND: Final[Mapping[tuple[str, str], str]] = {
     **{("float16", rule): _SMALL for rule in ("adagrad", "adam", "yogi", "lion")},
-    **{("float16", rule): _PRODUCTS for rule in ("delta_bar_delta", "vsgd", "vsgd_fd")},
+    **{
+        (dtype, rule): _PRODUCTS for dtype in ("float16", "bfloat16") for rule in ("delta_bar_delta", "vsgd", "vsgd_fd")
+    },
 }
 """Types and rules for which an engine that does not widen has no bound over many steps, and why."""
 

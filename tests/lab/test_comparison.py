@@ -501,7 +501,6 @@ class TestArgumentsThatCannotBe:
     @pytest.mark.parametrize(
         ("text", "says"),
         [
-            ("@rule\ndef bad(g, h, *, lr: float = 1.0): return -lr * g / h\n", "takes h"),
             ("@rule\ndef bad(g, a=0.0, *, lr: float = 1.0): return -lr * g\n", "returned 1 values"),
             ("@rule\ndef bad(g, *, lr: float = 1.0): return -lr * g if g > 0 else g\n", "must not branch"),
         ],

@@ -35,6 +35,11 @@ class TestDeltaBarDelta:
     def test_without_gradient_a_rate_stays(self) -> None:
         assert close(self.rates([1.0, 0.0, 0.0]), [0.1, 0.1, 0.1])
 
+    def test_a_rate_starts_with_the_first_step_that_its_dimension_takes(self) -> None:
+        state = reference.init(rules.delta_bar_delta, np.zeros(1)) | {"step": 7}
+        _, state = reference.step(rules.delta_bar_delta, np.zeros(1), np.ones(1), state, **DBD)
+        assert state["rate"] == 0.1
+
     def test_it_is_the_average_before_that_is_asked(self) -> None:
         # With the new average, 0.5 * 1 - 0.5 * 3 < 0, the rate would grow.
         assert close(self.rates([1.0, -3.0]), [0.1, 0.05])
@@ -149,6 +154,17 @@ class TestVSGD:
         )
         assert np.array_equal(x[:4], np.ones(4))
         assert x[4] < 1
+
+    @pytest.mark.parametrize("dtype", ["float32", "float64"])
+    def test_rounding_does_not_make_the_memory_shorter_than_one_step(self, rule: Any, dtype: str) -> None:
+        rng, x = np.random.default_rng(0), np.linspace(5, 6, 256).astype(dtype)
+        state, h = reference.init(rule, x), np.ones(256, dtype)
+        for _ in range(500):
+            g = (x + 0.05 * rng.standard_normal(256)).astype(dtype)
+            with np.errstate(all="ignore"):
+                x, state = reference.step(rule, x, g, state, h=h, g2=g * g, slow_start=0)
+            assert state["tau"].min() >= 1
+        assert np.abs(x).max() < 1
 
     def test_what_wakes_after_the_slow_start_is_taken_with_caution_too(self, rule: Any) -> None:
         x, state = np.zeros(1), reference.init(rule, np.zeros(1))

@@ -159,6 +159,11 @@ class TestTheOverestimateOfVSGD:
         assert list(map(len, (group["params"] for group in made.param_groups))) == [1, 1]
         assert cls([parameter(3)]).param_groups[0]["overestimate"] == 1
 
+    def test_counts_what_is_trained(self) -> None:
+        net = torch.nn.Sequential(torch.nn.Linear(100, 100), torch.nn.Linear(30, 20))
+        net[0].requires_grad_(False)
+        assert VSGD(net.parameters()).param_groups[0]["overestimate"] == 62
+
     def test_is_what_is_given(self) -> None:
         each = parameter(100)
         assert VSGD([each], overestimate=3).param_groups[0]["overestimate"] == 3
@@ -210,6 +215,52 @@ class TestDeltaBarDelta:
         for copied in (copy.deepcopy(made), pickle.loads(pickle.dumps(made))):
             assert type(copied) is DeltaBarDelta
             checked_step(copied)
+
+    @pytest.mark.parametrize("state_dtype", [None, torch.bfloat16, "int8"])
+    def test_warns_whatever_the_state_is_kept_in(self, state_dtype: Any) -> None:
+        each = torch.nn.Parameter(torch.zeros(2000))
+        made = DeltaBarDelta([each], initial_rate=0.1, kappa=0.0, phi=0.1, theta=0.0, state_dtype=state_dtype)
+        noise = torch.Generator().manual_seed(0)
+
+        def run() -> None:
+            for _ in range(60):
+                each.grad = torch.randn(2000, generator=noise)
+                made.step()
+
+        with pytest.warns(UserWarning, match="of the rates of delta-bar-delta shrink"):
+            run()
+
+    def test_a_step_that_a_scaler_leaves_out_is_no_matter(self) -> None:
+        each = parameter(3)
+        made = DeltaBarDelta([each], **self.VALUES[0])
+        scaler = torch.amp.GradScaler("cpu", init_scale=8.0)
+        for infinite in (True, False, False):
+            each.grad = torch.full((3,), torch.inf if infinite else 8.0, dtype=torch.float64)
+            scaler.scale(torch.ones((), dtype=torch.float64))
+            scaler.step(made)
+            scaler.update()
+        assert made.state[each]["step"] == 2
+
+    def test_complex_parameters_and_sparse_gradients_are_stepped(self) -> None:
+        each = torch.nn.Parameter(torch.ones(3, dtype=torch.complex64))
+        made = DeltaBarDelta([each], **self.VALUES[0])
+        rows = torch.nn.Parameter(torch.ones(3, 2))
+        lazy = DeltaBarDelta([rows], **self.VALUES[0], sparse="lazy")
+        for row in range(3):
+            each.grad = torch.ones(3, dtype=torch.complex64)
+            made.step()
+            rows.grad = torch.sparse_coo_tensor(torch.tensor([[row]]), torch.ones(1, 2), (3, 2), check_invariants=True)
+            lazy.step()
+        assert bool((each.detach().real < 1).all())
+        # Each row takes its first step at another time, by the same first rate.
+        assert torch.equal(rows.detach(), torch.full((3, 2), 0.5))
+
+    def test_hooks_run_once_in_a_step(self) -> None:
+        optimizer(rules.delta_bar_delta)([parameter(3)], **self.VALUES[0]).step()
+        made, calls = DeltaBarDelta([parameter(3)], **self.VALUES[0]), []
+        made.register_step_post_hook(lambda *_: calls.append(1))
+        made.step()
+        assert calls == [1]
 
     def test_a_closure_is_called(self) -> None:
         each = parameter(3, grad=False)

@@ -30,7 +30,8 @@ def train(
     `seed` decides the initial weights and the order of the examples, which is a new permutation in each epoch.
     """
     model = problem.model(seed)
-    if "batch_size" in rule.hyperparameters:
+    counts = "batch_size" in rule.hyperparameters and "batch_size" not in hyperparameters
+    if counts:
         hyperparameters = {"batch_size": problem.batch_size} | dict(hyperparameters)
     stepper = optimizer(rule)(model.parameters(), **hyperparameters)
     curvature = _curvature(problem, model, stepper)
@@ -38,7 +39,7 @@ def train(
     torch.manual_seed(seed)  # for what the model draws while it trains, such as dropout
     for number in range(1, epochs + 1):
         started = time.perf_counter()
-        loss = train_epoch(problem, model, stepper, order, curvature)
+        loss = train_epoch(problem, model, stepper, order, curvature, counts=counts)
         seconds = time.perf_counter() - started
         validation = None if problem.validation is None else _measured(problem, model, problem.validation)
         yield Epoch(number, loss, _measured(problem, model, problem.test), validation, seconds)
@@ -62,10 +63,13 @@ def train_epoch(
     stepper: RuleOptimizer,
     order: torch.Generator,
     curvature: Curvature | None = None,
+    *,
+    counts: bool = False,
 ) -> float:
     """Pass once over the training data in a new order; return the mean loss of its examples.
 
-    `curvature` supplies what the rule takes beside the gradient.
+    `curvature` supplies what the rule takes beside the gradient. Where `counts`, the rule's `batch_size` is that of each
+    batch, of which the last may be smaller.
     """
     inputs, targets = problem.train
     examples = len(inputs)
@@ -75,6 +79,8 @@ def train_epoch(
     parameters = list(model.parameters())
     for batch in torch.split(permutation, problem.batch_size):
         x, y = inputs.index_select(0, batch), targets.index_select(0, batch)
+        if counts and len(batch) != stepper.param_groups[0]["batch_size"]:
+            stepper.param_groups[0]["batch_size"] = len(batch)
         if curvature is not None:
             loss = curvature(x, y)
         else:

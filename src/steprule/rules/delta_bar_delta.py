@@ -10,9 +10,8 @@ from ..specification import Decay, NonNegative, rule
 )
 def delta_bar_delta(
     g,
-    t,
     grad_avg=0.0,
-    rate=0.0,
+    rate=-1.0,
     *,
     initial_rate: NonNegative,
     kappa: NonNegative,
@@ -25,7 +24,7 @@ def delta_bar_delta(
     Every rate starts at `initial_rate`; it grows by `kappa`, a sum, and shrinks by the share `phi`, a product. The paper
     leaves all three to the user.
     """
-    rate = where(t == 1, initial_rate, rate)
+    rate = where(rate < 0, initial_rate, rate)  # below 0 there is none yet
     agreement = grad_avg * g  # of this gradient with the average of those before
     rate = where(agreement > 0, rate + kappa, where(agreement < 0, (1 - phi) * rate, rate))
     grad_avg = (1 - theta) * g + theta * grad_avg

@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from ..notation import abs, where
+from ..notation import abs, maximum, where
 from ..specification import NonNegative, Range, rule
 
 
@@ -29,7 +29,8 @@ def vsgd(
     `g` is the mean gradient of a batch of `batch_size` examples, `g2` the mean of the squared gradients of each example (not
     the square of the mean), `h` the diagonal of the Hessian. The first `slow_start` steps move nothing and average plainly;
     then the averages of `g2` and `h` are multiplied by `overestimate`, so that the first rates are small. The authors take
-    0.001 of the training examples, 60 on MNIST, and a tenth of the number of parameters.
+    0.001 of the training examples, 60 on MNIST, and a tenth of the number of parameters, which is the default in
+    `steprule.torch`.
 
     Where there was no gradient, or no curvature, the rate is 0: a dimension about which nothing is known does not move, and
     what is known first, after the slow start, is overestimated too (else the weights of an input that was 0 until then
@@ -47,7 +48,8 @@ def vsgd(
     curvature_avg = caution * curvature_avg
     squared = grad_avg * grad_avg
     signal = where(square_avg > 0, squared / square_avg, 0.0)  # E[g]² / E[g²]
-    tau = (1 - signal) * memory + 1
+    # Not below 1, as rounding would have it: an average would extrapolate.
+    tau = maximum((1 - signal) * memory, 0.0) + 1
     # Of a batch's mean, whose variance is that of one example over `batch_size`.
     noisy = square_avg + (batch_size - 1) * squared
     share = where(noisy > 0, batch_size * squared / noisy, 0.0)

@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from ..notation import abs, where
+from ..notation import abs, maximum, where
 from ..specification import NonNegative, Range, rule
 
 
@@ -31,11 +31,11 @@ def vsgd_fd(
     """
     starting = t <= slow_start
     g_apart, h_apart = g - grad_avg, abs(h) - curvature_avg
-    allowed = outlier * outlier / batch_size
+    # Of a batch's mean gradient the variance is that of one example over `batch_size`; of `h` there is one for a batch.
     far = where(
-        g_apart * g_apart > allowed * (square_avg - grad_avg * grad_avg),
+        g_apart * g_apart > outlier * outlier / batch_size * (square_avg - grad_avg * grad_avg),
         1.0,
-        where(h_apart * h_apart > allowed * (curvature_square_avg - curvature_avg * curvature_avg), 1.0, 0.0),
+        where(h_apart * h_apart > outlier * outlier * (curvature_square_avg - curvature_avg * curvature_avg), 1.0, 0.0),
     )
     memory, known = where(starting, t, tau + far), square_avg
     grad_avg = grad_avg + g_apart / memory
@@ -50,7 +50,8 @@ def vsgd_fd(
     curvature_square_avg = caution * caution * curvature_square_avg
     squared = grad_avg * grad_avg
     signal = where(square_avg > 0, squared / square_avg, 0.0)  # E[g]² / E[g²]
-    tau = (1 - signal) * memory + 1
+    # Not below 1, as rounding would have it: an average would extrapolate.
+    tau = maximum((1 - signal) * memory, 0.0) + 1
     noisy = square_avg + (batch_size - 1) * squared
     share = where(noisy > 0, batch_size * squared / noisy, 0.0)
     inverse = where(curvature_square_avg > 0, curvature_avg / curvature_square_avg, 0.0)  # E[h] / E[h²]

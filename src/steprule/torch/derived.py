@@ -32,7 +32,7 @@ def with_derived(rule: Rule, params: Any) -> tuple[Any, dict[str, float]]:
     groups = [{**each, "params": _listed(each)} if isinstance(each, dict) else each for each in params]
     held = [entry for each in groups for entry in (each["params"] if isinstance(each, dict) else [each])]
     tensors = [entry[1] if isinstance(entry, tuple) else entry for entry in held]
-    number = sum(tensor.numel() for tensor in tensors if isinstance(tensor, Tensor))
+    number = sum(tensor.numel() for tensor in tensors if isinstance(tensor, Tensor) and tensor.requires_grad)
     return groups, {name: of(number) for name, (of, _) in DERIVED[rule].items()}
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
 from typing import Any, Final
 
 import torch
 
 from .. import rules
 from .optimizer import optimizer
+from .storing import load
 
 __all__ = ["DeltaBarDelta"]
 
@@ -24,24 +24,20 @@ _Base: Any = optimizer(rules.delta_bar_delta)
 
 
 class DeltaBarDelta(_Base):  # type: ignore[misc]  # a class made at run time
-    """Warns, once, where over 50 steps more than 40 % of the rates shrink, as they do on mini-batches."""
+    """Warns, once, where over 50 steps on the CPU more than 40 % of the rates shrink, as they do on mini-batches."""
 
     __module__ = "steprule.torch"
 
     _rates: list[torch.Tensor] | None = None
     _shares: list[float] | None = None
 
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """Step as the other classes do, and look at the rates."""
-        loss = super().step(closure)
-        if self._shares is None or len(self._shares) < _STEPS:
-            self._look()
-        return loss
-
     @torch.no_grad()
-    def _look(self) -> None:
-        stepped = [each for group in self.param_groups for each in group["params"] if each.grad is not None]
-        rates = [_sample(self.state[each]["rate"]).clone() for each in stepped]
+    def _stepped(self) -> None:
+        """Look at the rates, on the host, and at how many have shrunk."""
+        stepped = [each for group in self.param_groups for each in group["params"] if _looked_at(each, self.state)]
+        if not stepped or len(self._shares or []) >= _STEPS:
+            return
+        rates = [_sample(load(self.state[each], "rate", self.rule)).clone() for each in stepped]
         before, self._rates = self._rates, rates
         if before is None or [len(each) for each in before] != [len(each) for each in rates]:
             return
@@ -61,6 +57,12 @@ class DeltaBarDelta(_Base):  # type: ignore[misc]  # a class made at run time
 
 
 DeltaBarDelta.__doc__ = f"{_Base.__doc__}\n\n{DeltaBarDelta.__doc__}"
+
+
+def _looked_at(parameter: torch.Tensor, state: Any) -> bool:
+    grad = parameter.grad
+    plain = grad is not None and grad.layout is torch.strided and not grad.is_complex() and grad.device.type == "cpu"
+    return plain and "rate" in state.get(parameter, {})
 
 
 def _sample(tensor: torch.Tensor) -> torch.Tensor:

@@ -96,7 +96,11 @@ class RuleOptimizer(CatchingUp, torch.optim.Optimizer):
             given = self._plan.fitting(self)
             assert given is not None
         self._plan.step(given)
+        self._stepped()
         return loss
+
+    def _stepped(self) -> None:
+        """Do what a class does after each step; most do nothing."""
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load a state, of this optimizer or of its twin in `torch.optim`; low-precision slots come back as they were."""

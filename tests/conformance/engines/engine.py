@@ -26,8 +26,9 @@ class Engine:
 
     `begin(rule, hyperparameters, form, dtype, start)` returns what has `step(gradients)` and `state()`; a step takes
     `cases.beside` of each gradient too, if `curved`. `within()` is what it is used in. `widens` says that lower types are
-    computed in float32, `summed` that it adds an update to the parameter and does no more, `many_steps` that a step is quick
-    enough for some hundred of them, and `absent` why the engine cannot be tested here.
+    computed in float32, `summed` that it adds an update to the parameter and does no more, `flushes` that float32 has no
+    subnormal numbers there, `many_steps` that a step is quick enough for some hundred of them, and `absent` why the engine
+    cannot be tested here.
     """
 
     begin: Callable[[Rule, Mapping[str, float], Form, str, Arrays], Any] | None = None
@@ -38,6 +39,7 @@ class Engine:
     curved: bool = True
     widens: bool = True
     summed: bool = False
+    flushes: bool = False
     many_steps: bool = True
     absent: str = ""
 

@@ -96,11 +96,11 @@ def _in_64_bits() -> Any:
 
 _ENGINES: Final = {
     "steprule.jax, transformation": Engine(_Transformation, shapes=("17",), summed=True),
-    "steprule.jax, apply": Engine(_Apply, _ALL_TYPES, shapes=("several",)),
+    "steprule.jax, apply": Engine(_Apply, _ALL_TYPES, shapes=("several",), flushes=True),
     "steprule.jax, apply, plain": Engine(_ApplyPlain, _ALL_TYPES, shapes=("17",)),
 }
 
-# Each form is compiled anew.
+# XLA's threads, in which the loop runs, flush subnormal numbers. Each form is compiled anew.
 ENGINES: Final[Mapping[str, Engine]] = {
     name: replace(each, forms=EACH_PART_ONCE, within=_in_64_bits) for name, each in _ENGINES.items()
 }

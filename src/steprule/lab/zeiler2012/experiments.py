@@ -19,7 +19,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-__all__ = ["Cell", "Part", "Reproduced", "Row", "Run", "parts", "reproduce"]
+__all__ = ["Cell", "Part", "Reproduced", "Row", "Run", "check", "parts", "reproduce"]
 
 
 @dataclass(frozen=True)
@@ -85,6 +85,13 @@ def parts() -> Mapping[str, Part]:
     return {name: _part(name, read) for name, read in tomllib.loads(text)["parts"].items()}
 
 
+def check(chosen: Sequence[str]) -> None:
+    """Raise `ValueError` for a part that there is none."""
+    for name in chosen:
+        if name not in parts():
+            raise ValueError(f"there is no part {name!r} of the paper; allowed are {', '.join(parts())}")
+
+
 def _part(name: str, read: Mapping[str, Any]) -> Part:
     return Part(name, read["title"], tuple(map(_run, read["runs"])))
 
@@ -123,9 +130,7 @@ def reproduce(
     the paper's own number unless given. Raises `ValueError` for a part that there is none, and as `compare` does.
     """
     known = parts()
-    for name in chosen:
-        if name not in known:
-            raise ValueError(f"there is no part {name!r} of the paper; allowed are {', '.join(known)}")
+    check(chosen)
     return tuple(
         Reproduced(
             part,
