@@ -13,11 +13,11 @@ from tests.curvature.test_bbprop import batch, targets_of
 from tests.curvature.test_hessian import Residual
 from tests.curvature.truths import assert_near, chain, gradients_one_by_one
 from torch.nn.functional import cross_entropy, mse_loss
-from torch.nn.utils import parametrizations
+from torch.nn.utils import parametrizations, prune
 
 import steprule.torch
 import torch
-from steprule.curvature import Curvature, bbprop, exact, hutchinson
+from steprule.curvature import Curvature, bbprop, exact, hutchinson, mean_square_gradients
 from torch import Tensor, nn
 
 
@@ -177,6 +177,53 @@ def hooked() -> nn.Sequential:
     return net
 
 
+class Shaped(nn.Module):
+    """A layer whose own last node changes a shape, and then a change of shape outside any layer."""
+
+    def __init__(self, layers: list[nn.Module], change: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.first, self.change, self.last = chain(layers), change, chain([nn.Linear(4, 3)], seed=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(self.change(self.first(x)))
+
+
+@pytest.mark.parametrize(
+    ("layers", "shape"),
+    [
+        ([nn.Linear(5, 2)], (6, 2, 5)),
+        ([nn.Linear(5, 2, bias=False)], (6, 2, 5)),
+        ([nn.Conv1d(3, 2, 1), nn.MaxPool1d(2)], (6, 3, 4)),
+        ([nn.Conv1d(3, 2, 1), nn.AvgPool1d(2)], (6, 3, 4)),
+        ([nn.Conv1d(3, 2, 1), nn.AdaptiveAvgPool1d(2)], (6, 3, 4)),
+        ([nn.Linear(5, 2), nn.Flatten()], (6, 2, 5)),
+        ([nn.Conv2d(3, 2, 1), nn.Flatten(2)], (6, 3, 2, 1)),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize(
+    "change",
+    [lambda x: x.view(-1, 4), lambda x: x.reshape(len(x), -1), lambda x: x.flatten(1).unsqueeze(1).squeeze(1)],
+    ids=["view", "reshape", "flatten"],
+)
+def test_a_change_of_shape_behind_a_layer_that_ends_in_one(
+    layers: list[nn.Module], shape: tuple[int, ...], change: Callable[[Tensor], Tensor]
+) -> None:
+    net, x, t = Shaped(layers, change), batch(*shape), batch(6, 3)
+    alike = nn.Sequential(*net.first, nn.Flatten(), *net.last)
+    found = bbprop(net, mse_loss, x, t)
+    expected = bbprop(alike, mse_loss, x, t)
+    assert [each.tolist() for each in found.values()] == [each.tolist() for each in expected.values()]
+    assert_near(mean_square_gradients(net, mse_loss, x, t, by="layers"), gradients_one_by_one(net, mse_loss, x, t))
+
+
+def pruned() -> nn.Linear:
+    """Return a layer whose bias is computed, as `torch.nn.utils.prune` leaves it."""
+    layer = nn.Linear(3, 3)
+    prune.l1_unstructured(layer, "bias", amount=1)
+    return layer
+
+
 REFUSED = {
     "a normalisation": (
         nn.Sequential(nn.Linear(4, 4), nn.LayerNorm(4), nn.Linear(4, 3)),
@@ -200,6 +247,10 @@ REFUSED = {
     "a computed weight": (
         nn.Sequential(nn.Linear(4, 3), parametrizations.weight_norm(nn.Linear(3, 3))),
         "the model's output is made by 1 (ParametrizedLinear)",
+    ),
+    "a computed bias": (
+        nn.Sequential(nn.Linear(4, 3), pruned()),
+        "1 (Linear) has a weight that is computed from others; allowed is one that is a parameter",
     ),
     "tied weights": (Tied(), "the parameter weight of last (Linear) is used by first (Linear) too"),
     "a layer twice": (Twice(), "the parameter weight of first (Linear) is used by first (Linear) too"),
@@ -265,7 +316,7 @@ class TestRefusals:
                 ValueError, match=re.escape("targets has the shape (6, 1); allowed is the outputs' shape, (6, 3)")
             ):
                 bbprop(net, loss, batch(6, 4), batch(6, 1))
-        with pytest.raises(ValueError, match="targets has a class below 0, whose example is ignored"):
+        with pytest.raises(ValueError, match="targets has the class -100, whose example is ignored"):
             bbprop(net, cross_entropy, batch(2, 4), torch.tensor([1, -100]))
 
         with pytest.raises(ValueError, match="targets requires a gradient; allowed are targets that do not depend on"):

@@ -6,12 +6,18 @@ import re
 from typing import Any
 
 import pytest
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, mse_loss
 
 import torch
 from steprule.curvature import Curvature, exact, half_squared_error
-from steprule.torch import SGD, VSGDfd
+from steprule.torch import SGD, VSGDfd, storing
 from torch import nn
+
+
+def on_gpu(test: Any) -> Any:
+    """Mark a test that needs a GPU."""
+    none = not torch.cuda.is_available()
+    return pytest.mark.gpu(pytest.mark.skipif(none, reason="there is no GPU that PyTorch can use")(test))
 
 
 class Scales(nn.Module):
@@ -71,11 +77,110 @@ def test_what_does_not_move_has_none() -> None:
     assert net.weights.h.tolist() == [0.0, pytest.approx(1.0)]
 
 
+class Sequence(nn.Module):
+    """A layer that returns more than its output."""
+
+    def __init__(self, layer: nn.Module, arguments: int) -> None:
+        super().__init__()
+        self.layer, self.arguments = layer, arguments
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layer(*[x] * self.arguments)[0]
+
+
+class Dropping(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return nn.functional.dropout(x, 0.5)
+
+
 @pytest.mark.parametrize(
-    ("layer", "words"),
-    [(nn.Dropout(0.5), "Dropout"), (nn.BatchNorm1d(3), "BatchNorm1d")],
+    "layer",
+    [
+        nn.Dropout(0.5),
+        nn.RReLU(),
+        Sequence(nn.LSTM(4, 4, num_layers=2, dropout=0.5, batch_first=True), 1),
+        Sequence(nn.MultiheadAttention(4, 2, dropout=0.5, batch_first=True), 3),
+        Dropping(),
+    ],
+    ids=["Dropout", "RReLU", "LSTM", "MultiheadAttention", "function"],
 )
-def test_layers_that_differ_from_pass_to_pass_are_refused(layer: nn.Module, words: str) -> None:
+def test_both_gradients_are_of_one_random_function(layer: nn.Module) -> None:
+    assert_one_random_function(layer, "cpu")
+
+
+@on_gpu
+@pytest.mark.parametrize("layer", [nn.Dropout(0.5), nn.RReLU(), Dropping()], ids=["Dropout", "RReLU", "function"])
+def test_both_gradients_are_of_one_random_function_on_a_gpu(layer: nn.Module) -> None:
+    assert_one_random_function(layer, "cuda")
+
+
+def assert_one_random_function(layer: nn.Module, device: str) -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(3, 4), layer, nn.Linear(4, 2)).double().to(device)
+    x, t = torch.randn(5, 6, 3).double().to(device), torch.randn(5, 6, 2).double().to(device)
+    before = {name: each.detach() for name, each in net.named_parameters()}
+
+    def gradients(at: dict[str, torch.Tensor]) -> list[torch.Tensor]:
+        torch.manual_seed(3)
+        at = {name: each.clone().requires_grad_() for name, each in at.items()}
+        return list(torch.autograd.grad(mse_loss(torch.func.functional_call(net, at, (x,)), t), list(at.values())))
+
+    here = gradients(before)
+    one_pass = torch.get_rng_state()
+    there = gradients({name: each + grad for (name, each), grad in zip(before.items(), here, strict=True)})
+    torch.manual_seed(3)
+    Curvature(net, mse_loss, h="differences", optimizer=SGD(net.parameters(), lr=0.1))(x, t)
+    assert torch.equal(torch.get_rng_state(), one_pass)
+    for each, first, second in zip(net.parameters(), here, there, strict=True):
+        # A gradient that is but rounding moves a parameter by less than its digits.
+        moved = (each.detach() + first) - each.detach()
+        expected = torch.where(moved != 0, ((second - first) / moved).abs(), 0.0)
+        torch.testing.assert_close(each.h, expected, rtol=1e-6, atol=1e-9)
+
+
+@on_gpu
+def test_dropout_of_cudnn_is_refused() -> None:
+    net = Sequence(nn.LSTM(3, 2, num_layers=2, dropout=0.5), 1).to("cuda")
+    curvature = Curvature(net, mse_loss, h="differences", optimizer=SGD(net.parameters(), lr=0.1))
+    with pytest.raises(ValueError, match=r"^differences: layer \(LSTM\) is not the same function in a second pass"):
+        curvature(torch.randn(5, 3, device="cuda"), torch.randn(5, 2, device="cuda"))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("state_dtype", ["int8", torch.bfloat16, torch.float32], ids=str)
+def test_the_average_gradient_in_another_form(state_dtype: Any, dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    nets = [nn.Linear(3, 2, dtype=dtype) for _ in range(2)]
+    nets[1].load_state_dict(nets[0].state_dict())
+    x, t = torch.randn(4, 3, dtype=dtype), torch.randn(4, 2, dtype=dtype)
+    made = VSGDfd(nets[0].parameters(), slow_start=10, state_dtype=state_dtype)
+    curvature = Curvature(nets[0], mse_loss, h="differences", g2=True, optimizer=made)
+    curvature(x, t)
+    made.step()
+    # Another optimizer that keeps the same numbers as they are.
+    plain = torch.optim.SGD(nets[1].parameters())
+    for mine, its in zip(nets[0].parameters(), nets[1].parameters(), strict=True):
+        plain.state[its]["grad_avg"] = storing.load(made.state[mine], "grad_avg", made.rule).to(dtype)
+    curvature(x, t)
+    nets[1].load_state_dict(nets[0].state_dict())
+    Curvature(nets[1], mse_loss, h="differences", optimizer=plain)(x, t)
+    for mine, its in zip(nets[0].parameters(), nets[1].parameters(), strict=True):
+        assert torch.equal(mine.h, its.h)
+
+
+@pytest.mark.parametrize(("kept", "said"), [(torch.ones(1, dtype=torch.uint8), "torch.uint8"), (0.5, "a float")])
+def test_an_average_gradient_in_an_unknown_form(kept: Any, said: str) -> None:
+    net = Scales(1.0)
+    made = torch.optim.SGD(net.parameters())
+    made.state[net.weights]["grad_avg"] = kept
+    curvature = Curvature(net, half_squared_error, h="differences", optimizer=made)
+    words = f"differences: optimizer keeps grad_avg of weights as {said}; allowed is a floating-point tensor"
+    with pytest.raises(ValueError, match=f"^{re.escape(words)}$"):
+        curvature(torch.ones(1, 1).double(), torch.zeros(1, 1).double())
+
+
+def test_a_layer_that_differs_from_pass_to_pass_is_refused() -> None:
+    layer, words = nn.BatchNorm1d(3), "BatchNorm1d"
     net = nn.Sequential(nn.Linear(3, 3), layer)
     curvature = Curvature(net, half_squared_error, h="differences", optimizer=SGD(net.parameters(), lr=0.1))
     with pytest.raises(ValueError, match=rf"^differences: .*{words}.* allowed is model\.eval\(\)$"):

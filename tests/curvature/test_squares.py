@@ -100,7 +100,71 @@ def test_a_sum_of_which_the_first_batch_has_no_gradient() -> None:
     assert_near({name: each.g2 for name, each in net.named_parameters()}, expected)
 
 
+def test_a_loss_that_is_the_mean_in_one_batch_alone() -> None:
+    weight = torch.tensor([1.0, 2.0, 30.0], dtype=torch.float64)
+    net, x = chain([nn.Linear(4, 3)]), batch(6, 4)
+
+    def weighted(outputs: Tensor, targets: Tensor) -> Tensor:
+        return cross_entropy(outputs, targets, weight)
+
+    curvature = Curvature(net, weighted, h=None, g2="layers")
+    one_class = torch.full((6,), 2)
+    curvature(x, one_class)
+    found = {name: each.g2 for name, each in net.named_parameters()}
+    assert_near(found, gradients_one_by_one(net, weighted, x, one_class))
+    with pytest.raises(ValueError, match="loss is neither the mean nor the sum"):
+        curvature(x, torch.tensor([0, 1, 2, 0, 1, 2]))
+
+
+@pytest.mark.parametrize("by", ["layers", True])
+def test_a_loss_that_cannot_be_mapped(by: bool | str) -> None:
+    net, x, t = chain([nn.Linear(4, 3)]), batch(6, 4), batch(6, 3)
+
+    def chosen(outputs: Tensor, targets: Tensor) -> Tensor:
+        return mse_loss(outputs, targets) if float(outputs.detach().abs().max()) < 1e9 else outputs.mean()
+
+    for _ in range(2):
+        assert_near(mean_square_gradients(net, chosen, x, t, by=by), gradients_one_by_one(net, chosen, x, t))
+
+
+@pytest.mark.parametrize("scale", [0.0, 1e-318, float("nan")])
+def test_gradients_that_tell_nothing_of_the_loss(scale: float) -> None:
+    net, x, t = chain([nn.Linear(4, 3)]), batch(6, 4), batch(6, 3)
+    found = mean_square_gradients(net, lambda outputs, targets: scale * (outputs * targets).mean(), x, t, by="layers")
+    assert all((each.isnan() if scale != scale else each == 0).all() for each in found.values())
+
+
+@pytest.mark.parametrize("ignored", [0, 255])
+def test_a_class_to_ignore_that_a_batch_does_not_hold(ignored: int) -> None:
+    net, x, loss = chain([nn.Linear(4, 3)]), batch(6, 4), nn.CrossEntropyLoss(ignore_index=ignored)
+    curvature = Curvature(net, loss, h="bbprop", g2="layers")
+    t = torch.tensor([1, 2, 1, 2, 2, 1])
+    curvature(x, t)
+    found = {name: each.g2 for name, each in net.named_parameters()}
+    assert_near(found, gradients_one_by_one(net, cross_entropy, x, t))
+    t[2:] = ignored
+    with pytest.raises(ValueError, match=f"targets has the class {ignored}, whose example is ignored; allowed is a"):
+        curvature(x, t)
+
+
+def test_a_sum_leaves_out_what_it_ignores() -> None:
+    net, x, t = chain([nn.Linear(4, 3)]), batch(6, 4), torch.tensor([1, 2, -100, 2, 0, -100])
+    loss = nn.CrossEntropyLoss(torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64), reduction="sum")
+    assert_near(mean_square_gradients(net, loss, x, t, by="layers"), gradients_one_by_one(net, loss, x, t))
+
+
 class TestRefusals:
+    def test_a_weighted_mean_at_the_first_batch_though_that_is_of_one_class(self) -> None:
+        loss = nn.CrossEntropyLoss(weight=torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64))
+        net, x, t = chain([nn.Linear(4, 3)]), batch(6, 4), torch.ones(6, dtype=torch.int64)
+        with pytest.raises(ValueError, match="loss is neither the mean nor the sum"):
+            mean_square_gradients(net, loss, x, t, by="layers")
+        # One weight for all is none, and a batch of one example is its own mean.
+        alike = nn.CrossEntropyLoss(weight=torch.full((3,), 2.0, dtype=torch.float64))
+        assert_near(mean_square_gradients(net, alike, x, t, by="layers"), gradients_one_by_one(net, alike, x, t))
+        one = gradients_one_by_one(net, loss, x[:1], t[:1])
+        assert_near(mean_square_gradients(net, loss, x[:1], t[:1], by="layers"), one)
+
     def test_a_normalisation_over_the_batch(self) -> None:
         net = chain([nn.Linear(4, 3), nn.BatchNorm1d(3), nn.Linear(3, 2)])
         said = "vmap: 1 (BatchNorm1d) makes an example's loss depend on the others; allowed is model.eval()"
@@ -148,7 +212,7 @@ class TestRefusals:
         if by == "vmap":
             assert mean_square_gradients(net, cross_entropy, batch(2, 4, 2), t, by=by)["0.bias"].isfinite().all()
             return
-        with pytest.raises(ValueError, match="targets has a class below 0, whose example is ignored"):
+        with pytest.raises(ValueError, match="targets has the class -100, whose example is ignored"):
             mean_square_gradients(net, cross_entropy, batch(2, 4, 2), t, by=by)
 
     def test_inputs_that_are_no_examples(self) -> None:

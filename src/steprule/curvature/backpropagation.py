@@ -19,6 +19,7 @@ class BackPropagation:
     """From a = W x and y = f(a): E'' for a is f'(a)² E'' for y + f''(a) E' for y; for W x², for x W²."""
 
     differentiable: ClassVar = False
+    repeats: ClassVar = False
 
     def __init__(self, *, levenberg_marquardt: bool = False) -> None:
         """Without the term with f'' where `levenberg_marquardt`: no result of a convex loss is negative then."""

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import ClassVar, Final
 
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.modules.dropout import _DropoutNd
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from ..torch import RuleOptimizer, storing
 from .passes import Pass
 from .recording import Call, said
 
@@ -20,10 +20,11 @@ class Differences:
     """|g(x + d) - g(x)| / |d|, both gradients of one batch, all dimensions moved at once: for any model.
 
     `d` is the average gradient that the rule `vsgd_fd` keeps, and where that is 0 the gradient itself. A dimension that does
-    not move has the curvature 0.
+    not move has the curvature 0. PyTorch's random numbers, such as those of dropout, are the same at both points.
     """
 
     differentiable: ClassVar = False
+    repeats: ClassVar = True
 
     def __init__(self, *, optimizer: torch.optim.Optimizer) -> None:
         """`optimizer` keeps an average gradient of each parameter in its state, `grad_avg`."""
@@ -38,8 +39,7 @@ class Differences:
 
     def prepare(self, run: Pass) -> tuple[list[Call], bool]:
         for name, module in run.model.named_modules():
-            random = isinstance(module, _DropoutNd) and module.training and module.p > 0
-            if random or (isinstance(module, _BatchNorm) and module.training):
+            if module.training and (isinstance(module, _BatchNorm) or _draws_of_its_own(module)):
                 raise ValueError(
                     f"differences: {said(name, module)} is not the same function in a second pass; allowed is model.eval()"
                 )
@@ -49,9 +49,11 @@ class Differences:
         before = {name: run.parameters[name].detach() for name in run.grads}
         after = {name: (each + self._shift(run, name)).requires_grad_() for name, each in before.items()}
         # What is not moved is the model's own.
-        outputs = torch.func.functional_call(run.model, dict(after), (run.inputs,))
-        value = run.loss(outputs, run.targets)
-        grads = torch.autograd.grad(value, list(after.values()), allow_unused=True)
+        assert run.random_state is not None
+        with run.random_state.again():
+            outputs = torch.func.functional_call(run.model, dict(after), (run.inputs,))
+            value = run.loss(outputs, run.targets)
+            grads = torch.autograd.grad(value, list(after.values()), allow_unused=True)
         found = {}
         for (name, there), grad in zip(after.items(), grads, strict=True):
             # What the parameter's digits have made of the shift.
@@ -61,6 +63,34 @@ class Differences:
         return found
 
     def _shift(self, run: Pass, name: str) -> Tensor:
-        gradient = run.grads[name].detach()
-        average = self._optimizer.state.get(run.parameters[name], {}).get("grad_avg")
-        return gradient if average is None else torch.where(average != 0, average, gradient)
+        gradient, parameter = run.grads[name].detach(), run.parameters[name]
+        average = self._average(name, parameter)
+        if average is None:
+            return gradient
+        average = average.to(gradient.dtype)
+        return torch.where(average != 0, average, gradient)
+
+    def _average(self, name: str, parameter: Tensor) -> Tensor | None:
+        """Return the average gradient as numbers, in whatever form the optimizer keeps it."""
+        state = self._optimizer.state.get(parameter, {})
+        average = state.get("grad_avg")
+        if average is None:
+            return None
+        if isinstance(self._optimizer, RuleOptimizer):
+            return storing.load(state, "grad_avg", self._optimizer.rule)
+        if not isinstance(average, Tensor) or not average.is_floating_point():
+            kept = average.dtype if isinstance(average, Tensor) else f"a {type(average).__name__}"
+            raise ValueError(
+                f"differences: optimizer keeps grad_avg of {name} as {kept}; allowed is a floating-point tensor"
+            )
+        return average
+
+
+def _draws_of_its_own(module: nn.Module) -> bool:
+    """Whether a layer draws random numbers that PyTorch's random state does not set: cuDNN's dropout between layers."""
+    return (
+        isinstance(module, nn.RNNBase)
+        and module.dropout > 0
+        and module.num_layers > 1
+        and any(each.is_cuda for each in module.parameters())
+    )

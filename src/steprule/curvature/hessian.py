@@ -56,6 +56,7 @@ class _Again:
     """What differentiates the gradients of any model once more."""
 
     differentiable: ClassVar = True
+    repeats: ClassVar = False
 
     def needs_recording(self) -> bool:
         return False

@@ -52,7 +52,8 @@ def _through_graph(call: Call, v: Tensor) -> Tensor:
 
 
 def _refuse_unowned(call: Call) -> str | None:
-    if "weight" not in call.module._parameters:
+    # A bias that is pruned is computed from `bias_orig`.
+    if "weight" not in call.module._parameters or not call.trained.keys() <= {"weight", "bias"}:
         return "a weight that is computed from others; allowed is one that is a parameter"
     return None
 

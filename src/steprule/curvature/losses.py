@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -43,11 +44,18 @@ def _of_summed_squared_error(outputs: Tensor, _: Tensor) -> Tensor:
     return torch.full_like(outputs, 2.0)
 
 
-def _refuse_ignored(outputs: Tensor, targets: Tensor) -> None:
-    if outputs.dim() < 2:
-        raise ValueError(f"outputs has the shape {tuple(outputs.shape)}; allowed is (examples, classes, ...)")
-    if not targets.is_floating_point() and int(targets.min()) < 0:
-        raise ValueError("targets has a class below 0, whose example is ignored; allowed is a class for each example")
+def _refusing_ignored(ignored: int) -> Callable[[Tensor, Tensor], None]:
+    """Return what refuses the class `ignored`: the mean is over the other examples then, and no longer over all."""
+
+    def refuse(outputs: Tensor, targets: Tensor) -> None:
+        if outputs.dim() < 2:
+            raise ValueError(f"outputs has the shape {tuple(outputs.shape)}; allowed is (examples, classes, ...)")
+        if not targets.is_floating_point() and bool((targets == ignored).any()):
+            raise ValueError(
+                f"targets has the class {ignored}, whose example is ignored; allowed is a class for each example"
+            )
+
+    return refuse
 
 
 def _of_cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:
@@ -70,22 +78,28 @@ class _Known:
 
 
 _KNOWN: Final[Mapping[Any, _Known]] = {
-    functional.cross_entropy: _Known(_of_cross_entropy, _refuse_ignored),
+    functional.cross_entropy: _Known(_of_cross_entropy, _refusing_ignored(-100)),
     functional.mse_loss: _Known(_of_squared_error, _refuse_other_shape),
     _summed_squared_error: _Known(_of_summed_squared_error, _refuse_other_shape, mean=False),
     half_squared_error: _Known(_of_half_squared_error, _refuse_other_shape),
 }
 
 
-def _function(loss: Any) -> Any:
-    """Return what computes `loss`: of a module that is known, the function."""
+def _known(loss: Any) -> _Known | None:
+    """Return what is known of `loss`, a function or a module."""
     if type(loss) is nn.MSELoss and loss.reduction in ("mean", "sum"):
-        return functional.mse_loss if loss.reduction == "mean" else _summed_squared_error
-    if type(loss) is nn.CrossEntropyLoss and loss.weight is None:
-        # Smoothing moves the gradient and not what is behind it. A class of 0 or above may be in the targets, and what is
-        # ignored is no part of the mean.
-        return functional.cross_entropy if loss.reduction == "mean" and loss.ignore_index < 0 else loss
-    return loss
+        return _KNOWN[functional.mse_loss if loss.reduction == "mean" else _summed_squared_error]
+    if type(loss) is nn.CrossEntropyLoss and loss.weight is None and loss.reduction == "mean":
+        # Smoothing moves the gradient and not what is behind it.
+        return _Known(_of_cross_entropy, _refusing_ignored(loss.ignore_index))
+    return _KNOWN.get(loss)
+
+
+def _is_weighted_mean(loss: Any) -> bool:
+    """Whether `loss` divides by the weights of the targets' classes, as a batch of one class does not show."""
+    if type(loss) is not nn.CrossEntropyLoss or loss.weight is None or loss.reduction != "mean":
+        return False
+    return bool((loss.weight != loss.weight.flatten()[0]).any())
 
 
 class Loss:
@@ -93,9 +107,11 @@ class Loss:
 
     def __init__(self, loss: Callable[..., Tensor]) -> None:
         self._loss: Final = loss
-        self._known: Final = _KNOWN.get(_function(loss))
-        self._mean = self._known.mean if self._known else None
+        self._known: Final = _known(loss)
+        self._weighted: Final = _is_weighted_mean(loss)
         self._reads_outputs_alone = self._known is not None
+        self._maps = True
+        """Whether `vmap` takes the loss, as far as is known."""
 
     def __call__(self, outputs: Any, targets: Any) -> Tensor:
         value = self._loss(outputs, targets)
@@ -121,7 +137,8 @@ class Loss:
     def scale(self, outputs: Tensor, targets: Any) -> int:
         """Return how many times the gradient that an example adds to the batch's loss its own loss's gradient is.
 
-        For a mean that is the number of examples, for a sum 1. An unknown loss is tried on each example by itself, once.
+        For a mean that is the number of examples, for a sum 1. An unknown loss is tried on each example by itself, in
+        every batch: what it is in one, such as one of a single class, it need not be in the next.
         Raises `ValueError` where it is neither, where it depends on what requires a gradient beside the outputs, and for
         targets of another shape than squared loss takes, or with examples that cross-entropy ignores.
         """
@@ -130,10 +147,10 @@ class Loss:
             self._known.refuse(outputs, targets)
         if not self._reads_outputs_alone:
             self._refuse_more(outputs.detach(), targets)
-        if self._mean is None and examples > 1:
-            self._mean = self._tried(outputs, targets)
-        # Where it could not be told, each gradient is 0, or there is but one example.
-        return 1 if self._mean is False else examples
+        if examples < 2:
+            return examples
+        mean = self._known.mean if self._known else self._tried(outputs.detach(), targets)
+        return examples if mean else 1
 
     def _refuse_more(self, outputs: Tensor, targets: Any) -> None:
         if self._loss(outputs, targets).requires_grad:
@@ -142,18 +159,38 @@ class Loss:
             )
         self._reads_outputs_alone = True
 
-    def _tried(self, outputs: Tensor, targets: Any) -> bool | None:
+    def _tried(self, outputs: Tensor, targets: Any) -> bool:
+        """Whether the loss of this batch is the mean, else it is the sum; either where each gradient is 0 or NaN."""
         together = _gradient(self._loss, outputs, targets)
-        apart = torch.cat([_gradient(self._loss, outputs[n : n + 1], targets[n : n + 1]) for n in range(len(outputs))])
-        near = torch.finfo(outputs.dtype).eps ** 0.5 * apart.abs().max()
+        if not together.isfinite().all():
+            return True
+        apart = self._apart(outputs, targets)
+        # In numbers below the smallest normal one, the mean's have lost digits.
+        near = torch.finfo(apart.dtype).eps ** 0.5 * apart.abs().max() + len(outputs) * torch.finfo(apart.dtype).tiny
         mean = bool(((together * len(outputs) - apart).abs() <= near).all())
-        sum = bool(((together - apart).abs() <= near).all())
-        if not mean and not sum:
+        sum = mean or bool(((together - apart).abs() <= near).all())
+        if self._weighted or not sum or not apart.isfinite().all():
             raise ValueError(
                 "loss is neither the mean nor the sum of what it is for each example alone; allowed are those, and any with "
                 "exact, hutchinson and vmap"
             )
-        return None if mean and sum else mean
+        return mean
+
+    def _apart(self, outputs: Tensor, targets: Any) -> Tensor:
+        """Return the gradient of each example's own loss for its outputs, all at once where the loss can be mapped."""
+        if self._maps and isinstance(targets, Tensor) and targets.dim() > 0 and len(targets) == len(outputs):
+            try:
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore")  # of operations that are mapped one by one
+                    mapped: Tensor = torch.func.vmap(torch.func.grad(self._of_one))(outputs, targets)
+                return mapped
+            except RuntimeError:  # such as from a choice by value; the loop does without
+                self._maps = False
+        pieces = [_gradient(self._loss, outputs[n : n + 1], targets[n : n + 1]) for n in range(len(outputs))]
+        return torch.cat(pieces)
+
+    def _of_one(self, output: Tensor, target: Tensor) -> Tensor:
+        return self._loss(output.unsqueeze(0), target.unsqueeze(0)).reshape(())
 
 
 def _gradient(loss: Callable[..., Tensor], outputs: Tensor, targets: Any) -> Tensor:

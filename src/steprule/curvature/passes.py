@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Final, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +30,24 @@ def fitting(call: Call, earlier: Mapping[int, Tensor]) -> dict[str, Tensor]:
     }
 
 
+class RandomState:
+    """The state of PyTorch's random numbers as it is now, on the CPU and on the GPUs where `tensors` are."""
+
+    def __init__(self, tensors: Iterable[Tensor]) -> None:
+        self._cpu: Final = torch.get_rng_state()
+        devices = {each.device for each in tensors if each.device.type == "cuda"}
+        self._gpus: Final = {each: torch.cuda.get_rng_state(each) for each in devices}
+
+    @contextmanager
+    def again(self) -> Iterator[None]:
+        """Within, the same random numbers are drawn again; after it, the state is what it was before."""
+        with torch.random.fork_rng(list(self._gpus), device_type="cuda"):
+            torch.set_rng_state(self._cpu)
+            for device, state in self._gpus.items():
+                torch.cuda.set_rng_state(state, device)
+            yield
+
+
 @dataclass
 class Pass:
     """What a forward pass has left, and then the gradients of its backward pass."""
@@ -44,6 +63,8 @@ class Pass:
     value: Tensor = field(init=False)
     grads: Mapping[str, Tensor] = field(init=False)
     """By the parameter's name; a parameter that the loss does not depend on has none."""
+    random_state: RandomState | None = None
+    """PyTorch's random state from before the forward pass, where an estimator runs the model again."""
 
     @cached_property
     def chain(self) -> list[Call]:
@@ -74,6 +95,8 @@ class Estimator(Protocol):
 
     differentiable: ClassVar[bool]
     """Whether it needs gradients that can be differentiated again."""
+    repeats: ClassVar[bool]
+    """Whether it needs the random state that the pass has begun with, to run the same function again."""
 
     def needs_recording(self) -> bool:
         """Whether the pass must record the calls of layers."""
@@ -92,6 +115,8 @@ def estimate(
     parameters = {name: each for name, each in model.named_parameters() if each.requires_grad}
     _refuse_parameters(parameters)
     run = Pass(model, loss, inputs, targets, parameters, Recording(model, LAYERS))
+    if any(each.repeats for each in estimators.values()):
+        run.random_state = RandomState(model.parameters())
     with torch.enable_grad():
         if any(each.needs_recording() for each in estimators.values()):
             with run.recording:

@@ -6,7 +6,7 @@ net ends in an error that says where.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Final
@@ -111,7 +111,9 @@ class Recording:
         found: list[Call] = []
         tensor, reader = outputs, "the model's output"
         while tensor.requires_grad and tensor is not inputs:
-            call = made_by.get(id(tensor)) or by_node.get(_before_reshaping(tensor))
+            # A layer's own last node may be one of those that change the shape: the first that is a layer's will do.
+            known = (by_node[node] for node in _nodes(tensor) if node in by_node)
+            call = made_by.get(id(tensor)) or next(known, None)
             if call is None or not call.unchanged:
                 raise ValueError(self._break(tensor, reader))
             if call.x is call.y:
@@ -123,7 +125,7 @@ class Recording:
 
     def _break(self, tensor: Tensor, reader: str) -> str:
         culprit = next((call for call in self._others if call.y is tensor and call.unchanged and call.name), None)
-        node = _before_reshaping(tensor)
+        *_, node = _nodes(tensor)
         made = f"made by {culprit}" if culprit else f"made outside a layer, by {node.name() if node else 'the model'}"
         allowed = ", ".join(each.__name__ for each in self._layers)
         return f"{reader} is {made}; allowed are layers one after another, with at most a new shape between: {allowed}"
@@ -138,9 +140,13 @@ def _refuse_second_use(chain: list[Call]) -> None:
                 raise ValueError(f"the parameter {name} of {call} is used by {user} too; allowed is one use in a pass")
 
 
-def _before_reshaping(tensor: Tensor) -> Any:
-    """Return the node of autograd's graph that has made what `tensor` is but for its shape."""
+def _nodes(tensor: Tensor) -> Iterator[Any]:
+    """Give the nodes of autograd's graph that have made `tensor`, back to the first that is no change of shape.
+
+    The last is None where there is none.
+    """
     node = tensor.grad_fn
+    yield node
     while node is not None and node.name() in _RESHAPING:
         node = node.next_functions[0][0]
-    return node
+        yield node

@@ -20,6 +20,7 @@ class ByLayer:
     """From each layer's inputs and the gradients of its outputs: for a linear layer one product of their squares."""
 
     differentiable: ClassVar = False
+    repeats: ClassVar = False
 
     def __init__(self) -> None:
         self._arrays: dict[int, Tensor] = {}
@@ -52,6 +53,7 @@ class ByExample:
     """From a forward and a backward pass for each example, `torch.func.vmap` over several: for any model."""
 
     differentiable: ClassVar = False
+    repeats: ClassVar = False
 
     def __init__(self, *, examples: int = 16) -> None:
         """`examples` are run at a time, which takes the memory of as many gradients."""
@@ -97,6 +99,7 @@ class ByModel:
     """`ByLayer` for a model that is a chain of layers, `ByExample` for another, as its first pass shows."""
 
     differentiable: ClassVar = False
+    repeats: ClassVar = False
 
     def __init__(self, *, examples: int = 16) -> None:
         self._chosen: ByLayer | ByExample | None = None
