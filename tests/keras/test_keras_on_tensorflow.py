@@ -104,6 +104,18 @@ def test_a_rule_that_moves_other_rows_refuses_or_is_dense_where_asked(name: str)
     alike(by_rows.found(), dense.found())
 
 
+@pytest.mark.parametrize("compiles", [False, True])
+@pytest.mark.parametrize("sparse", ["exact", "dense"])
+@pytest.mark.parametrize("how", ["clipnorm", "clipvalue", "global_clipnorm"])
+def test_rows_that_are_named_twice_are_clipped_as_the_dense_gradient_is(how: str, sparse: str, compiles: bool):
+    by_rows, dense = Rows(made("sgd", sparse=sparse, **{how: 0.7})), Rows(made("sgd", **{how: 0.7}))
+    step = tf.function(by_rows.step, jit_compile=True) if compiles else by_rows.step
+    for numbers, values in gradients():
+        step(numbers, values)
+        dense.dense_step(numbers, values)
+    alike(by_rows.found(), dense.found())
+
+
 def test_a_possible_division_by_zero_is_refused():
     with pytest.raises(ValueError, match="it may divide by 0"):
         Rows(made("adadelta", epsilon=0.0)).step(*gradients()[0])
