@@ -138,6 +138,61 @@ def test_what_is_saved_is_up_to_date():
     alike(list(store.values())[2:], dense.found()[1:])
 
 
+class TestACheckpointOfTensorFlow:
+    """It holds the slots as they are, rows behind and all, and a restored optimizer goes on from there."""
+
+    def rows(self) -> Rows:
+        return Rows(ours.RMSProp(rho=0.5, learning_rate=0.1))
+
+    def one_row_often(self, first: Rows) -> None:
+        for numbers in ([*range(ROWS)], [1], [1], [1], [1], [1]):
+            first.step(tf.constant(numbers), tf.ones((len(numbers), WIDTH)))
+
+    def written(self, first: Rows, path: Any) -> str:
+        return tf.train.Checkpoint(optimizer=first.optimizer, table=first.table.value).write(str(path / "all"))
+
+    def restored(self, path: str) -> Rows:
+        second = self.rows()
+        tf.train.Checkpoint(optimizer=second.optimizer, table=second.table.value).read(path).assert_consumed()
+        return second
+
+    def test_says_which_rows_are_behind(self, tmp_path: Any):
+        first = self.rows()
+        self.one_row_often(first)
+        second = self.restored(self.written(first, tmp_path))
+        for one, other in zip(first.found(), second.found(), strict=True):
+            np.testing.assert_array_equal(one, other)
+
+    def test_says_so_to_what_is_built_later(self, tmp_path: Any):
+        first, second = self.rows(), ours.RMSProp(rho=0.5, learning_rate=0.1)
+        self.one_row_often(first)
+        path = self.written(first, tmp_path)
+        tf.train.Checkpoint(optimizer=second).read(path)
+        second.build([first.table])
+        second.catch_up()
+        np.testing.assert_array_equal(values_of(second._slots_of(0)["square_avg"]), first.found()[1])
+
+    @pytest.mark.parametrize("compiles", [False, True])
+    def test_is_caught_up_by_a_dense_step(self, tmp_path: Any, compiles: bool):
+        first = self.rows()
+        self.one_row_often(first)
+        second = self.restored(self.written(first, tmp_path))
+        last = tf.constant([3]), tf.ones((1, WIDTH))
+        first.dense_step(*last)
+        (tf.function(second.dense_step) if compiles else second.dense_step)(*last)
+        alike(second.found(), first.found())
+
+    def test_takes_back_what_came_after_it(self, tmp_path: Any):
+        first = self.rows()
+        self.one_row_often(first)
+        path = self.written(first, tmp_path)
+        second = self.restored(path)
+        self.one_row_often(second)
+        tf.train.Checkpoint(optimizer=second.optimizer, table=second.table.value).read(path)
+        for one, other in zip(first.found(), second.found(), strict=True):
+            np.testing.assert_array_equal(one, other)
+
+
 def embedding(optimizer: Any) -> keras.Model:
     keras.utils.set_random_seed(0)
     made = keras.Sequential(

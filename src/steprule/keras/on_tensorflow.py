@@ -31,6 +31,10 @@ class OnTensorFlow(OnTensors):
         super().build(variables)
         found = {index: self._behind_of(index, variable) for index, variable in enumerate(variables)}
         self._behind = MappingProxyType({index: behind for index, behind in found.items() if behind is not None})
+        # A checkpoint of TensorFlow holds the slots as they are, and has to hold which rows of them are behind.
+        for index, behind in self._behind.items():
+            for name, count in behind.counts.items():
+                self._track_trackable(count, name=f"_behind_{index}_{name}", overwrite=True)
 
     def _behind_of(self: Any, index: int, variable: Any) -> Behind | None:
         # A row of a vector is one element: to remember it would take as much as the slot.

@@ -97,6 +97,11 @@ class Behind:
         self._used = False
         self._dense_step_is_traced = False
 
+    @property
+    def counts(self) -> Mapping[str, Any]:
+        """The variables that remember which rows are behind: whoever saves the slots as they are saves these too."""
+        return {"steps": self._steps.value, "steps_of_row": self._steps_of_row.value}
+
     def factors(self, numbers: Any) -> dict[str, Any]:
         """Return for each slot what makes up for what the rows `numbers` have missed, in float64."""
         missed = tf.cast(self._steps.value - tf.gather(self._steps_of_row.value, numbers), tf.float64)
@@ -124,12 +129,18 @@ class Behind:
 
     def settle(self) -> None:
         """Bring every row up to date."""
+        self._used = self._used or self._is_behind()
         if not self._used:
             self._dense_step_is_traced |= tf.inside_function()
         elif tf.inside_function():
             tf.cond(self._steps.value > 0, self._settle, lambda: None)
         elif int(self._steps.numpy()):
             self._settle()
+
+    def _is_behind(self) -> bool:
+        """Whether rows are behind now, as they may be without any step by named rows where a checkpoint was restored."""
+        with tf.init_scope():
+            return tf.executing_eagerly() and int(self._steps.numpy()) > 0
 
     def _settle(self) -> None:
         factors = self.factors(tf.range(self._steps_of_row.shape[0]))
