@@ -108,6 +108,20 @@ def test_what_a_compiled_step_would_not_see_cannot_be_changed(argument: str):
     assert float(optimizer.learning_rate) == 0.5
 
 
+@rule
+def above_zero(g, *, lr: Positive):
+    """Step down by a rate that cannot be 0."""
+    return -lr * g
+
+
+def test_a_rule_whose_rate_is_above_zero_steps():
+    own = variables("float32")
+    grads = [keras.ops.convert_to_tensor(g, "float32") for g in gradients(1)[0]]
+    ours.optimizer(above_zero)(0.5).apply(grads, own)
+    for x, g, after in zip(start(), gradients(1)[0], own, strict=True):
+        np.testing.assert_allclose(values_of(after), x - 0.5 * g, rtol=1e-5)
+
+
 @pytest.mark.parametrize("name", RULES)
 def test_a_config_goes_through_json_and_back(name: str):
     optimizer = made(name, weight_decay=0.03, clipnorm=2.0, use_ema=True, decoupled_weight_decay=False)
