@@ -108,6 +108,24 @@ def test_what_a_compiled_step_would_not_see_cannot_be_changed(argument: str):
     assert float(optimizer.learning_rate) == 0.5
 
 
+@pytest.mark.parametrize("value", [-5, float("nan"), np.float32(-5), np.array(-5.0), True])
+def test_a_rate_that_is_set_is_checked_as_one_that_is_given(value: Any):
+    optimizer = ours.Adadelta(0.25)
+    with pytest.raises((TypeError, ValueError), match=r"learning_rate is .*; allowed is a number in \[0, inf\)"):
+        optimizer.learning_rate = value
+    assert float(optimizer.learning_rate) == 0.25
+
+
+def test_a_rate_may_be_set_to_a_number_of_any_library_and_a_schedule():
+    optimizer = ours.Adadelta(0.25)
+    for value in (2, np.float32(2), np.array(2.0), keras.ops.convert_to_tensor(2.0), keras.Variable(2.0)):
+        optimizer.learning_rate = 0.5
+        optimizer.learning_rate = value
+        assert float(optimizer.learning_rate) == 2.0
+    optimizer.learning_rate = keras.optimizers.schedules.ExponentialDecay(0.5, 10, 0.9)
+    assert float(optimizer.learning_rate) == 0.5
+
+
 @rule
 def above_zero(g, *, lr: Positive):
     """Step down by a rate that cannot be 0."""

@@ -5,9 +5,12 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect
+import numbers
 from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, ClassVar
+
+import numpy as np
 
 import keras
 
@@ -57,6 +60,9 @@ class RuleOptimizer(_On, keras.optimizers.Optimizer):  # type: ignore[misc]
                 f"{name} of {type(self).__name__} stays {getattr(self, name)!r}, since a compiled step would not see a "
                 "change; learning_rate may be set, and another optimizer may be made"
             )
+        # Of a tensor, which may be one that is traced, the value is not known.
+        if name == "learning_rate" and isinstance(value, (numbers.Real, np.ndarray)):
+            value = self.keywords.numbers[name].validated(value)
         super().__setattr__(name, value)
 
     @property
