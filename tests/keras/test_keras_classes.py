@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import tracemalloc
 from typing import Any
 
 import numpy as np
@@ -138,6 +139,27 @@ def test_a_rule_whose_rate_is_above_zero_steps():
     ours.optimizer(above_zero)(0.5).apply(grads, own)
     for x, g, after in zip(start(), gradients(1)[0], own, strict=True):
         np.testing.assert_allclose(values_of(after), x - 0.5 * g, rtol=1e-5)
+
+
+@rule
+def from_a_tenth(g, a=0.1, b=0.0, *, lr: NonNegative = 0.1):
+    """Step by a rule with a slot that begins with a number that has to be rounded."""
+    return -lr * g, a + b, b
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_slots_begin_where_they_stay_with_a_number_that_is_rounded_once(dtype: str):
+    variable = keras.Variable(keras.ops.zeros((1000, 100), dtype), dtype=dtype)
+    optimizer = ours.optimizer(from_a_tenth)()
+    tracemalloc.start()
+    optimizer.build([variable])
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 400_000, "an array on the host"
+    expected = keras.ops.convert_to_numpy(keras.ops.cast(np.full((1000, 100), 0.1), dtype)).astype(np.float64)
+    slot = optimizer._slots_of(0)["a"]
+    np.testing.assert_array_equal(values_of(slot), expected)
+    assert keras.config.backend() != "torch" or slot.value.is_contiguous()
 
 
 @pytest.mark.parametrize("name", RULES)
