@@ -189,6 +189,59 @@ def test_the_class_of_another_rule_of_the_same_name_is_refused():
     assert ours.optimizer(adadelta, name="MyAdadelta").__name__ == "MyAdadelta"
 
 
+def of_a_factory(factor: float, *, default: float = 0.1, doubled: bool = False) -> Rule:
+    """Return a rule; each is made at the same place."""
+    if doubled:
+
+        @rule
+        def made_here(g, *, lr: NonNegative = default):
+            """Step by a factor, twice."""
+            return -lr * g * factor * 2
+
+        return made_here
+
+    @rule
+    def made_here(g, *, lr: NonNegative = default):
+        """Step by a factor."""
+        return -lr * (lambda x: x * factor)(g)
+
+    return made_here
+
+
+def test_the_same_rule_made_again_has_the_name_and_another_of_the_same_place_has_not():
+    first = ours.optimizer(of_a_factory(2.0))
+    again = ours.optimizer(of_a_factory(2.0))
+    assert again is not first
+    for other in (of_a_factory(3.0), of_a_factory(2.0, default=0.2), of_a_factory(2.0, doubled=True)):
+        with pytest.raises(
+            ValueError, match=r"name is 'MadeHere', which is the class of another rule that was made at"
+        ):
+            ours.optimizer(other)
+        assert ours.optimizer(other, name="Another").__name__ == "Another"
+        keras.saving.get_custom_objects().pop("steprule>Another")
+
+
+def test_a_cell_of_a_notebook_may_stand_on_other_lines():
+    cell = 'def moved(g, *, lr=0.1):\n    """Step."""\n    return -lr * (lambda x: x)(g)\n'
+    made_of = []
+    for lines in ("", "\n\n"):
+        scope: dict[str, Any] = {"__name__": "notebook"}
+        exec(compile(lines + cell, f"<{len(lines)}>", "exec"), scope)
+        made_of.append(rule(scope["moved"]))
+    assert [ours.optimizer(each).__name__ for each in made_of] == ["Moved", "Moved"]
+
+
+def test_other_defaults_need_another_name():
+    message = (
+        r"name is 'Adam', which is the class of the rule steprule\.rules\.adam\.adam with its own defaults; allowed for "
+        r"that with the defaults weight_decay=0\.1 is another: optimizer\(rule, name=\.\.\.\)"
+    )
+    with pytest.raises(ValueError, match=message):
+        ours.optimizer(rules.adam, weight_decay=0.1)
+    assert keras.saving.get_registered_object("steprule>Adam") is ours.Adam
+    assert ours.optimizer(rules.adam, name="AdamW", weight_decay=0.004) is ours.AdamW
+
+
 @pytest.mark.parametrize("name", ["clipnorm", "iterations", "built", "sparse", "name"])
 def test_a_hyperparameter_with_a_name_of_keras_is_refused(name: str):
     made_of: Rule = rule(lambda g, *, lr=0.1: -lr * g)
