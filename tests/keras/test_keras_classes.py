@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import tracemalloc
 from typing import Any
 
 import numpy as np
@@ -108,6 +109,59 @@ def test_what_a_compiled_step_would_not_see_cannot_be_changed(argument: str):
     assert float(optimizer.learning_rate) == 0.5
 
 
+@pytest.mark.parametrize("value", [-5, float("nan"), np.float32(-5), np.array(-5.0), True])
+def test_a_rate_that_is_set_is_checked_as_one_that_is_given(value: Any):
+    optimizer = ours.Adadelta(0.25)
+    with pytest.raises((TypeError, ValueError), match=r"learning_rate is .*; allowed is a number in \[0, inf\)"):
+        optimizer.learning_rate = value
+    assert float(optimizer.learning_rate) == 0.25
+
+
+def test_a_rate_may_be_set_to_a_number_of_any_library_and_a_schedule():
+    optimizer = ours.Adadelta(0.25)
+    for value in (2, np.float32(2), np.array(2.0), keras.ops.convert_to_tensor(2.0), keras.Variable(2.0)):
+        optimizer.learning_rate = 0.5
+        optimizer.learning_rate = value
+        assert float(optimizer.learning_rate) == 2.0
+    optimizer.learning_rate = keras.optimizers.schedules.ExponentialDecay(0.5, 10, 0.9)
+    assert float(optimizer.learning_rate) == 0.5
+
+
+@rule
+def above_zero(g, *, lr: Positive):
+    """Step down by a rate that cannot be 0."""
+    return -lr * g
+
+
+def test_a_rule_whose_rate_is_above_zero_steps():
+    own = variables("float32")
+    grads = [keras.ops.convert_to_tensor(g, "float32") for g in gradients(1)[0]]
+    ours.optimizer(above_zero)(0.5).apply(grads, own)
+    for x, g, after in zip(start(), gradients(1)[0], own, strict=True):
+        np.testing.assert_allclose(values_of(after), x - 0.5 * g, rtol=1e-5)
+
+
+@rule
+def from_a_tenth(g, a=0.1, b=0.0, *, lr: NonNegative = 0.1):
+    """Step by a rule with a slot that begins with a number that has to be rounded."""
+    return -lr * g, a + b, b
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_slots_begin_where_they_stay_with_a_number_that_is_rounded_once(dtype: str):
+    variable = keras.Variable(keras.ops.zeros((1000, 100), dtype), dtype=dtype)
+    optimizer = ours.optimizer(from_a_tenth)()
+    tracemalloc.start()
+    optimizer.build([variable])
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 400_000, "an array on the host"
+    expected = keras.ops.convert_to_numpy(keras.ops.cast(np.full((1000, 100), 0.1), dtype)).astype(np.float64)
+    slot = optimizer._slots_of(0)["a"]
+    np.testing.assert_array_equal(values_of(slot), expected)
+    assert keras.config.backend() != "torch" or slot.value.is_contiguous()
+
+
 @pytest.mark.parametrize("name", RULES)
 def test_a_config_goes_through_json_and_back(name: str):
     optimizer = made(name, weight_decay=0.03, clipnorm=2.0, use_ema=True, decoupled_weight_decay=False)
@@ -133,6 +187,59 @@ def test_the_class_of_another_rule_of_the_same_name_is_refused():
     with pytest.raises(ValueError, match="name is 'Adadelta', which is the class of the rule steprule.rules.adadelta"):
         ours.optimizer(adadelta)
     assert ours.optimizer(adadelta, name="MyAdadelta").__name__ == "MyAdadelta"
+
+
+def of_a_factory(factor: float, *, default: float = 0.1, doubled: bool = False) -> Rule:
+    """Return a rule; each is made at the same place."""
+    if doubled:
+
+        @rule
+        def made_here(g, *, lr: NonNegative = default):
+            """Step by a factor, twice."""
+            return -lr * g * factor * 2
+
+        return made_here
+
+    @rule
+    def made_here(g, *, lr: NonNegative = default):
+        """Step by a factor."""
+        return -lr * (lambda x: x * factor)(g)
+
+    return made_here
+
+
+def test_the_same_rule_made_again_has_the_name_and_another_of_the_same_place_has_not():
+    first = ours.optimizer(of_a_factory(2.0))
+    again = ours.optimizer(of_a_factory(2.0))
+    assert again is not first
+    for other in (of_a_factory(3.0), of_a_factory(2.0, default=0.2), of_a_factory(2.0, doubled=True)):
+        with pytest.raises(
+            ValueError, match=r"name is 'MadeHere', which is the class of another rule that was made at"
+        ):
+            ours.optimizer(other)
+        assert ours.optimizer(other, name="Another").__name__ == "Another"
+        keras.saving.get_custom_objects().pop("steprule>Another")
+
+
+def test_a_cell_of_a_notebook_may_stand_on_other_lines():
+    cell = 'def moved(g, *, lr=0.1):\n    """Step."""\n    return -lr * (lambda x: x)(g)\n'
+    made_of = []
+    for lines in ("", "\n\n"):
+        scope: dict[str, Any] = {"__name__": "notebook"}
+        exec(compile(lines + cell, f"<{len(lines)}>", "exec"), scope)
+        made_of.append(rule(scope["moved"]))
+    assert [ours.optimizer(each).__name__ for each in made_of] == ["Moved", "Moved"]
+
+
+def test_other_defaults_need_another_name():
+    message = (
+        r"name is 'Adam', which is the class of the rule steprule\.rules\.adam\.adam with its own defaults; allowed for "
+        r"that with the defaults weight_decay=0\.1 is another: optimizer\(rule, name=\.\.\.\)"
+    )
+    with pytest.raises(ValueError, match=message):
+        ours.optimizer(rules.adam, weight_decay=0.1)
+    assert keras.saving.get_registered_object("steprule>Adam") is ours.Adam
+    assert ours.optimizer(rules.adam, name="AdamW", weight_decay=0.004) is ours.AdamW
 
 
 @pytest.mark.parametrize("name", ["clipnorm", "iterations", "built", "sparse", "name"])

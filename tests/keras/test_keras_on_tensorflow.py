@@ -104,6 +104,18 @@ def test_a_rule_that_moves_other_rows_refuses_or_is_dense_where_asked(name: str)
     alike(by_rows.found(), dense.found())
 
 
+@pytest.mark.parametrize("compiles", [False, True])
+@pytest.mark.parametrize("sparse", ["exact", "dense"])
+@pytest.mark.parametrize("how", ["clipnorm", "clipvalue", "global_clipnorm"])
+def test_rows_that_are_named_twice_are_clipped_as_the_dense_gradient_is(how: str, sparse: str, compiles: bool):
+    by_rows, dense = Rows(made("sgd", sparse=sparse, **{how: 0.7})), Rows(made("sgd", **{how: 0.7}))
+    step = tf.function(by_rows.step, jit_compile=True) if compiles else by_rows.step
+    for numbers, values in gradients():
+        step(numbers, values)
+        dense.dense_step(numbers, values)
+    alike(by_rows.found(), dense.found())
+
+
 def test_a_possible_division_by_zero_is_refused():
     with pytest.raises(ValueError, match="it may divide by 0"):
         Rows(made("adadelta", epsilon=0.0)).step(*gradients()[0])
@@ -124,6 +136,61 @@ def test_what_is_saved_is_up_to_date():
     store: dict[str, Any] = {}
     rows.optimizer.save_own_variables(store)
     alike(list(store.values())[2:], dense.found()[1:])
+
+
+class TestACheckpointOfTensorFlow:
+    """It holds the slots as they are, rows behind and all, and a restored optimizer goes on from there."""
+
+    def rows(self) -> Rows:
+        return Rows(ours.RMSProp(rho=0.5, learning_rate=0.1))
+
+    def one_row_often(self, first: Rows) -> None:
+        for numbers in ([*range(ROWS)], [1], [1], [1], [1], [1]):
+            first.step(tf.constant(numbers), tf.ones((len(numbers), WIDTH)))
+
+    def written(self, first: Rows, path: Any) -> str:
+        return tf.train.Checkpoint(optimizer=first.optimizer, table=first.table.value).write(str(path / "all"))
+
+    def restored(self, path: str) -> Rows:
+        second = self.rows()
+        tf.train.Checkpoint(optimizer=second.optimizer, table=second.table.value).read(path).assert_consumed()
+        return second
+
+    def test_says_which_rows_are_behind(self, tmp_path: Any):
+        first = self.rows()
+        self.one_row_often(first)
+        second = self.restored(self.written(first, tmp_path))
+        for one, other in zip(first.found(), second.found(), strict=True):
+            np.testing.assert_array_equal(one, other)
+
+    def test_says_so_to_what_is_built_later(self, tmp_path: Any):
+        first, second = self.rows(), ours.RMSProp(rho=0.5, learning_rate=0.1)
+        self.one_row_often(first)
+        path = self.written(first, tmp_path)
+        tf.train.Checkpoint(optimizer=second).read(path)
+        second.build([first.table])
+        second.catch_up()
+        np.testing.assert_array_equal(values_of(second._slots_of(0)["square_avg"]), first.found()[1])
+
+    @pytest.mark.parametrize("compiles", [False, True])
+    def test_is_caught_up_by_a_dense_step(self, tmp_path: Any, compiles: bool):
+        first = self.rows()
+        self.one_row_often(first)
+        second = self.restored(self.written(first, tmp_path))
+        last = tf.constant([3]), tf.ones((1, WIDTH))
+        first.dense_step(*last)
+        (tf.function(second.dense_step) if compiles else second.dense_step)(*last)
+        alike(second.found(), first.found())
+
+    def test_takes_back_what_came_after_it(self, tmp_path: Any):
+        first = self.rows()
+        self.one_row_often(first)
+        path = self.written(first, tmp_path)
+        second = self.restored(path)
+        self.one_row_often(second)
+        tf.train.Checkpoint(optimizer=second.optimizer, table=second.table.value).read(path)
+        for one, other in zip(first.found(), second.found(), strict=True):
+            np.testing.assert_array_equal(one, other)
 
 
 def embedding(optimizer: Any) -> keras.Model:

@@ -13,7 +13,7 @@ from typing import Any
 import tensorflow as tf
 
 from .on_tensors import OnTensors
-from .rows import Behind, dense, scaled, scales_of, summed
+from .rows import Behind, dense, scaled, scales_of, summed, summed_once
 from .stepping import real_of, stepped
 
 __all__ = ["OnTensorFlow"]
@@ -31,6 +31,10 @@ class OnTensorFlow(OnTensors):
         super().build(variables)
         found = {index: self._behind_of(index, variable) for index, variable in enumerate(variables)}
         self._behind = MappingProxyType({index: behind for index, behind in found.items() if behind is not None})
+        # A checkpoint of TensorFlow holds the slots as they are, and has to hold which rows of them are behind.
+        for index, behind in self._behind.items():
+            for name, count in behind.counts.items():
+                self._track_trackable(count, name=f"_behind_{index}_{name}", overwrite=True)
 
     def _behind_of(self: Any, index: int, variable: Any) -> Behind | None:
         # A row of a vector is one element: to remember it would take as much as the slot.
@@ -58,6 +62,13 @@ class OnTensorFlow(OnTensors):
                 f"{type(self).__name__} cannot take a gradient that names rows of a variable of shape "
                 f'{tuple(variable.shape)}, since {error}; give it a dense one, or choose sparse="dense"'
             ) from None
+
+    def _clip_gradients(self: Any, grads: Sequence[Any]) -> list[Any]:
+        """Clip as Keras does; a gradient that names rows as the dense one, of which each row is the sum of those named."""
+        if self.clipnorm or self.clipvalue or self.global_clipnorm:
+            grads = [summed_once(grad) if isinstance(grad, tf.IndexedSlices) else grad for grad in grads]
+        found: list[Any] = super()._clip_gradients(grads)  # type: ignore[misc]
+        return found
 
     def update_step(self: Any, gradient: Any, variable: Any, learning_rate: Any) -> None:
         """Step one variable by its gradient: a tensor, or `tf.IndexedSlices`, whose rows of one number are summed.

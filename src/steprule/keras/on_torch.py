@@ -38,7 +38,7 @@ class OnTorch(OnTensors):
         if self._fused is None or not self._fused.steps(parameters):
             slots = [self._slots_of(index) for index in range(len(parameters))]
             forms = [self._form(variable) for variable in self._trainable_variables]
-            self._fused = _Fused(self.rule, parameters, slots, forms, self._values)
+            self._fused = _Fused(self.rule, parameters, slots, forms, {**self._values, "lr": float(learning_rate)})
         places = [self._get_variable_index(variable) for variable in trainable_variables]
         # Keras's own layers make no gradient that is sparse.
         dense = [grad.to_dense() if grad.is_sparse else grad for grad in grads]
@@ -72,7 +72,7 @@ class _Fused:
             for kind in dict.fromkeys(forms)
         ]
         others = {name: value for name, value in values.items() if name != "weight_decay"}
-        self.optimizer: Final[RuleOptimizer] = optimizer(rule)(groups, lr=0.0, **others)
+        self.optimizer: Final[RuleOptimizer] = optimizer(rule)(groups, **others)
         for parameter, own in zip(parameters, slots, strict=True):
             if own:
                 count = torch.zeros((), dtype=torch.float32, device="cpu")

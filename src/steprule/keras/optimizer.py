@@ -5,9 +5,12 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect
+import numbers
 from collections.abc import Iterator, Mapping, Sequence
-from types import MappingProxyType
+from types import CodeType, FunctionType, MappingProxyType
 from typing import Any, ClassVar
+
+import numpy as np
 
 import keras
 
@@ -57,6 +60,9 @@ class RuleOptimizer(_On, keras.optimizers.Optimizer):  # type: ignore[misc]
                 f"{name} of {type(self).__name__} stays {getattr(self, name)!r}, since a compiled step would not see a "
                 "change; learning_rate may be set, and another optimizer may be made"
             )
+        # Of a tensor, which may be one that is traced, the value is not known.
+        if name == "learning_rate" and isinstance(value, (numbers.Real, np.ndarray)):
+            value = self.keywords.numbers[name].validated(value)
         super().__setattr__(name, value)
 
     @property
@@ -137,8 +143,8 @@ def optimizer(rule: Rule, *, name: str | None = None, **defaults: Any) -> type[R
     the rate and the step count in float64. On PyTorch all variables step in one fused loop.
 
     The class is registered with `keras.saving` as `steprule>` and its name, so that a saved model finds it once this was
-    called. Raises `ValueError` where the name is that of another rule's class, and `TypeError` for a rule with a
-    hyperparameter whose name has a meaning in every optimizer.
+    called. Raises `ValueError` where the name is that of another rule's class, or of this one's with other defaults, and
+    `TypeError` for a rule with a hyperparameter whose name has a meaning in every optimizer.
     """
     return _optimizer(rule, name or rule.class_name, tuple(sorted(defaults.items())))
 
@@ -147,13 +153,7 @@ def optimizer(rule: Rule, *, name: str | None = None, **defaults: Any) -> type[R
 def _optimizer(rule: Rule, name: str, defaults: tuple[tuple[str, Any], ...]) -> type[RuleOptimizer]:
     keywords = Keywords(rule, name, defaults)
     _refuse_names(keywords)
-    registered = keras.saving.get_registered_object(f"steprule>{name}")
-    # A notebook's cell may make the same rule anew.
-    if registered is not None and _place(registered.rule) != _place(rule):
-        raise ValueError(
-            f"name is {name!r}, which is the class of the rule {'.'.join(_place(registered.rule))}; allowed for the rule "
-            f"{'.'.join(_place(rule))} is another: optimizer(rule, name=...)"
-        )
+    _refuse_taken(keywords)
     made = type(
         name,
         (RuleOptimizer,),
@@ -169,8 +169,68 @@ def _optimizer(rule: Rule, name: str, defaults: tuple[tuple[str, Any], ...]) -> 
     return made
 
 
-def _place(rule: Rule) -> tuple[str, str]:
-    return rule.function.__module__, rule.function.__qualname__
+def _refuse_taken(keywords: Keywords) -> None:
+    """Raise `ValueError` where the name is that of a class by which other steps would be made of what was saved."""
+    rule, name = keywords.rule, keywords.name
+    registered = keras.saving.get_registered_object(f"steprule>{name}")
+    if registered is None:
+        return
+    before: Keywords = registered.keywords
+    if _place(before.rule) != _place(rule):
+        raise ValueError(
+            f"name is {name!r}, which is the class of the rule {_place(before.rule)}; allowed for the rule {_place(rule)} "
+            "is another: optimizer(rule, name=...)"
+        )
+    if not _alike(before.rule, rule):
+        raise ValueError(
+            f"name is {name!r}, which is the class of another rule that was made at {_place(rule)}, with other code or "
+            "numbers; allowed is another name: optimizer(rule, name=...)"
+        )
+    if before.given != keywords.given:
+        raise ValueError(
+            f"name is {name!r}, which is the class of the rule {_place(rule)} {_defaults(before)}; allowed for that "
+            f"{_defaults(keywords)} is another: optimizer(rule, name=...)"
+        )
+
+
+def _place(rule: Rule) -> str:
+    return f"{rule.function.__module__}.{rule.function.__qualname__}"
+
+
+def _defaults(keywords: Keywords) -> str:
+    given = ", ".join(f"{name}={value!r}" for name, value in keywords.given)
+    return f"with the defaults {given}" if given else "with its own defaults"
+
+
+def _alike(one: Any, other: Any) -> bool:
+    """Whether one is the other made again, as a notebook's cell may do: two rules or functions, or what they hold."""
+    if one is other:
+        return True
+    if type(one) is not type(other):
+        return False
+    if isinstance(one, Rule):
+        said = [(each.inputs, each.slots, each.hyperparameters) for each in (one, other)]
+        return said[0] == said[1] and _alike(one.function, other.function)
+    if isinstance(one, FunctionType):
+        held = [_held(each) for each in (one, other)]
+        same = len(held[0]) == len(held[1]) and all(map(_alike, *held))
+        return same and _bare(one.__code__) == _bare(other.__code__)
+    try:
+        return bool(np.all(one == other))
+    except (TypeError, ValueError):
+        return False
+
+
+def _held(function: FunctionType) -> list[Any]:
+    """Return the values that a function has beside its code."""
+    cells = [cell.cell_contents for cell in function.__closure__ or ()]
+    return [*cells, *(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()]
+
+
+def _bare(code: CodeType) -> CodeType:
+    """Return code without the lines that it stands on."""
+    constants = tuple(_bare(each) if isinstance(each, CodeType) else each for each in code.co_consts)
+    return code.replace(co_consts=constants, co_filename="", co_firstlineno=1, co_linetable=b"")
 
 
 def _refuse_names(keywords: Keywords) -> None:

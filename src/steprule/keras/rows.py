@@ -20,7 +20,7 @@ from ..program import lower
 from ..sparsity import scales_without_gradient
 from ..specification import Rule
 
-__all__ = ["Behind", "dense", "scales_of", "summed"]
+__all__ = ["Behind", "dense", "scales_of", "summed", "summed_once"]
 
 # The rate may change while rows are behind, so that a slot's factor must be the same with each.
 _SOME_RATES: Final = (0.5, 0.25)
@@ -57,12 +57,32 @@ def summed(gradient: tf.IndexedSlices, real: str) -> tuple[Any, Any]:
 
     A number that comes several times stays so, each time with the sum: a compiler that must know all sizes takes it.
     """
-    order = tf.argsort(gradient.indices, stable=True)
-    numbers = tf.gather(gradient.indices, order)
-    differs = tf.concat([tf.ones_like(numbers[:1], tf.bool), numbers[1:] != numbers[:-1]], 0)
-    places = tf.cumsum(tf.cast(differs, tf.int32)) - 1
-    values = tf.gather(tf.cast(gradient.values, real), order)
-    return numbers, tf.gather(tf.math.unsorted_segment_sum(values, places, tf.shape(places)[0]), places)
+    numbers, _, places, sums = _grouped(gradient.indices, tf.cast(gradient.values, real))
+    return numbers, tf.gather(sums, places)
+
+
+def summed_once(gradient: tf.IndexedSlices) -> tf.IndexedSlices:
+    """Return the same gradient with the sum of each row where its number first comes, and 0 where it comes again.
+
+    Norms and single elements are then those of the dense gradient, and the number of rows stays what it was.
+    """
+    numbers, first, places, sums = _grouped(gradient.indices, gradient.values)
+    firsts = tf.reshape(first, [-1, *[1] * (len(sums.shape) - 1)])
+    values = tf.where(firsts, tf.gather(sums, places), tf.zeros_like(sums))
+    return tf.IndexedSlices(values, numbers, gradient.dense_shape)
+
+
+def _grouped(indices: Any, values: Any) -> tuple[Any, Any, Any, Any]:
+    """Return the numbers of the rows, sorted; which come for the first time; the place of each one's sum; and the sums.
+
+    There are as many sums as rows, those beyond the last place 0.
+    """
+    order = tf.argsort(indices, stable=True)
+    numbers = tf.gather(indices, order)
+    first = tf.concat([tf.ones_like(numbers[:1], tf.bool), numbers[1:] != numbers[:-1]], 0)
+    places = tf.cumsum(tf.cast(first, tf.int32)) - 1
+    sums = tf.math.unsorted_segment_sum(tf.gather(values, order), places, tf.shape(places)[0])
+    return numbers, first, places, sums
 
 
 class Behind:
@@ -76,6 +96,11 @@ class Behind:
         self._steps_of_row: Final = _count((rows,))
         self._used = False
         self._dense_step_is_traced = False
+
+    @property
+    def counts(self) -> Mapping[str, Any]:
+        """The variables that remember which rows are behind: whoever saves the slots as they are saves these too."""
+        return {"steps": self._steps.value, "steps_of_row": self._steps_of_row.value}
 
     def factors(self, numbers: Any) -> dict[str, Any]:
         """Return for each slot what makes up for what the rows `numbers` have missed, in float64."""
@@ -104,12 +129,18 @@ class Behind:
 
     def settle(self) -> None:
         """Bring every row up to date."""
+        self._used = self._used or self._is_behind()
         if not self._used:
             self._dense_step_is_traced |= tf.inside_function()
         elif tf.inside_function():
             tf.cond(self._steps.value > 0, self._settle, lambda: None)
         elif int(self._steps.numpy()):
             self._settle()
+
+    def _is_behind(self) -> bool:
+        """Whether rows are behind now, as they may be without any step by named rows where a checkpoint was restored."""
+        with tf.init_scope():
+            return tf.executing_eagerly() and int(self._steps.numpy()) > 0
 
     def _settle(self) -> None:
         factors = self.factors(tf.range(self._steps_of_row.shape[0]))

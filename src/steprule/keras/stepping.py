@@ -19,8 +19,8 @@ __all__ = ["filled", "real_of", "stepped"]
 
 
 def filled(shape: tuple[int, ...], dtype: str, *, value: float) -> Any:
-    """Return a tensor of `value`, rounded to `dtype` once."""
-    return ops.cast(np.full(shape, value, np.float64), dtype)
+    """Return a tensor of `value`, rounded to `dtype` once, made where it stays."""
+    return ops.full(shape, ops.cast(np.full((), value, np.float64), dtype), dtype)
 
 
 def real_of(variable: Any) -> str:
