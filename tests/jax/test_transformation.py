@@ -275,6 +275,37 @@ def test_a_schedule_is_asked_for_the_steps_made() -> None:
     close(np.array(found), np.array([-0.1, -0.2, -0.3]))
 
 
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        (np.array([0.1]), r"an array of float64 of shape \(1,\)"),
+        (jnp.full((2, 1), 0.1), r"an array of float32 of shape \(2, 1\)"),
+        (jnp.complex64(0.1), r"an array of complex64 of shape \(\)"),
+        (0.1j, "0.1j, a complex"),
+        ([0.1], r"\[0.1\], a list"),
+        (None, "None, a NoneType"),
+    ],
+)
+def test_a_schedule_returns_a_number(value: Any, said: str) -> None:
+    allowed = "; allowed is a real number or an array of one without dimensions"
+    for name, made in {"lr": ours.sgd(lambda _: value), "beta1": ours.adam(beta1=lambda _: value)}.items():
+        x = jnp.ones(3)
+        for update in (made.update, jax.jit(made.update)):
+            with pytest.raises(TypeError, match=f"the schedule of {name} returned {said}{allowed}"):
+                update(x, made.init(x))
+    step, x = ours.apply(rules.sgd, lr=lambda count: value), jnp.ones(3)
+    with pytest.raises(TypeError, match=f"the schedule of lr returned {said}{allowed}"):
+        step(x, x, step.init(x))
+
+
+@pytest.mark.parametrize(
+    "value", [0.1, np.float32(0.1), np.array(0.1), jnp.float32(0.1)], ids=lambda value: str(type(value))
+)
+def test_a_schedule_may_return_any_kind_of_number(value: Any) -> None:
+    made, x = ours.sgd(lambda count: value), jnp.ones(3)
+    close(jax.jit(made.update)(x, made.init(x))[0], jnp.full(3, -0.1))
+
+
 @rule
 def _newton(g, h, g2, *, lr: NonNegative = 1.0):
     return -lr * g * h + g2
