@@ -106,6 +106,23 @@ def test_an_array_and_a_number_in_either_order(library: Library, name: str):
         assert same(library.numbers(found), float32([*expected, NAN]))
 
 
+@pytest.mark.parametrize("name", TWO_OPERANDS)
+def test_an_array_and_a_scalar_of_numpy_in_either_order(library: Library, name: str):
+    array = library.array([-1.0, 0.5, 7.0, NAN], "float32")
+    function = getattr(notation, name)
+    expected = [{"maximum": max, "minimum": min}[name](value, 0.25) for value in (-1.0, 0.5, 7.0)]
+    for scalar in (np.float32(0.25), np.float64(0.25)):
+        for found in (function(array, scalar), function(scalar, array)):
+            assert type(found) is type(array)
+            assert same(library.numbers(found), [*expected, NAN])
+
+
+def test_two_scalars_of_numpy():
+    found = maximum(np.float32(0.1), np.float32(0.2))
+    assert isinstance(found, np.float32)
+    assert found == np.float32(0.2)
+
+
 def test_a_number_beside_a_float64_array_keeps_its_digits(library: Library):
     assert library.numbers(maximum(library.array([0.0], "float64"), 0.1)).tolist() == [0.1]
     assert library.numbers(minimum(1.0, library.array([0.1], "float64"))).tolist() == [0.1]
@@ -141,6 +158,19 @@ def test_where_takes_a_condition_on_the_step_count(library: Library):
     array = library.array([1.0, 2.0], "float32")
     assert same(library.numbers(where(3 > 2, array, 0.0)), [1.0, 2.0])
     assert same(library.numbers(where(3 < 2, array, -array)), [-1.0, -2.0])
+
+
+def test_where_takes_a_condition_on_a_scalar_of_numpy(library: Library):
+    array, scalar = library.array([1.0, 2.0], "float32"), np.float32(3)
+    assert same(library.numbers(where(scalar > 2, array, 0.0)), [1.0, 2.0])
+    assert same(library.numbers(where(scalar < 2, array, -array)), [-1.0, -2.0])
+    assert where(scalar > 2, 0.5, array) == 0.5
+
+
+def test_where_takes_scalars_of_numpy(library: Library):
+    array = library.array([1.0, -1.0], "float32")
+    assert same(library.numbers(where(array > 0, np.float32(0.5), array)), [0.5, -1.0])
+    assert same(library.numbers(where(array > 0, np.float32(0.5), np.float32(0.25))), [0.5, 0.25])
 
 
 def test_a_parameter_is_a_tensor():

@@ -2,8 +2,8 @@
 
 A rule is ordinary Python and knows no framework, so these find the library of their operands: by the array API's
 `__array_namespace__`, else by the package that defines the operand's class. No framework is imported here: an operand of
-it exists, so its module is loaded already. Plain numbers are computed in float64; a rule on trial (`steprule.program`)
-answers for itself.
+it exists, so its module is loaded already. Plain numbers are computed in float64, and NumPy's scalars are numbers too where
+an array is beside them, of whatever library; a rule on trial (`steprule.program`) answers for itself.
 
 Where libraries do not agree, torch, TensorFlow, MXNet and those that have no more than the array API's functions are made to
 do as NumPy does: a number may stand for an array, and the sign of NaN is NaN.
@@ -102,10 +102,10 @@ def _call(name: str, on_numbers: Callable[..., float], *operands: Any) -> Any:
         trace = getattr(operand, "__steprule_trace__", None)
         if trace is not None:
             return trace(name, *operands)
-    lead = next((operand for operand in operands if namespace_of(operand) is not None), None)
+    lead = _lead(operands)
     if lead is None:
         return on_numbers(*operands)
-    if name == "where" and isinstance(operands[0], bool):
+    if name == "where" and _is_number(operands[0]):
         return operands[1] if operands[0] else operands[2]
     namespace = namespace_of(lead)
     if name == "sign" and namespace.__name__ in _SIGN_OF_NAN_IS_0:
@@ -115,24 +115,39 @@ def _call(name: str, on_numbers: Callable[..., float], *operands: Any) -> Any:
     return getattr(namespace, name)(*operands)
 
 
+def _is_number(operand: Any) -> bool:
+    """Whether `operand` is a plain number or a scalar of NumPy, which go with the arrays of any library."""
+    namespace = namespace_of(operand)
+    return namespace is None or (namespace.__name__ == "numpy" and isinstance(operand, namespace.generic))
+
+
+def _lead(operands: tuple[Any, ...]) -> Any:
+    """Return the operand whose library computes: an array, else a scalar of NumPy; None where all are plain numbers."""
+    for operand in operands:
+        if not _is_number(operand):
+            return operand
+    return next((operand for operand in operands if namespace_of(operand) is not None), None)
+
+
 def _arrays(operands: tuple[Any, ...], lead: Any) -> tuple[Any, ...]:
     """Return the operands with each number as an array that goes with the others, or with `lead` where there are none."""
-    array = next((operand for operand in operands if namespace_of(operand) is not None), None)
-    return tuple(_array(each, array, lead) if namespace_of(each) is None else each for each in operands)
+    array = next((operand for operand in operands if not _is_number(operand)), None)
+    return tuple(_array(each, array, lead) if _is_number(each) else each for each in operands)
 
 
 def _array(number: float, array: Any, condition: Any) -> Any:
     """Return a number as an array: of the type of `array`, else of the shape of `condition`."""
     namespace = namespace_of(condition if array is None else array)
+    if namespace.__name__ == "torch":
+        dtype, beside = (namespace.float64, condition) if array is None else (array.dtype, array)
+        return namespace.asarray(number, dtype=dtype, device=beside.device)
+    if hasattr(number, "item"):
+        number = number.item()  # a scalar of NumPy's, which not every library adds to its arrays
     if array is not None:
-        if namespace.__name__ == "torch":
-            return namespace.asarray(number, dtype=array.dtype, device=array.device)
         return namespace.zeros_like(array) + number
     if namespace.__name__ == "mxnet.ndarray":
         # A condition is made of numbers here, of the type of what was compared.
         return namespace.zeros_like(condition) + number
-    if namespace.__name__ == "torch":
-        return namespace.asarray(number, dtype=namespace.float64, device=condition.device)
     dtype = namespace.float64 if _BESIDE.get() is None else _BESIDE.get().dtype
     return namespace.zeros_like(condition, dtype=dtype) + number
 

@@ -19,7 +19,7 @@ from examples.own_rule import lion, yogi
 from tests.conformance.tolerances import SHARES
 
 import steprule.jax as ours
-from steprule import rules
+from steprule import NonNegative, Rule, rule, rules
 from steprule.jax import apply, kernel, transformation
 from steprule.kernels import xla, xla_handler
 from steprule.kernels.cpu import CHUNK
@@ -75,6 +75,20 @@ def test_the_loop_is_one_call_and_nothing_is_copied() -> None:
     text = step._compiled.lower(True, params, grads, step.init(params), {}).compile().as_text()
     assert len(re.findall(r'custom_call_target="steprule_adam_\w+"', text)) == 1
     assert not re.findall(rf"f32\[{2 * CHUNK + 3}\]\S* copy\(", text)
+
+
+def test_a_rule_that_is_made_twice_is_the_same_to_xla() -> None:
+    def made() -> Rule:
+        @rule
+        def made_twice(g, *, lr: NonNegative = 0.1):
+            return -lr * g
+
+        return made_twice
+
+    x = jnp.ones(3)
+    for each in (made(), made()):
+        step = apply(each, donate=False)
+        close(step(x, x, step.init(x))[0], jnp.full(3, 0.9))
 
 
 def test_many_tensors_are_some_calls() -> None:

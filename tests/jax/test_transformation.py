@@ -18,8 +18,9 @@ from examples.own_rule import lion, yogi
 from tests.conformance.tolerances import SHARES, Allowed
 
 import steprule.jax as ours
-from steprule import NonNegative, reference, rule, rules
+from steprule import NonNegative, Positive, Rule, reference, rule, rules
 from steprule.jax import transformation
+from steprule.notation import maximum, minimum, sqrt, where
 
 RULES = {**rules.ALL, "yogi": yogi, "lion": lion}
 
@@ -274,9 +275,84 @@ def test_a_schedule_is_asked_for_the_steps_made() -> None:
     close(np.array(found), np.array([-0.1, -0.2, -0.3]))
 
 
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        (np.array([0.1]), r"an array of float64 of shape \(1,\)"),
+        (jnp.full((2, 1), 0.1), r"an array of float32 of shape \(2, 1\)"),
+        (jnp.complex64(0.1), r"an array of complex64 of shape \(\)"),
+        (0.1j, "0.1j, a complex"),
+        ([0.1], r"\[0.1\], a list"),
+        (None, "None, a NoneType"),
+    ],
+)
+def test_a_schedule_returns_a_number(value: Any, said: str) -> None:
+    allowed = "; allowed is a real number or an array of one without dimensions"
+    for name, made in {"lr": ours.sgd(lambda _: value), "beta1": ours.adam(beta1=lambda _: value)}.items():
+        x = jnp.ones(3)
+        for update in (made.update, jax.jit(made.update)):
+            with pytest.raises(TypeError, match=f"the schedule of {name} returned {said}{allowed}"):
+                update(x, made.init(x))
+    step, x = ours.apply(rules.sgd, lr=lambda count: value), jnp.ones(3)
+    with pytest.raises(TypeError, match=f"the schedule of lr returned {said}{allowed}"):
+        step(x, x, step.init(x))
+
+
+@pytest.mark.parametrize(
+    "value", [0.1, np.float32(0.1), np.array(0.1), jnp.float32(0.1)], ids=lambda value: str(type(value))
+)
+def test_a_schedule_may_return_any_kind_of_number(value: Any) -> None:
+    made, x = ours.sgd(lambda count: value), jnp.ones(3)
+    close(jax.jit(made.update)(x, made.init(x))[0], jnp.full(3, -0.1))
+
+
 @rule
 def _newton(g, h, g2, *, lr: NonNegative = 1.0):
     return -lr * g * h + g2
+
+
+@rule
+def _floored(g, *, lr: NonNegative = 0.1, eps: Positive = 0.3):
+    return -lr * g / sqrt(maximum(eps, g * g))
+
+
+@rule
+def _chosen(g, *, lr: NonNegative = 0.1, eps: Positive = 0.7):
+    return -lr * where(eps > 0.5, g, 2 * g)
+
+
+@rule
+def _chosen_with_the_count(g, t, *, lr: NonNegative = 0.1, warm: Positive = 0.7):
+    return -lr * where(warm > 0.5, 1 / t, 1.0) * g
+
+
+@rule
+def _limited(g, t, *, lr: NonNegative = 0.1, warm: Positive = 0.7):
+    return -lr * where(warm > g * g, g, minimum(warm, -g)) * where(warm < t, 2.0, maximum(0.5, warm))
+
+
+@pytest.mark.parametrize("made", [_floored, _chosen, _chosen_with_the_count, _limited], ids=lambda made: made.name)
+class TestHyperparametersBeforeArrays:
+    """Where no schedule and no trace gives a hyperparameter, it is a number of NumPy's before what JAX traces."""
+
+    def test_in_compiled_steps(self, made: Rule) -> None:
+        x, g = np.array([1.0, 0.1]), np.array([1.0, -0.2])
+        new, _ = reference.step(made, x, g, reference.init(made, x))
+        transformed, start = transformation(made)(), jnp.asarray(x, jnp.float32)
+        updates, _ = jax.jit(transformed.update)(jnp.asarray(g, jnp.float32), transformed.init(start), start)
+        close(start + updates, new)
+        for dtype in (jnp.float32, jnp.complex64):
+            step, start = ours.apply(made, donate=False), jnp.asarray(x, dtype)
+            close(step(start, jnp.asarray(g, dtype), step.init(start))[0].real, new)
+
+    def test_in_derivatives(self, made: Rule) -> None:
+        x = jnp.asarray([1.0, 0.1])
+
+        def moved(lr: Any) -> Any:
+            transformed = transformation(made)(lr=lr)
+            return jnp.sum(transformed.update(2 * x, transformed.init(x), x)[0])
+
+        close(jax.jit(jax.grad(moved))(0.1), (moved(0.2) - moved(0.1)) / 0.1, SHARES["slopes"])
 
 
 class TestInputs:

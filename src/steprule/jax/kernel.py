@@ -21,6 +21,7 @@ __all__ = ["elements_of", "run", "serves"]
 _STORED: Final = ("bfloat16", "float16")
 
 _registering: Final = threading.Lock()
+_names: Final[set[str]] = set()  # XLA keeps a function under its name as long as the process lives
 
 # XLA takes a time that grows with the square of the number of results to compile a call.
 _TENSORS_PER_CALL: Final = 64
@@ -48,7 +49,11 @@ def serves(arrays: Sequence[Any]) -> bool:
 
 
 def elements_of(place: Mapping[str, Any]) -> Elements | None:
-    """Return what the arrays of one place hold, or None where no loop takes them: complex numbers, and mixed ones."""
+    """Return what the arrays of one place hold, or None where no loop takes them.
+
+    It takes float64 alone, and float32, bfloat16 and float16 in any mixture; not float64 beside a lower type, complex
+    numbers or any other type.
+    """
     kind = elements.kind_of(*place.values())
     stored = []
     for name, array in sorted(place.items()):
@@ -68,7 +73,9 @@ def _registered(program: Program, kept: Elements) -> str:
 @functools.cache
 def _register(program: Program, kept: Elements) -> str:
     name = xla.target(program, kept)
-    jax.ffi.register_ffi_target(name, jax.ffi.pycapsule(xla.handler(program, kept)), platform="cpu")
+    if name not in _names:  # a rule that is made anew has the same source, and so the same name
+        jax.ffi.register_ffi_target(name, jax.ffi.pycapsule(xla.handler(program, kept)), platform="cpu")
+        _names.add(name)
     return name
 
 

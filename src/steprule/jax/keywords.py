@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import Any, Final
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from .. import around
@@ -38,8 +39,11 @@ class Settings:
     form: Around
 
     def at(self, count: Any) -> dict[str, Any]:
-        """Return the values after `count` steps; as in optax, a schedule is asked with 0 before the first."""
-        return {name: value(count) if callable(value) else value for name, value in self.values.items()}
+        """Return the values after `count` steps; as in optax, a schedule is asked with 0 before the first.
+
+        Raises `TypeError` for a schedule that returns no real number: an array with dimensions, or another object.
+        """
+        return {name: _asked(name, value, count) if callable(value) else value for name, value in self.values.items()}
 
 
 @dataclass(frozen=True)
@@ -118,6 +122,19 @@ class Keywords:
         if isinstance(lr, jax.Array):
             return default is not None and bool(lr == np.asarray(default, lr.dtype))
         return bool(lr is default or lr == default)
+
+
+def _asked(name: str, schedule: Callable[[Any], Any], count: Any) -> Any:
+    value = schedule(count)
+    if isinstance(value, (int, float)):
+        return value
+    shape, dtype = getattr(value, "shape", None), getattr(value, "dtype", None)
+    if shape == () and dtype is not None and not jnp.issubdtype(dtype, jnp.complexfloating):
+        return value
+    found = f"{value!r}, a {type(value).__name__}" if shape is None else f"an array of {dtype} of shape {tuple(shape)}"
+    raise TypeError(
+        f"the schedule of {name} returned {found}; allowed is a real number or an array of one without dimensions"
+    )
 
 
 def _checked(declared: Hyperparameter, value: Callable[..., Any] | Any) -> Any:
