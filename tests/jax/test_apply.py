@@ -16,6 +16,7 @@ import numpy as np
 import optax
 import pytest
 from examples.own_rule import lion, yogi
+from tests.conformance.cases import beside, hyper
 from tests.conformance.tolerances import SHARES
 
 import steprule.jax as ours
@@ -25,10 +26,6 @@ from steprule.kernels import xla, xla_handler
 from steprule.kernels.cpu import CHUNK
 
 RULES = {**rules.ALL, "yogi": yogi, "lion": lion}
-
-
-def values_of(name: str) -> dict[str, float]:
-    return {"lr": 0.1} if RULES[name].hyperparameters.get("lr") else {}
 
 
 def close(found: Any, expected: Any) -> None:
@@ -50,18 +47,20 @@ def trees() -> tuple[dict[str, Any], dict[str, Any]]:
 
 @pytest.mark.parametrize("name", RULES)
 def test_steps_as_the_transformation_traced_once_in_the_same_memory(name: str) -> None:
-    made, (params, grads) = transformation(RULES[name])(**values_of(name)), trees()
+    made, (params, grads) = transformation(RULES[name])(**hyper(name)), trees()
+    given = {each: beside(RULES[name], np.asarray(g)) for each, g in grads.items()}
+    more = {each: {key: jnp.asarray(of[each]) for key, of in given.items()} for each in given["a"]}
     expected, state = params, made.init(params)
     update = jax.jit(made.update)
     for _ in range(3):
-        updates, state = update(grads, state, expected)
+        updates, state = update(grads, state, expected, **more)
         expected = optax.apply_updates(expected, updates)
-    step = apply(RULES[name], **values_of(name))
+    step = apply(RULES[name], **hyper(name))
     found = step.init(params)
     for _ in range(3):
         before = [params["d"], *(tree["d"] for tree in found.slots.values())]
         places = sorted(array.unsafe_buffer_pointer() for array in before)
-        params, found = step(params, grads, found)
+        params, found = step(params, grads, found, **more)
         assert all(array.is_deleted() for array in before)
         after = [params["d"], *(tree["d"] for tree in found.slots.values())]
         assert sorted(array.unsafe_buffer_pointer() for array in after) == places

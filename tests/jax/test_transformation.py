@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 import os
 import pickle
 import subprocess
@@ -15,6 +16,7 @@ import numpy as np
 import optax
 import pytest
 from examples.own_rule import lion, yogi
+from tests.conformance.cases import hyper
 from tests.conformance.tolerances import SHARES, Allowed
 
 import steprule.jax as ours
@@ -25,8 +27,25 @@ from steprule.notation import maximum, minimum, sqrt, where
 RULES = {**rules.ALL, "yogi": yogi, "lion": lion}
 
 
+# No slot, averages, the step count, a condition on it, curvature, and all of these: for what takes long to compile.
+REPRESENTATIVES = ("sgd", "adadelta", "adam", "delta_bar_delta", "diagonal_newton", "vsgd")
+
+
 def values_of(name: str) -> dict[str, float]:
-    return {"lr": 0.1} if RULES[name].hyperparameters.get("lr") else {}
+    """Return a rate, and what else a rule must be given or, as vSGD, would not move without in a few steps."""
+    own = RULES[name].hyperparameters
+    if name.startswith("vsgd") or any(each.default is None for each in own.values() if each.name != "lr"):
+        return hyper(name)
+    return {"lr": 0.1} if "lr" in own else {}
+
+
+def beside(name: str, grads: Any) -> dict[str, Any]:
+    """Return the trees that a rule takes beside the gradients of `bowl`: its curvature, and squares as of noisy ones."""
+    made = {
+        "h": lambda g: 0 * g + (2 + 2j if jnp.iscomplexobj(g) else 2),
+        "g2": lambda g: 2 * (g.real**2 + 1j * g.imag**2 if jnp.iscomplexobj(g) else g * g),
+    }
+    return {each: jax.tree.map(made[each], grads) for each in made if each in RULES[name].inputs}
 
 
 def params() -> dict[str, Any]:
@@ -38,10 +57,11 @@ def bowl(tree: Any) -> Any:
     return sum(jnp.sum((x - 3.0) ** 2) for x in jax.tree.leaves(tree))
 
 
-def trained(made: optax.GradientTransformation, start: Any, steps: int = 5, jit: bool = True) -> Any:
+def trained(name: str, made: optax.GradientTransformation, start: Any, steps: int = 5, jit: bool = True) -> Any:
     state, update = made.init(start), jax.jit(made.update) if jit else made.update
     for _ in range(steps):
-        updates, state = update(jax.grad(bowl)(start), state, start)
+        grads = jax.grad(bowl)(start)
+        updates, state = update(grads, state, start, **beside(name, grads))
         start = optax.apply_updates(start, updates)
     return start
 
@@ -59,61 +79,49 @@ class TestEveryRule:
         return transformation(RULES[name])(**{**values_of(name), **more})
 
     def test_steps_as_the_reference(self, name: str) -> None:
-        found = trained(self.made(name, weight_decay=0.01), params())
+        found = trained(name, self.made(name, weight_decay=0.01), params())
         expected = params()
         states = jax.tree.map(lambda x: reference.init(RULES[name], np.asarray(x, np.float64)), expected)
         leaves, treedef = jax.tree.flatten(expected)
         leaves, states = [np.asarray(x, np.float64) for x in leaves], treedef.flatten_up_to(states)
         for _ in range(5):
             made = [
-                reference.step(RULES[name], x, 2 * (x - 3), state, weight_decay=0.01, **values_of(name))
-                for x, state in zip(leaves, states, strict=True)
+                reference.step(RULES[name], x, g, state, weight_decay=0.01, **beside(name, g), **values_of(name))
+                for x, g, state in zip(leaves, [2 * (x - 3) for x in leaves], states, strict=True)
             ]
             leaves, states = [x for x, _ in made], [state for _, state in made]
         close(found, treedef.unflatten(leaves))
 
-    def test_in_a_chain_with_a_mask_and_in_parts(self, name: str) -> None:
-        alone = trained(self.made(name), params())
-        close(trained(optax.chain(optax.clip(1e9), self.made(name)), params()), alone)
-        close(trained(optax.chain(self.made(name), optax.scale(1.0)), params()), alone)
-        mask = {"w": True, "b": [False, True]}
-        masked = trained(
-            optax.chain(
-                optax.masked(self.made(name), mask),
-                optax.masked(optax.set_to_zero(), jax.tree.map(lambda x: not x, mask)),
-            ),
-            params(),
-        )
-        close(masked["w"], alone["w"])
-        close(masked["b"][0], params()["b"][0])
-        parts = optax.multi_transform(
-            {"a": self.made(name), "b": self.made(name, maximize=True)}, {"w": "a", "b": ["b", "a"]}
-        )
-        parted = trained(parts, params(), 1)
-        close(parted["w"], trained(self.made(name), params(), 1)["w"])
-        up = trained(self.made(name, maximize=True), params(), 1)["b"][0]
-        close(parted["b"][0], up)
-        assert np.all(up != params()["b"][0])
-
     def test_many_small_steps_as_one(self, name: str) -> None:
         several = optax.MultiSteps(self.made(name), 2)
-        close(trained(several, params(), 4), _by_means(self.made(name), params()))
+        close(trained(name, several, params(), 6), _by_means(name, self.made(name), params()))
 
     def test_hyperparameters_as_part_of_the_state(self, name: str) -> None:
         injected = optax.inject_hyperparams(transformation(RULES[name]))(**values_of(name))
-        close(trained(injected, params()), trained(self.made(name), params()), SHARES["hyperparameters in float32"])
-        by_alias = optax.inject_hyperparams(transformation(RULES[name]))(
-            learning_rate=optax.constant_schedule(values_of(name).get("lr", 1.0))
+        close(
+            trained(name, injected, params()),
+            trained(name, self.made(name), params()),
+            SHARES["hyperparameters in float32"],
         )
-        close(trained(by_alias, params()), trained(self.made(name), params()), SHARES["hyperparameters in float32"])
+        others = {each: value for each, value in values_of(name).items() if each != "lr"}
+        by_alias = optax.inject_hyperparams(transformation(RULES[name]))(
+            **others,
+            learning_rate=optax.constant_schedule(values_of(name).get("lr", 1.0)),
+        )
+        close(
+            trained(name, by_alias, params()),
+            trained(name, self.made(name), params()),
+            SHARES["hyperparameters in float32"],
+        )
 
     def test_under_scan_vmap_and_no_jit_at_all(self, name: str) -> None:
-        made, expected = self.made(name), trained(self.made(name), params())
-        close(trained(made, params(), jit=False), expected)
+        made, expected = self.made(name), trained(name, self.made(name), params())
+        close(trained(name, made, params(), jit=False), expected)
 
         def body(carry: Any, _: Any) -> Any:
             x, state = carry
-            updates, state = made.update(jax.grad(bowl)(x), state, x)
+            grads = jax.grad(bowl)(x)
+            updates, state = made.update(grads, state, x, **beside(name, grads))
             return (optax.apply_updates(x, updates), state), None
 
         (scanned, state), _ = jax.lax.scan(body, (params(), made.init(params())), None, length=5)
@@ -122,7 +130,8 @@ class TestEveryRule:
         several = jax.tree.map(lambda x: jnp.stack([x, x + 1]), params())
         state = jax.vmap(made.init)(several)
         for _ in range(5):
-            updates, state = jax.jit(jax.vmap(made.update))(jax.grad(bowl)(several), state, several)
+            grads = jax.grad(bowl)(several)
+            updates, state = jax.jit(jax.vmap(made.update))(grads, state, several, **beside(name, grads))
             several = optax.apply_updates(several, updates)
         close(jax.tree.map(lambda x: x[0], several), expected)
 
@@ -130,16 +139,17 @@ class TestEveryRule:
         z = jnp.asarray([1 + 2j, -0.5 + 0.1j], jnp.complex64)
         pairs = jnp.stack([z.real, z.imag])
         made = self.made(name)
-        of_z, of_pairs = made.init(z), made.init(pairs)
+        update, of_z, of_pairs = jax.jit(made.update), made.init(z), made.init(pairs)
         for _ in range(3):
-            dz, of_z = jax.jit(made.update)(2 * z, of_z, z)
-            dpairs, of_pairs = jax.jit(made.update)(2 * pairs, of_pairs, pairs)
+            dz, of_z = update(2 * z, of_z, z, **beside(name, 2 * z))
+            dpairs, of_pairs = update(2 * pairs, of_pairs, pairs, **beside(name, 2 * pairs))
             assert dz.dtype == jnp.complex64
             z, pairs = z + dz, pairs + dpairs
         close(jnp.stack([z.real, z.imag]), pairs)
 
     def test_low_types_are_computed_with_in_float32_and_rounded_once(self, name: str) -> None:
         made = self.made(name)
+        step = jax.jit(made.update)
 
         def rounded(tree: Any, dtype: Any) -> Any:
             return jax.tree.map(lambda array: array.astype(dtype), tree)
@@ -148,9 +158,11 @@ class TestEveryRule:
             x, g = jnp.asarray([1.0, -0.5, 2.0], dtype), jnp.asarray([0.1, -3.0, 1e-3], dtype)
             low = made.init(x)
             wide = low._replace(slots=rounded(low.slots, jnp.float32))
-            for _ in range(2):
-                update, low = jax.jit(made.update)(g, low, x)
-                exact, wide = jax.jit(made.update)(g.astype(jnp.float32), wide, x.astype(jnp.float32))
+            given = (g, x, beside(name, g))
+            wide_g, wide_x, wide_more = rounded(given, jnp.float32)
+            for _ in range(3):
+                update, low = step(g, low, x, **given[2])
+                exact, wide = step(wide_g, wide, wide_x, **wide_more)
                 assert update.dtype == dtype
                 assert {slot.dtype for slot in low.slots.values()} <= {jnp.dtype(dtype)}
                 np.testing.assert_array_equal(update, exact.astype(dtype))
@@ -162,7 +174,7 @@ class TestEveryRule:
 
         def step(x: Any, g: Any, state: Any) -> Any:
             traces.append(1)
-            updates, state = made.update(g, state, x)
+            updates, state = made.update(g, state, x, **beside(name, g))
             return optax.apply_updates(x, updates), state
 
         step = jax.jit(step, donate_argnums=(0, 2))
@@ -202,11 +214,43 @@ class TestEveryRule:
             close(optax.tree.get(state, slot), state.slots[slot])
 
 
-def _by_means(made: Any, start: Any) -> Any:
-    """Return where two steps lead, each by the mean of two gradients at one place."""
+@pytest.mark.parametrize("name", REPRESENTATIVES)
+class TestRulesOfEachKind:
+    made = TestEveryRule.made
+
+    def test_in_a_chain_with_a_mask_and_in_parts(self, name: str) -> None:
+        alone = trained(name, self.made(name), params())
+        close(trained(name, optax.chain(optax.clip(1e9), self.made(name)), params()), alone)
+        close(trained(name, optax.chain(self.made(name), optax.scale(1.0)), params()), alone)
+        mask = {"w": True, "b": [False, True]}
+        masked = trained(
+            name,
+            optax.chain(
+                optax.masked(self.made(name), mask, mask_compatible_extra_args=True),
+                optax.masked(optax.set_to_zero(), jax.tree.map(lambda x: not x, mask)),
+            ),
+            params(),
+        )
+        close(masked["w"], alone["w"])
+        close(masked["b"][0], params()["b"][0])
+        parts = optax.multi_transform(
+            {"a": self.made(name), "b": self.made(name, maximize=True)},
+            {"w": "a", "b": ["b", "a"]},
+            mask_compatible_extra_args=True,
+        )
+        parted = trained(name, parts, params(), 3)
+        close(parted["w"], trained(name, self.made(name), params(), 3)["w"])
+        up = trained(name, self.made(name, maximize=True), params(), 3)["b"][0]
+        close(parted["b"][0], up)
+        assert np.all(up != params()["b"][0])
+
+
+def _by_means(name: str, made: Any, start: Any) -> Any:
+    """Return where three steps lead, each by the mean of two gradients at one place."""
     state = made.init(start)
-    for _ in range(2):
-        updates, state = jax.jit(made.update)(jax.grad(bowl)(start), state, start)
+    for _ in range(3):
+        grads = jax.grad(bowl)(start)
+        updates, state = jax.jit(made.update)(grads, state, start, **beside(name, grads))
         start = optax.apply_updates(start, updates)
     return start
 
@@ -252,10 +296,10 @@ def test_gradients_flow_through_a_step_to_its_hyperparameters() -> None:
 
 def test_a_population_of_hyperparameters() -> None:
     def after(lr: Any) -> Any:
-        return trained(ours.adadelta(lr=lr), params(), jit=False)["w"]
+        return trained("adadelta", ours.adadelta(lr=lr), params(), jit=False)["w"]
 
     several = jax.vmap(after)(jnp.asarray([0.5, 1.0]))
-    close(several[1], trained(ours.adadelta(), params())["w"])
+    close(several[1], trained("adadelta", ours.adadelta(), params())["w"])
     assert np.all(several[0] != several[1])
 
 
@@ -420,6 +464,7 @@ class TestErrors:
 
 
 _ON_TWO_DEVICES = """
+import json, sys
 import jax, jax.numpy as jnp, numpy as np, optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 import steprule.jax as ours
@@ -429,29 +474,34 @@ assert jax.device_count() == 2
 mesh = Mesh(np.array(jax.devices()), ("x",))
 shared = NamedSharding(mesh, PartitionSpec("x"))
 start, g = jnp.arange(8.0), jnp.linspace(-1.0, 1.0, 8)
-for each in rules.ALL.values():
-    values = {"lr": 0.1} if "lr" in each.hyperparameters else {}
-    made, step = ours.transformation(each)(**values), ours.apply(each, donate=False, **values)
-    update, _ = jax.jit(made.update)(g, made.init(start), start)
-    x = jax.device_put(start, shared)
+h, g2 = jnp.full(8, 2.0), 2 * g * g
+for name, values in json.loads(sys.argv[1]).items():
+    rule = rules.ALL[name]
+    more = {each: array for each, array in {"h": h, "g2": g2}.items() if each in rule.inputs}
+    made, step = ours.transformation(rule)(**values), ours.apply(rule, donate=False, **values)
+    update, _ = jax.jit(made.update)(g, made.init(start), start, **more)
+    x, shared_g, shared_more = jax.device_put((start, g, more), shared)
     state = made.init(x)
     assert all(slot.sharding == shared for slot in state.slots.values())
-    found, state = jax.jit(made.update)(jax.device_put(g, shared), state, x)
+    found, _ = jax.jit(made.update)(shared_g, state, x, **shared_more)
     assert found.sharding.is_equivalent_to(shared, 1)
     np.testing.assert_array_equal(found, update)
     assert not kernel.serves([x])
-    np.testing.assert_allclose(step(x, jax.device_put(g, shared), step.init(x))[0], start + update, rtol=1e-6)
-    text = step._compiled.lower(False, x, jax.device_put(g, shared), step.init(x), {}).compile().as_text()
+    new, _ = step(x, shared_g, step.init(x), **shared_more)
+    np.testing.assert_allclose(new, start + update, rtol=1e-6)
+    text = step._compiled.lower(False, x, shared_g, step.init(x), shared_more).compile().as_text()
     assert "all-gather" not in text and "custom-call" not in text
-    pairs = start.reshape(2, 4)
-    state = jax.pmap(made.init)(pairs)
-    by_device, _ = jax.pmap(made.update)(g.reshape(2, 4), state, pairs)
+    pairs, pairs_g, pairs_more = jax.tree.map(lambda array: array.reshape(2, 4), (start, g, more))
+    by_device, _ = jax.pmap(made.update)(pairs_g, jax.pmap(made.init)(pairs), pairs, **pairs_more)
     np.testing.assert_array_equal(by_device.reshape(8), update)
 """
 
 
 def test_on_two_devices_with_sharding_and_pmap() -> None:
+    # Without a slow start, so that the first step moves.
+    values = {name: values_of(name) | ({"slow_start": 0} if name == "vsgd" else {}) for name in REPRESENTATIVES}
     command = [sys.executable, "-W", "error", "-W", "ignore::DeprecationWarning", "-c", _ON_TWO_DEVICES]
-    environment = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
+    command.append(json.dumps(values))
+    environment = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2", "JAX_PLATFORMS": "cpu"}
     done = subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
