@@ -20,7 +20,13 @@ from tests.requirements import require_installed
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src"
 # What is no module: the marker of types, and the report's page.
-OTHER = {"steprule/py.typed", *(f"steprule/report/{name}" for name in ("page.html.jinja", "page.css", "page.js"))}
+_PAGES = ("page", "sheet", "macros", "d2l", "zeiler2012")
+OTHER = {
+    "steprule/py.typed",
+    *(f"steprule/report/{name}.html.jinja" for name in _PAGES),
+    *(f"steprule/report/page.{kind}" for kind in ("css", "js")),
+    *(f"steprule/lab/{name}/expected.toml" for name in ("d2l", "zeiler2012")),
+}
 
 
 def python(executable: Path, *words: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:

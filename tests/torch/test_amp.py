@@ -21,6 +21,7 @@ def params(gaps: bool, dtype: torch.dtype = torch.float32) -> list[torch.nn.Para
     made = [parameter(*shape[:-1], shape[-1] * (2 if gaps else 1), dtype=dtype) for shape in SHAPES]
     for each in made if gaps else ():
         each.data, each.grad = each.data[..., ::2], None
+        each.h, each.g2 = each.h[..., ::2], each.g2[..., ::2]
     return made
 
 

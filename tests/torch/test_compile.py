@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch._dynamo
+from tests.conformance.cases import hyper
 from tests.torch.checks import paths
 from torch._dynamo.testing import CompileCounter
 from torch.optim import lr_scheduler
@@ -43,7 +44,9 @@ class _Training:
     def __init__(self, rule: str, schedule: str, dtype: torch.dtype = torch.float32) -> None:
         torch.manual_seed(0)
         self.net = torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.Tanh(), torch.nn.Linear(3, 2)).to(dtype)
-        self.optimizer: RuleOptimizer = optimizer(rules.ALL[rule])(self.net.parameters(), lr=0.1)
+        self.optimizer: RuleOptimizer = optimizer(rules.ALL[rule])(self.net.parameters(), **hyper(rule) | {"lr": 0.1})
+        for each in self.net.parameters():
+            each.h = each.g2 = torch.ones_like(each, requires_grad=False)
         self.schedule = SCHEDULES[schedule](self.optimizer)
 
     def step(self, inputs: torch.Tensor) -> torch.Tensor:
