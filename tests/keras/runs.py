@@ -7,21 +7,25 @@ from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
+from tests.conformance.cases import RULES, beside
 from tests.conformance.tolerances import Allowed, ulps
 
 import keras
 from steprule import Rule, reference
 
 __all__ = [
+    "BY_GRADIENT",
     "OF_KERAS",
     "Arrays",
     "by_reference",
     "check",
     "gradients",
+    "handed_in",
     "named",
     "start",
     "statelessly",
     "stepped",
+    "tensors_for",
     "values_of",
     "variables",
 ]
@@ -30,6 +34,9 @@ Arrays = list[NDArray[np.float64]]
 
 # TensorFlow makes float32 of a plain number before it looks at the type: in Keras's classes and schedules, not in ours.
 OF_KERAS: Final = "float32" if keras.config.backend() == "tensorflow" else "float64"
+
+BY_GRADIENT: Final = [name for name, each in RULES.items() if not {"h", "g2"} & set(each.inputs)]
+"""The rules for which nothing is handed in."""
 
 SHAPES = [(3, 5), (17,), ()]
 
@@ -42,6 +49,18 @@ def start() -> Arrays:
 def gradients(steps: int = 6) -> list[Arrays]:
     rng = np.random.default_rng(3)
     return [[rng.standard_normal(shape) * 10.0 ** rng.integers(-2, 2) for shape in SHAPES] for _ in range(steps)]
+
+
+def handed_in(rule: Rule) -> dict[str, Arrays]:
+    """Return what `rule` takes beside the gradient, at each step the same: an array for each variable."""
+    found = [beside(rule, g) for g in gradients(1)[0]]
+    return {name: [each[name] for each in found] for name in found[0]}
+
+
+def tensors_for(optimizer: Any, dtype: str) -> dict[str, list[Any]]:
+    """Return what is handed in to `optimizer`, nothing to one of Keras's."""
+    taken = handed_in(optimizer.rule) if hasattr(optimizer, "rule") else {}
+    return {name: [keras.ops.convert_to_tensor(each, dtype) for each in arrays] for name, arrays in taken.items()}
 
 
 def variables(dtype: str = "float64") -> list[keras.Variable]:
@@ -65,10 +84,11 @@ def stepped(
 ) -> Arrays:
     """Step variables that begin at `start` and return what they come to."""
     own = variables() if own is None else own
+    more = tensors_for(optimizer, own[0].dtype)
     for number, grads in enumerate(steps):
         if change is not None:
             change(number)
-        optimizer.apply([keras.ops.convert_to_tensor(g, own[0].dtype) for g in grads], own)
+        optimizer.apply([keras.ops.convert_to_tensor(g, own[0].dtype) for g in grads], own, **more)
     return [values_of(each) for each in own]
 
 
@@ -76,9 +96,11 @@ def statelessly(optimizer: Any, steps: Sequence[Arrays]) -> Arrays:
     """Do as `stepped` does by `stateless_apply`, as Keras itself does on JAX."""
     own = variables()
     optimizer.build(own)
+    more = tensors_for(optimizer, own[0].dtype)
     xs, held = [each.value for each in own], [each.value for each in optimizer.variables]
     for grads in steps:
-        xs, held = optimizer.stateless_apply(held, [keras.ops.convert_to_tensor(g, own[0].dtype) for g in grads], xs)
+        tensors = [keras.ops.convert_to_tensor(g, own[0].dtype) for g in grads]
+        xs, held = optimizer.stateless_apply(held, tensors, xs, **more)
     for each, begun in zip(own, start(), strict=True):
         np.testing.assert_array_equal(values_of(each), begun)
     return [keras.ops.convert_to_numpy(x).astype(np.float64) for x in xs]
@@ -88,12 +110,13 @@ def by_reference(
     rule: Rule, steps: Sequence[Arrays], values: Callable[[int, int], Mapping[str, float]], **form: bool
 ) -> Arrays:
     """Return what `start` comes to; `values` are the hyperparameters, by the number of the step and the variable's place."""
-    xs = start()
+    xs, more = start(), handed_in(rule)
     states = [reference.init(rule, x) for x in xs]
     for number, grads in enumerate(steps):
         for place, g in enumerate(grads):
+            taken = {name: arrays[place] for name, arrays in more.items()}
             xs[place], states[place] = reference.step(
-                rule, xs[place], g, states[place], **form, **values(number, place)
+                rule, xs[place], g, states[place], **taken, **form, **values(number, place)
             )
     return xs
 

@@ -12,18 +12,20 @@ import pytest
 from examples.own_rule import yogi
 from tests.conformance.cases import RULES
 from tests.keras.digits_model import compiled, data, same_variables
+from tests.keras.runs import BY_GRADIENT
 
 import keras
 import steprule.keras as ours
 
 # Rates with which the net has learnt something after a few epochs, where a rule's default is not such a one.
 RATES = {"sgd": 0.3, "momentum": 0.1, "nesterov": 0.1, "adagrad": 0.05, "yogi": 0.01, "lion": 1e-3}
+REQUIRED = {"delta_bar_delta": {"initial_rate": 0.1, "kappa": 1e-3, "phi": 0.05}}
 ENOUGH = 0.8  # who guesses is right a tenth of the time
 
 
 def made(name: str, **more: Any) -> Any:
     rate = {"learning_rate": RATES[name]} if name in RATES else {}
-    return ours.optimizer(RULES[name])(**{**rate, **more})
+    return ours.optimizer(RULES[name])(**{**rate, **REQUIRED.get(name, {}), **more})
 
 
 def fitted(model: keras.Model, epochs: int = 8) -> float:
@@ -31,7 +33,7 @@ def fitted(model: keras.Model, epochs: int = 8) -> float:
     return float(history["accuracy"][-1])
 
 
-@pytest.mark.parametrize("name", RULES)
+@pytest.mark.parametrize("name", BY_GRADIENT)
 def test_each_rule_learns_digits(name: str):
     assert fitted(compiled(made(name))) > ENOUGH
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from tests.conformance.cases import RULES, hyper
 from tests.conformance.tolerances import ULPS
-from tests.keras.runs import by_reference, check, gradients, named, values_of, variables
+from tests.keras.runs import by_reference, check, gradients, named, tensors_for, values_of, variables
 
 import keras
 import steprule.keras as ours
@@ -22,10 +22,11 @@ def test_a_compiled_loop_of_steps_without_state(name: str):
     cls = ours.optimizer(RULES[name])
     optimizer, own, steps = cls(**named(cls, hyper(name))), variables("float32"), gradients(6)
     optimizer.build(own)
+    more = tensors_for(optimizer, "float32")
     stacked = [np.stack(each).astype("float32") for each in zip(*steps, strict=True)]
 
     def step(carried: tuple, grads: list) -> tuple:
-        xs, held = optimizer.stateless_apply(carried[1], grads, carried[0])
+        xs, held = optimizer.stateless_apply(carried[1], grads, carried[0], **more)
         return (xs, held), None
 
     begun = ([each.value for each in own], [each.value for each in optimizer.variables])

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.conformance.cases import RULES, hyper
+from tests.conformance.cases import RULES, beside, hyper
 from tests.conformance.tolerances import ULPS, ulps
 from tests.keras.digits_model import compiled, data
 from tests.keras.runs import named, values_of
@@ -36,12 +36,14 @@ class Rows:
         self.table = keras.Variable(start, dtype="float32")
         self.optimizer = optimizer
         optimizer.build([self.table])
+        more = beside(optimizer.rule, np.random.default_rng(2).standard_normal((ROWS, WIDTH)))
+        self.more = {name: [tf.constant(array, tf.float32)] for name, array in more.items()}
 
     def step(self, numbers: Any, values: Any) -> None:
-        self.optimizer.apply([tf.IndexedSlices(values, numbers, (ROWS, WIDTH))], [self.table])
+        self.optimizer.apply([tf.IndexedSlices(values, numbers, (ROWS, WIDTH))], [self.table], **self.more)
 
     def dense_step(self, numbers: Any, values: Any) -> None:
-        self.optimizer.apply([tf.math.unsorted_segment_sum(values, numbers, ROWS)], [self.table])
+        self.optimizer.apply([tf.math.unsorted_segment_sum(values, numbers, ROWS)], [self.table], **self.more)
 
     def found(self) -> list[Any]:
         self.optimizer.catch_up()

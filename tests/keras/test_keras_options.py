@@ -11,6 +11,7 @@ import pytest
 from tests.conformance.cases import RULES, hyper
 from tests.conformance.tolerances import ULPS
 from tests.keras.runs import (
+    BY_GRADIENT,
     OF_KERAS,
     Arrays,
     by_reference,
@@ -120,7 +121,7 @@ def test_the_rate_may_be_set_and_may_be_a_function(name: str):
     check(stepped(made(name, learning_rate=lambda: next(rest)), gradients()), expected, ULPS["twin in Keras"])
 
 
-@pytest.mark.parametrize("name", RULES)
+@pytest.mark.parametrize("name", BY_GRADIENT)
 def test_accumulated_gradients_step_by_their_mean(name: str):
     steps = gradients(6)
     means = [[(a + b) / 2 for a, b in zip(*pair, strict=True)] for pair in zip(steps[::2], steps[1::2], strict=True)]
@@ -141,7 +142,7 @@ def test_the_moving_average_of_the_variables(name: str):
     check([values_of(each) for each in own], average, ULPS["twin in Keras"])
 
 
-@pytest.mark.parametrize("name", RULES)
+@pytest.mark.parametrize("name", BY_GRADIENT)
 def test_a_scaled_loss_steps_alike_and_skips_infinities(name: str):
     steps = gradients(4)
     wrapped = keras.optimizers.LossScaleOptimizer(made(name), initial_scale=1024.0)

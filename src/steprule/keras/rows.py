@@ -139,8 +139,10 @@ class Behind:
 
     def _is_behind(self) -> bool:
         """Whether rows are behind now, as they may be without any step by named rows where a checkpoint was restored."""
+        steps = self._steps.value
         with tf.init_scope():
-            return tf.executing_eagerly() and int(self._steps.numpy()) > 0
+            # What is made while a function is traced has no value yet, unless a checkpoint has waited for it.
+            return tf.executing_eagerly() and bool(steps.is_initialized()) and int(steps.numpy()) > 0
 
     def _settle(self) -> None:
         factors = self.factors(tf.range(self._steps_of_row.shape[0]))
