@@ -252,7 +252,8 @@ _STEPS_OF_RULE: Final[Mapping[tuple[str, str], Allowed]] = {
     ("float32", "lion"): Allowed(128, _SAME_STEP),
     **{("float32", rule): Allowed(128, _PRODUCTS) for rule in ("delta_bar_delta", "vsgd", "vsgd_fd")},
     ("bfloat16", "lion"): Allowed(256, _SIGN),
-    ("float16", "lion"): Allowed(64, _SIGN),
+    ("float16", "lion"): Allowed(128, _SIGN),
+    ("float16", "vsgd_fd"): Allowed(128, _SIGN),
     ("float16", "yogi"): Allowed(64, _SIGN),
 }
 

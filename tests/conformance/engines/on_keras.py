@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Final
 
 import numpy as np
 from tests.conformance.cases import EACH_PART_ONCE, Arrays, Form, beside
+from tests.libraries import LIBRARIES
 
 from steprule import Rule
 
@@ -62,6 +64,10 @@ def _absent(backend: str) -> str:
     return "" if chosen == backend else f"KERAS_BACKEND is {chosen!r}; `make test-keras` runs a process for each"
 
 
+def _within(backend: str) -> Callable[[], AbstractContextManager[Any]]:
+    return LIBRARIES["JAX"].within if backend == "jax" else nullcontext
+
+
 _BACKENDS: Final = {"Keras on TensorFlow": "tensorflow", "Keras on JAX": "jax", "Keras on PyTorch": "torch"}
 
 ENGINES: Final[Mapping[str, Engine]] = {
@@ -71,6 +77,7 @@ ENGINES: Final[Mapping[str, Engine]] = {
         ("float32", "float64", "bfloat16"),
         ("several",),
         EACH_PART_ONCE,
+        _within(backend),
         absent=_absent(backend),
     )
     for name, backend in _BACKENDS.items()
