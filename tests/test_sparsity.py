@@ -12,7 +12,7 @@ from steprule.around import Around
 from steprule.notation import abs, maximum, sign, sqrt, where
 from steprule.program import lower
 from steprule.sparsity import scales_without_gradient
-from tests.conformance.cases import FORMS, RULES, Form, hyper
+from tests.conformance.cases import FORMS, OF_THE_GRADIENT, RULES, Form, hyper
 from tests.conformance.tolerances import FORMATS
 from tests.random_rules import equations, made, random_rules
 
@@ -27,7 +27,7 @@ def scales(spec: Rule, form: Form | None = None, dtype: str = "float64", t: int 
     return scales_without_gradient(program, np.array(program.fold(t=t, **complete), REALS[dtype]), spec.slots)
 
 
-@pytest.mark.parametrize("name", RULES)
+@pytest.mark.parametrize("name", OF_THE_GRADIENT)
 def test_the_built_in_rules_that_can_are_those_that_forget_the_sign_of_a_gradient(name: str):
     if name in CAN:
         rho = hyper(name).get("rho")

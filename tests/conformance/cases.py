@@ -19,6 +19,7 @@ from .tolerances import rounded
 __all__ = [
     "EACH_PART_ONCE",
     "FORMS",
+    "OF_THE_GRADIENT",
     "RULES",
     "SHAPES",
     "Form",
@@ -31,6 +32,9 @@ __all__ = [
 Arrays = list[NDArray[np.float64]]
 
 RULES: Final[Mapping[str, Rule]] = {**rules.ALL, "yogi": users_rules.yogi, "lion": users_rules.lion}
+
+OF_THE_GRADIENT: Final = {name: each for name, each in RULES.items() if not {"h", "g2"} & {*each.inputs}}
+"""The rules that take no curvature, of which a parameter may be complex, and a gradient sparse."""
 
 # Away from the defaults, so that a default in the place of a given value shows.
 _HYPER: Final[Mapping[str, Mapping[str, float]]] = {

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tests.conformance.cases import RULES
+from tests.conformance.cases import OF_THE_GRADIENT
 from tests.distributed import checkpoints, training
 from tests.distributed.ranks import Ranks
 from tests.distributed.test_several_processes import assert_same
@@ -18,7 +18,7 @@ TWO_AND_FOUR = pytest.mark.parametrize(("before", "after"), [(2, 4), (4, 2)], id
 
 
 @TWO_AND_FOUR
-@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("rule", OF_THE_GRADIENT)
 def test_sharded_nets_go_on(group_of: Groups, tmp_path: Path, before: int, after: int, rule: str):
     group_of(before).call(checkpoints.save, rule, str(tmp_path), True)
     for found in group_of(after).call(checkpoints.go_on, rule, str(tmp_path), True):
@@ -27,7 +27,7 @@ def test_sharded_nets_go_on(group_of: Groups, tmp_path: Path, before: int, after
 
 @pytest.mark.filterwarnings("ignore:torch.distributed is disabled:UserWarning")
 @pytest.mark.parametrize("after_sharded", [False, True], ids=["to plain", "to sharded"])
-@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("rule", OF_THE_GRADIENT)
 def test_a_plain_net_goes_on(group_of: Groups, tmp_path: Path, after_sharded: bool, rule: str):
     checkpoints.save(rule, str(tmp_path), False)
     if after_sharded:
@@ -45,7 +45,7 @@ def test_a_sharded_net_goes_on_as_a_plain_one(group_of: Groups, tmp_path: Path):
 
 # PyTorch cannot hand out the state of a rule that has none, be it its own SGD's.
 @TWO_AND_FOUR
-@pytest.mark.parametrize("rule", [name for name, rule in RULES.items() if rule.slots])
+@pytest.mark.parametrize("rule", [name for name, rule in OF_THE_GRADIENT.items() if rule.slots])
 def test_what_one_rank_has_gathered_goes_on(group_of: Groups, tmp_path: Path, before: int, after: int, rule: str):
     path = str(tmp_path / "gathered.pt")
     group_of(before).call(checkpoints.save_gathered, rule, path)
@@ -53,7 +53,7 @@ def test_what_one_rank_has_gathered_goes_on(group_of: Groups, tmp_path: Path, be
         assert_same(found, training.alone(rule))
 
 
-@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("rule", OF_THE_GRADIENT)
 def test_what_zero_has_consolidated_goes_on(group_of: Groups, tmp_path: Path, rule: str):
     path = str(tmp_path / "consolidated.pt")
     group_of(2).call(checkpoints.save_with_zero, rule, path)

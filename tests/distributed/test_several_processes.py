@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from tests.conformance.cases import RULES
+from tests.conformance.cases import OF_THE_GRADIENT
 from tests.conformance.tolerances import ULPS, ulps
 from tests.distributed import training
 from tests.distributed.ranks import Ranks
@@ -27,7 +27,7 @@ WAYS = [
 
 
 @pytest.mark.parametrize("way", WAYS, ids=lambda way: way.__name__)
-@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("rule", OF_THE_GRADIENT)
 def test_ranks_train_as_one_process_does(ranks: Ranks, way, rule: str):
     expected = training.alone(rule)
     for found in ranks.call(way, rule):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from tests.conformance.cases import FORMS, RULES, hyper
+from tests.conformance.cases import FORMS, OF_THE_GRADIENT, RULES, hyper
 from tests.torch.checks import checked_step, parameter, paths
 from tests.torch.twins import TWINS, Apart, gradients, start, train
 
@@ -29,7 +29,7 @@ def test_the_steps_are_those_of_torch(name: str, dtype: torch.dtype):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("name", RULES)
+@pytest.mark.parametrize("name", OF_THE_GRADIENT)
 def test_every_rule_in_the_fused_loop_and_in_torchs_operations(name: str, dtype: torch.dtype):
     for form in FORMS.values():
         dense = parameter(3, 4, dtype=dtype)

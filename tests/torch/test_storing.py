@@ -8,7 +8,7 @@ import pickle
 from typing import Any
 
 import pytest
-from tests.conformance.cases import RULES, hyper
+from tests.conformance.cases import OF_THE_GRADIENT, RULES, hyper
 from tests.torch.checks import parameter, paths
 
 import torch
@@ -39,7 +39,7 @@ def numbers(opt: Any, each: torch.Tensor) -> dict[str, torch.Tensor]:
 
 @pytest.mark.parametrize("gaps", [False, True], ids=["fused", "plain"])
 @pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("name", [name for name, rule in RULES.items() if rule.slots])
+@pytest.mark.parametrize("name", [name for name, rule in OF_THE_GRADIENT.items() if rule.slots])
 def test_a_step_is_the_rules_and_its_slots_are_rounded(name: str, form: str, gaps: bool):
     """Parameter and slots, from the numbers that the codes stood for, are the rule's; the codes are the rounded slots."""
     each = parameter(37, 41 * (2 if gaps else 1), dtype=torch.float32)
@@ -117,7 +117,7 @@ def test_one_slot_may_be_kept_higher():
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("name", RULES)
+@pytest.mark.parametrize("name", OF_THE_GRADIENT)
 def test_a_master_copy_is_what_float32_training_has(name: str, dtype: torch.dtype):
     low = parameter(50, 30, dtype=torch.float32).to(dtype)
     mine = torch.nn.Parameter(low.detach().clone())
