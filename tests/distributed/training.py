@@ -13,7 +13,7 @@ import numpy as np
 import torch.distributed as dist
 from numpy.typing import NDArray
 from tests.conformance.cases import RULES, hyper
-from tests.conformance.engines import paths
+from tests.conformance.paths import paths
 
 import torch
 from steprule.torch import RuleOptimizer, optimizer, step_in_backward

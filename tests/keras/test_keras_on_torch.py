@@ -17,7 +17,7 @@ import steprule.keras as ours
 if keras.config.backend() != "torch":
     pytest.skip("needs PyTorch as the backend", allow_module_level=True)
 
-from tests.conformance.engines import paths
+from tests.conformance.paths import paths
 
 import torch
 from steprule.kernels import cpu

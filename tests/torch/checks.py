@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 from tests.conformance import rounding
-from tests.conformance.engines import paths
+from tests.conformance.paths import paths
 from tests.conformance.tolerances import ROUNDINGS, rounded
 
 import torch

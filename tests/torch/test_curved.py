@@ -9,7 +9,7 @@ import warnings
 from typing import Any
 
 import pytest
-from tests.conformance.engines import paths
+from tests.conformance.paths import paths
 from tests.torch.checks import checked_step, parameter
 
 import torch

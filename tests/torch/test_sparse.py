@@ -15,7 +15,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tests.conformance.cases import FORMS, OF_THE_GRADIENT, RULES, Form, hyper
-from tests.conformance.engines import sparse_paths
+from tests.conformance.paths import sparse_paths
 from tests.conformance.tolerances import ULPS, ulps
 
 import torch

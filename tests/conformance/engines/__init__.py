@@ -12,9 +12,8 @@ from collections.abc import Iterator, Mapping
 from typing import Final
 
 from .engine import Engine, State, initial
-from .paths import paths, sparse_paths
 
-__all__ = ["ENGINES", "Engine", "State", "initial", "paths", "sparse_paths"]
+__all__ = ["ENGINES", "Engine", "State", "initial"]
 
 _MODULES: Final[Mapping[str, tuple[str, ...]]] = {
     "on_arrays": (),

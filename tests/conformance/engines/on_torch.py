@@ -10,6 +10,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 from tests.conformance.cases import EACH_PART_ONCE, Arrays, Form, beside
+from tests.conformance.paths import paths, sparse_paths
 from tests.interpreter import interpreting
 
 import torch
@@ -19,7 +20,6 @@ from steprule.torch import optimizer
 from steprule.torch.gpu import DeviceLaunch
 
 from .engine import Engine, State
-from .paths import paths, sparse_paths
 
 
 class _Torch:
