@@ -5,11 +5,10 @@ from __future__ import annotations
 import functools
 from typing import Any
 
+import keras
 import numpy as np
 from numpy.typing import NDArray
 from tests.requirements import require_installed
-
-import keras
 
 __all__ = ["compiled", "data", "model", "same_variables"]
 

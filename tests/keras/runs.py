@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
+import keras
 import numpy as np
 from numpy.typing import NDArray
 from tests.conformance.cases import RULES, beside
 from tests.conformance.tolerances import Allowed, ulps
 
-import keras
 from steprule import Rule, reference
 
 __all__ = [

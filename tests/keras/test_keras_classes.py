@@ -8,13 +8,13 @@ import sys
 import tracemalloc
 from typing import Any
 
+import keras
 import numpy as np
 import pytest
 from examples.own_rule import lion, yogi
 from tests.conformance.cases import RULES, hyper
 from tests.keras.runs import gradients, named, start, stepped, values_of, variables
 
-import keras
 import steprule.keras as ours
 from steprule import NonNegative, Positive, Rule, rule, rules
 from steprule.specification import Hyperparameter

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import keras
 import numpy as np
 import pytest
 from examples.own_rule import yogi
@@ -14,7 +15,6 @@ from tests.conformance.cases import RULES
 from tests.keras.digits_model import compiled, data, same_variables
 from tests.keras.runs import BY_GRADIENT
 
-import keras
 import steprule.keras as ours
 
 # Rates with which the net has learnt something after a few epochs, where a rule's default is not such a one.

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import keras
 import numpy as np
 import pytest
 from tests.conformance.cases import RULES, hyper
 from tests.conformance.tolerances import ULPS
 from tests.keras.runs import by_reference, check, gradients, named, tensors_for, values_of, variables
 
-import keras
 import steprule.keras as ours
 
 if keras.config.backend() != "jax":

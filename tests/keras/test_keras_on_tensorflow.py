@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import keras
 import numpy as np
 import pytest
 from tests.conformance.cases import RULES, beside, hyper
@@ -11,7 +12,6 @@ from tests.conformance.tolerances import ULPS, ulps
 from tests.keras.digits_model import compiled, data
 from tests.keras.runs import named, values_of
 
-import keras
 import steprule.keras as ours
 
 if keras.config.backend() != "tensorflow":

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any
 from unittest import mock
 
+import keras
 import numpy as np
 import pytest
 from tests.conformance.cases import RULES, hyper
 from tests.keras.digits_model import compiled, data
 from tests.keras.runs import gradients, named, start, stepped, values_of, variables
 
-import keras
 import steprule.keras as ours
 
 if keras.config.backend() != "torch":

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import keras
 import numpy as np
 import pytest
 from tests.conformance.cases import RULES, hyper
@@ -24,7 +25,6 @@ from tests.keras.runs import (
     variables,
 )
 
-import keras
 from steprule.keras import optimizer
 
 pytestmark = pytest.mark.usefixtures("float64")

@@ -6,12 +6,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+import keras
 import pytest
 from examples.own_rule import lion
 from tests.conformance.tolerances import ULPS
 from tests.keras.runs import OF_KERAS, check, gradients, stepped
 
-import keras
 import steprule.keras as ours
 
 pytestmark = pytest.mark.usefixtures("float64")

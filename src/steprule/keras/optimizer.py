@@ -10,9 +10,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from types import CodeType, FunctionType, MappingProxyType
 from typing import Any, ClassVar
 
-import numpy as np
-
 import keras
+import numpy as np
 
 from ..specification import Rule
 from .describe import docstring

@@ -10,10 +10,9 @@ import functools
 from collections.abc import Mapping
 from typing import Any, Final
 
+import keras
 import numpy as np
 import tensorflow as tf
-
-import keras
 
 from ..around import Around
 from ..program import lower

@@ -23,6 +23,7 @@ class _OnKeras:
     def __init__(self, rule: Rule, values: Mapping[str, float], form: Form, dtype: str, start: Arrays) -> None:
         # Not before: a process has one backend, and the others are not to be loaded.
         import keras
+
         from steprule.keras import optimizer
 
         self._keras, self._rule, self._dtype = keras, rule, dtype
