@@ -45,8 +45,9 @@ class RuleOptimizer(CatchingUp, torch.optim.Optimizer):
         if not hasattr(type(self), "rule"):
             raise TypeError("RuleOptimizer has no rule; steprule.torch.optimizer(rule) makes a class that has one")
         params, derived = with_derived(self.rule, params)
-        given = self.__signature__.bind_partial(params, *values).arguments.keys() | named.keys()
-        named = {name: value for name, value in derived.items() if name not in given} | named
+        if derived:
+            in_place = self.__signature__.bind_partial(params, *values).arguments
+            named = {name: value for name, value in derived.items() if name not in in_place} | named
         super().__init__(params, self.keywords.bound(params, values, named))
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
