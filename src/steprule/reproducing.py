@@ -101,12 +101,11 @@ def zeiler2012(
     """The ADADELTA paper's experiments on MNIST, beside its figures."""
     from .lab.display import Display
     from .lab.zeiler2012 import Reproduced, check, parts, reproduce
-    from .report.zeiler2012.page import write_reproduction
+    from .report.zeiler2012.page import write_comparisons, write_reproduction
     from .report.zeiler2012.table import terminal_table
 
     console = Console()
     check(chosen or ())
-    page = out / "index.html"
     try:
         done: list[Reproduced] = []
         for name in chosen or parts():
@@ -115,6 +114,7 @@ def zeiler2012(
                 done += reproduce(
                     [name], seeds=seeds, epochs=epochs, jobs=jobs, out=out, fresh=not resume, progress=display
                 )
+            write_comparisons(done[-1], out)
             page = write_reproduction(done, out)
     except KeyboardInterrupt:
         console.print(

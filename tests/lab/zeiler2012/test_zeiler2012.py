@@ -14,7 +14,7 @@ from steprule.lab import compare
 from steprule.lab.problem import find_problem
 from steprule.lab.results import Setting
 from steprule.lab.zeiler2012 import Cell, Part, Run, parts, reproduce
-from steprule.report.zeiler2012.page import write_reproduction
+from steprule.report.zeiler2012.page import write_comparisons, write_reproduction
 from steprule.report.zeiler2012.table import terminal_table
 from torch import nn
 
@@ -108,6 +108,7 @@ def test_the_table_and_the_page_have_the_papers_figure_beside_ours(tmp_path: Pat
     assert f"{mean - 0.5:+.2f}" in text
     assert "diverged (2 of 2)" in text
     assert f"1 setting with a figure in the paper: on average {abs(mean - 0.5):.2f} points from it." in text
+    write_comparisons(made[0], tmp_path)
     page = write_reproduction(made, tmp_path).read_text()
     assert f"{mean - 0.5:+.2f}" in page
     for number in (1, 2):
