@@ -117,6 +117,12 @@ class Rule:
         """The name of its class in a framework: its own, in CamelCase."""
         return "".join(part[:1].upper() + part[1:] for part in re.split("_+", self.name))
 
+    @property
+    def introduction(self) -> str:
+        """The rule's words and its source, with which the docstring of its class in a framework begins."""
+        words = inspect.cleandoc(self.__doc__ or f"Step by the rule {self.name}.")
+        return f"{words}\n\nSource: {self.source} {self.url}"
+
     def __call__(self, *operands: Any, **hyperparameters: Any) -> Any:
         return self.function(*operands, **hyperparameters)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -115,9 +114,7 @@ def supplied(program: Program, given: Mapping[str, Any]) -> dict[str, Any]:
 def _docstring(keywords: Keywords) -> str:
     rule = keywords.rule
     lines = [
-        inspect.cleandoc(rule.__doc__ or f"Step by the rule {rule.name}."),
-        "",
-        f"Source: {rule.source} {rule.url}",
+        rule.introduction,
         "",
         "Returns an `optax.GradientTransformationExtraArgs`; see `transformation`.",
         "",

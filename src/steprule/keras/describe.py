@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from typing import Final
 
 from .keywords import OPTIONS, Keywords
@@ -21,9 +20,7 @@ def docstring(keywords: Keywords) -> str:
     """Return the docstring of the class that takes `keywords`."""
     rule = keywords.rule
     lines = [
-        inspect.cleandoc(rule.__doc__ or f"Step by the rule {rule.name}."),
-        "",
-        f"Source: {rule.source} {rule.url}",
+        rule.introduction,
         "",
         *(f"    {name}: {_described(keywords, name)}" for name in keywords.signature.parameters),
     ]

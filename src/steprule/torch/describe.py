@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from typing import Final
 
 from .derived import DERIVED
@@ -20,12 +19,7 @@ _ABOUT: Final = {
 def docstring(keywords: Keywords) -> str:
     """Return the docstring of the class that takes `keywords`; a default is compared with the one of its twin."""
     rule, twin = keywords.rule, keywords.twin
-    lines = [
-        inspect.cleandoc(rule.__doc__ or f"Step by the rule {rule.name}."),
-        "",
-        f"Source: {rule.source} {rule.url}",
-        "",
-    ]
+    lines = [rule.introduction, ""]
     if twin:
         lines += [f"In the place of `torch.optim.{twin.cls.__name__}`: its arguments, with its meaning.", ""]
     lines += [f"    {name}: {_described(keywords, name)}" for name in list(keywords.signature.parameters)[1:]]
