@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timezone
 from typing import Any, Final
 
 import jax
@@ -13,12 +11,11 @@ import numpy as np
 import optax
 from rich.table import Table
 
-from .. import __version__, rules
 from .. import jax as ours
-from ..lab import machine
+from .. import rules
 from ..program import lower
 from .steps import REPEATS, SIZES
-from .tables import shown
+from .tables import made_with, shown, step_as_json
 from .timing import Times, interleaved
 
 __all__ = ["JAX_SIZES", "OPTAX", "JaxBench", "jax_as_json", "jax_tables", "measure_jax"]
@@ -141,25 +138,6 @@ def jax_tables(benches: Sequence[JaxBench]) -> list[Table]:
 def jax_as_json(benches: Sequence[JaxBench]) -> dict[str, Any]:
     """Return all measurements, every repetition included, in seconds, and what they were made with."""
     return {
-        "made": {
-            "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-            "steprule": __version__,
-            "jax": jax.__version__,
-            "optax": optax.__version__,
-            "python": platform.python_version(),
-            "processor": machine.processor(),
-            "cores": machine.available_cores(),
-            "device": str(jax.devices()[0]),
-        },
-        "steps": [
-            {
-                "rule": bench.rule,
-                "size": bench.size,
-                "tensors": bench.tensors,
-                "elements": bench.elements,
-                "bytes_per_element": bench.moved,
-                "seconds": {name: times.seconds for name, times in bench.times.items()},
-            }
-            for bench in benches
-        ],
+        "made": made_with(jax=jax.__version__, optax=optax.__version__, device=str(jax.devices()[0])),
+        "steps": [step_as_json(bench) for bench in benches],
     }

@@ -17,7 +17,7 @@ from .sparse import SparseBench
 from .steps import LOW, StepBench
 from .timing import Times
 
-__all__ = ["as_json", "shown", "tables"]
+__all__ = ["as_json", "made_with", "shown", "step_as_json", "tables"]
 
 _ORDER = ("steprule", *LOW, "torch for-loop", "torch foreach", "torch fused", "torch compiled", "limit")
 
@@ -117,6 +117,31 @@ def _sparse_table(benches: Sequence[SparseBench]) -> Table:
     return table
 
 
+def made_with(**more: Any) -> dict[str, Any]:
+    """Return when, with what and on what something was measured, and what `more` there is to say of that."""
+    return {
+        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "steprule": __version__,
+        "python": platform.python_version(),
+        "processor": machine.processor(),
+        "cores": machine.available_cores(),
+        **more,
+    }
+
+
+def step_as_json(bench: Any, **more: Any) -> dict[str, Any]:
+    """Return the measurements of one rule at one size, and what `more` there is to say of them."""
+    return {
+        "rule": bench.rule,
+        "size": bench.size,
+        "tensors": bench.tensors,
+        "elements": bench.elements,
+        "bytes_per_element": bench.moved,
+        **more,
+        "seconds": {name: times.seconds for name, times in bench.times.items()},
+    }
+
+
 def as_json(
     steps: Sequence[StepBench],
     first: Mapping[str, Times],
@@ -127,29 +152,13 @@ def as_json(
     """Return all measurements, every repetition included, in seconds, and what they were made with."""
     card = {} if device == "cpu" else {"device": torch.cuda.get_device_name(device)}
     return {
-        "made": {
-            "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-            "steprule": __version__,
-            "torch": str(torch.__version__),
-            "python": platform.python_version(),
-            "processor": machine.processor(),
-            "cores": machine.available_cores(),
-            "threads": torch.get_num_threads(),
-            "vectors": torch.backends.cpu.get_cpu_capability(),
+        "made": made_with(
+            torch=str(torch.__version__),
+            threads=torch.get_num_threads(),
+            vectors=torch.backends.cpu.get_cpu_capability(),
             **card,
-        },
-        "steps": [
-            {
-                "rule": bench.rule,
-                "size": bench.size,
-                "tensors": bench.tensors,
-                "elements": bench.elements,
-                "bytes_per_element": bench.moved,
-                "compile_seconds": bench.compile_seconds,
-                "seconds": {name: times.seconds for name, times in bench.times.items()},
-            }
-            for bench in steps
-        ],
+        ),
+        "steps": [step_as_json(bench, compile_seconds=bench.compile_seconds) for bench in steps],
         "sparse": [
             {
                 "rule": bench.rule,
