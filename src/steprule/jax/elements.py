@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -10,11 +9,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .. import notation
-from ..kernels.source import name_values, value_lines
-from ..program import Program, expression
+from ..arrays import elements
+from ..program import Program
 
-__all__ = ["kind_of", "run", "scalars", "source"]
+__all__ = ["kind_of", "run", "scalars"]
 
 _enable_x64: Any = jax.enable_x64 if hasattr(jax, "enable_x64") else jax.experimental.enable_x64  # type: ignore[attr-defined]
 
@@ -67,34 +65,17 @@ def _constant(value: Any, kind: str) -> Any:
     return np.bool_(value) if isinstance(value, (bool, np.bool_)) else np.dtype(kind).type(value)
 
 
-def source(program: Program) -> str:
-    """Return the function `step` of a program as Python: of arrays and scalars, in their order, to its outputs."""
-    names, called = name_values(program, {"step", *notation.__all__}, ("",))
-    given = [called[name] for name in program.inputs] + [names[id(scalar)] for scalar in program.scalars]
-    lines = value_lines(program, names)
-    outputs = "".join(f"{expression(value, names)}, " for value in program.outputs.values())
-    body = "".join(f"    {line}\n" for line in (*lines, f"return ({outputs})"))
-    return f"def step({', '.join(dict.fromkeys(given))}):\n{body}"
-
-
-@functools.cache
-def _function(program: Program) -> Callable[..., tuple[Any, ...]]:
-    scope: dict[str, Any] = {name: getattr(notation, name) for name in notation.__all__}
-    exec(compile(source(program), f"<jax step of {program.title}>", "exec"), scope)
-    step: Callable[..., tuple[Any, ...]] = scope["step"]
-    return step
-
-
 def run(program: Program, arrays: Mapping[str, Any], scalars: Sequence[Any], kind: str) -> dict[str, Any]:
     """Return the outputs of `program` for `arrays` of one shape, in `kind`; of complex arrays as pairs of real numbers."""
     parts: tuple[Callable[[Any], Any], ...] = (lambda array: array,)
     if any(jnp.iscomplexobj(array) for array in arrays.values()):
         parts = (jnp.real, jnp.imag)
     shape = next(iter(arrays.values())).shape
+    known = dict(zip(map(id, program.scalars), scalars, strict=True))
     made = []
     for part in parts:
-        columns = [part(arrays[name]).astype(kind) for name in program.inputs]
-        outputs = _function(program)(*columns, *scalars)
+        columns = {name: part(arrays[name]).astype(kind) for name in program.inputs}
+        outputs = elements(program, columns, known).values()
         # A rule may make one number for all elements.
         made.append([jnp.broadcast_to(jnp.asarray(each, kind), shape) for each in outputs])
     joined = made[0] if len(made) == 1 else [jax.lax.complex(*both) for both in zip(*made, strict=True)]
