@@ -505,3 +505,10 @@ def test_on_two_devices_with_sharding_and_pmap() -> None:
     environment = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2", "JAX_PLATFORMS": "cpu"}
     done = subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_an_argument_that_there_is_not_is_told_with_those_that_there_are() -> None:
+    with pytest.raises(
+        TypeError, match=r"^adam: got an unexpected keyword argument 'betas'; it takes: lr, beta1, beta2"
+    ):
+        ours.adam(betas=(0.9, 0.99))

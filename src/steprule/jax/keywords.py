@@ -97,7 +97,10 @@ class Keywords:
         Raises `TypeError` for an argument that there is not or is missing, and for what is no number, scalar array or
         schedule, and `ValueError` for a number out of range.
         """
-        bound = self.signature.bind(*places, **named)
+        try:
+            bound = self.signature.bind(*places, **named)
+        except TypeError as error:
+            raise TypeError(f"{self.name}: {error}; it takes: {', '.join(self.signature.parameters)}") from None
         bound.apply_defaults()
         found = dict(bound.arguments)
         decoupled, maximize = (found.pop(name) for name in _OPTIONS)
