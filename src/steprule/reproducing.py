@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 try:
     import typer
@@ -86,7 +86,9 @@ def d2l(
 def zeiler2012(
     chosen: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[PART]...", help="tanh, schaul, table1, table2; all unless given."),
+        typer.Argument(
+            metavar="[PART]...", help="tanh, schaul, table1, table2; all unless given. search is by itself."
+        ),
     ] = None,
     seeds: Annotated[int, typer.Option(help="Trainings of each setting.")] = 5,
     epochs: Annotated[
@@ -105,10 +107,12 @@ def zeiler2012(
     from .report.zeiler2012.table import terminal_table
 
     console = Console()
-    check(chosen or ())
+    check([name for name in chosen or () if name != "search"])
     try:
+        if "search" in (chosen or ()):
+            _search(console, seeds=seeds, epochs=epochs, jobs=jobs, out=out, fresh=not resume)
         done: list[Reproduced] = []
-        for name in chosen or parts():
+        for name in (each for each in chosen or parts() if each != "search"):
             # A display for each, since each has trials and a best of its own.
             with Display(console) as display:
                 done += reproduce(
@@ -121,7 +125,25 @@ def zeiler2012(
             f"Stopped. What is finished is kept in {out}; the same command goes on from there.", highlight=False
         )
         raise typer.Exit(130) from None
-    console.print(terminal_table(done))
+    if done:
+        console.print(terminal_table(done))
+        console.print(f"\nThe page: {page}", highlight=False, soft_wrap=True)
+
+
+def _search(console: Console, *, out: Path, **options: Any) -> None:
+    """Try every way to begin that the paper may have used, and write the table of them."""
+    from .lab.display import Display
+    from .lab.zeiler2012.candidates import CANDIDATES
+    from .lab.zeiler2012.search import try_out
+    from .report.zeiler2012.search import terminal_tables, write_search
+
+    tried = []
+    for number, candidate in enumerate(CANDIDATES, 1):
+        console.print(f"candidate {number} of {len(CANDIDATES)}", highlight=False)
+        with Display(console) as display:
+            tried.append(try_out(candidate, out=out, progress=display, **options))
+        page = write_search(tried, out)
+    console.print(terminal_tables(tried))
     console.print(f"\nThe page: {page}", highlight=False, soft_wrap=True)
 
 
