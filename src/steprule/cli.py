@@ -14,7 +14,7 @@ try:
 except ModuleNotFoundError as missing:
     raise ModuleNotFoundError(f"the command line needs {missing.name}: pip install 'steprule[lab]'") from missing
 
-from . import around, equations, reproducing
+from . import around, equations, options, reproducing
 from .folders import replace
 from .program import lower
 
@@ -53,6 +53,9 @@ def compare(
     jobs: Annotated[
         int | None, typer.Option(help="Processes that train side by side; as many as cores unless given.")
     ] = None,
+    on: options.On = "processes",
+    address: options.Address = "",
+    device: options.Device = "",
     out: Annotated[Path, typer.Option(help="Folder for the results and the page.")] = Path("compare"),
     resume: Annotated[
         bool, typer.Option("--resume/--fresh", help="Keep or drop what an earlier run has finished.")
@@ -63,12 +66,13 @@ def compare(
     from .lab.comparison import compare as run
     from .lab.display import Display
     from .lab.grids import RATES, parse_grid, parse_numbers
+    from .lab.places import place
     from .report.page import write_report
     from .report.table import terminal_table
 
     console = Console()
     try:
-        with Display(console) as display:
+        with place(on, jobs=jobs, device=device, address=address) as where, Display(console) as display:
             comparison = run(
                 problem,
                 rules=[name.strip() for name in rule_names.split(",")] if rule_names else RULES,
@@ -76,7 +80,7 @@ def compare(
                 seeds=seeds,
                 rates=parse_numbers(rates, "--rates") if rates else RATES,
                 grid=parse_grid(grid or []),
-                jobs=jobs,
+                on=where,
                 out=out,
                 fresh=not resume,
                 progress=display,

@@ -15,6 +15,7 @@ try:
 except ModuleNotFoundError as missing:
     raise ModuleNotFoundError(f"the command line needs {missing.name}: pip install 'steprule[lab]'") from missing
 
+from . import options
 from .folders import replace
 from .lab.d2l.results import Missing, Training
 
@@ -95,6 +96,9 @@ def zeiler2012(
         int | None, typer.Option(help="Passes over the data; the paper's own number unless given.")
     ] = None,
     jobs: Annotated[int | None, typer.Option(help="Processes; as many as there are cores unless given.")] = None,
+    on: options.On = "processes",
+    address: options.Address = "",
+    device: options.Device = "",
     out: Annotated[Path, typer.Option(help="Folder for results and pages.")] = Path("zeiler2012"),
     resume: Annotated[
         bool, typer.Option("--resume/--fresh", help="Keep what is finished there, or begin anew.")
@@ -102,6 +106,7 @@ def zeiler2012(
 ) -> None:
     """The ADADELTA paper's experiments on MNIST, beside its figures."""
     from .lab.display import Display
+    from .lab.places import place
     from .lab.zeiler2012 import Reproduced, check, parts, reproduce
     from .report.zeiler2012.page import write_comparisons, write_reproduction
     from .report.zeiler2012.table import terminal_table
@@ -109,17 +114,18 @@ def zeiler2012(
     console = Console()
     check([name for name in chosen or () if name != "search"])
     try:
-        if "search" in (chosen or ()):
-            _search(console, seeds=seeds, epochs=epochs, jobs=jobs, out=out, fresh=not resume)
-        done: list[Reproduced] = []
-        for name in (each for each in chosen or parts() if each != "search"):
-            # A display for each, since each has trials and a best of its own.
-            with Display(console) as display:
-                done += reproduce(
-                    [name], seeds=seeds, epochs=epochs, jobs=jobs, out=out, fresh=not resume, progress=display
-                )
-            write_comparisons(done[-1], out)
-            page = write_reproduction(done, out)
+        with place(on, jobs=jobs, device=device, address=address) as where:
+            if "search" in (chosen or ()):
+                _search(console, seeds=seeds, epochs=epochs, on=where, out=out, fresh=not resume)
+            done: list[Reproduced] = []
+            for name in (each for each in chosen or parts() if each != "search"):
+                # A display for each, since each has trials and a best of its own.
+                with Display(console) as display:
+                    done += reproduce(
+                        [name], seeds=seeds, epochs=epochs, on=where, out=out, fresh=not resume, progress=display
+                    )
+                write_comparisons(done[-1], out)
+                page = write_reproduction(done, out)
     except KeyboardInterrupt:
         console.print(
             f"Stopped. What is finished is kept in {out}; the same command goes on from there.", highlight=False
@@ -130,7 +136,7 @@ def zeiler2012(
         console.print(f"\nThe page: {page}", highlight=False, soft_wrap=True)
 
 
-def _search(console: Console, *, out: Path, **options: Any) -> None:
+def _search(console: Console, *, out: Path, **asked: Any) -> None:
     """Try every way to begin that the paper may have used, and write the table of them."""
     from .lab.display import Display
     from .lab.zeiler2012.candidates import CANDIDATES
@@ -141,7 +147,7 @@ def _search(console: Console, *, out: Path, **options: Any) -> None:
     for number, candidate in enumerate(CANDIDATES, 1):
         console.print(f"candidate {number} of {len(CANDIDATES)}", highlight=False)
         with Display(console) as display:
-            tried.append(try_out(candidate, out=out, progress=display, **options))
+            tried.append(try_out(candidate, out=out, progress=display, **asked))
         page = write_search(tried, out)
     console.print(terminal_tables(tried))
     console.print(f"\nThe page: {page}", highlight=False, soft_wrap=True)

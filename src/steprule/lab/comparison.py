@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import platform
 import time
 import warnings
@@ -18,8 +19,9 @@ from .. import rules as builtin
 from ..program import lower
 from ..specification import Rule
 from ..torch import optimizer
-from . import machine, named, workers
+from . import machine, named, places, workers
 from .grids import RATES, find_rule, grids, settings
+from .places import Place, whole
 from .problem import Problem, find_problem
 from .results import Comparison, Epoch, Outcome, Run, Trial
 from .store import Key, Store
@@ -54,6 +56,7 @@ def compare(
     rates: Sequence[float] = RATES,
     grid: Mapping[str, Mapping[str, Sequence[float]]] | None = None,
     jobs: int | None = None,
+    on: str | Place = "processes",
     out: str | Path = "compare",
     fresh: bool = False,
     progress: Progress | None = None,
@@ -63,7 +66,8 @@ def compare(
     `problem` is a built-in one (`steprule.lab.problem.BUILT_IN`) or a function that returns a `Problem`, itself or its
     name; `rules` likewise. `rates` are tried with each rule that has a rate of its own, and `grid[rule][hyperparameter]`
     replaces a rule's grid. `epochs` is the problem's own number unless given; seeds are 0 to `seeds - 1`. Trials run in
-    `jobs` processes, which share the cores; as many as there are cores unless given.
+    `jobs` processes, which share the cores; as many as there are cores unless given. `on` is "processes" of this machine,
+    "ray", or a `steprule.lab.places.Place`, which knows its own number of jobs and is left open.
 
     Each finished epoch is kept in `out/results.sqlite`. What is there from an earlier call is not run again, unless
     `fresh`; an interrupted trial starts anew; the numbers are those of an uninterrupted call. Trials that failed are
@@ -84,10 +88,8 @@ def compare(
         raise TypeError(f"{problem} returned a {type(made).__name__}; allowed is a steprule.lab.Problem")
     chosen = [find_rule(rule) if isinstance(rule, str) else rule for rule in rules]
     epochs = made.epochs if epochs is None else epochs
-    jobs = machine.available_cores() if jobs is None else jobs
     for name, value in {"rules": len(chosen), "epochs": epochs, "seeds": seeds, "jobs": jobs}.items():
-        if not isinstance(value, int) or value < 1:
-            raise ValueError(f"{name} is {value!r}; allowed is a whole number from 1")
+        whole(name, value)
     for rule in chosen:
         optimizer(rule), lower(rule)  # what no trial can use is told before any starts
     if builtin.delta_bar_delta in chosen and made.batch_size < len(made.train[0]):
@@ -98,17 +100,27 @@ def compare(
             stacklevel=2,
         )
     tried = grids(chosen, rates, grid)
-    keys = _keys(_name(problem, make), make, chosen, tried, seeds, epochs, workers.share_threads(jobs))
-    store = _store(Path(out), fresh=fresh)
-    try:
-        _run(keys, store, made, epochs, jobs, progress)
-        outcomes = tuple(store.outcome(key) for key in keys)
-    finally:
-        store.close()
-    run = Run(
-        machine.command(), started.isoformat(timespec="seconds"), time.monotonic() - clock, _machine(jobs), _versions()
-    )
+    with _place(on, jobs) as place:
+        place.refuse(chosen)
+        keys = _keys(_name(problem, make), make, chosen, tried, seeds, epochs, place.deciding)
+        store = _store(Path(out), fresh=fresh)
+        try:
+            _run(keys, store, made, epochs, place, progress)
+            outcomes = tuple(store.outcome(key) for key in keys)
+        finally:
+            store.close()
+        facts = place.facts()
+    began, seconds = started.isoformat(timespec="seconds"), time.monotonic() - clock
+    run = Run(machine.command(), began, seconds, facts, _versions())
     return Comparison(made.name, made.description, made.metric, epochs, seeds, tried, outcomes, run)
+
+
+def _place(on: str | Place, jobs: int | None) -> contextlib.AbstractContextManager[Place]:
+    if not isinstance(on, Place):
+        return places.place(on, jobs=jobs)
+    if jobs is not None:
+        raise ValueError(f"jobs is {jobs} and on is a {type(on).__name__}, which has its own; allowed is one of them")
+    return contextlib.nullcontext(on)
 
 
 def _name(problem: str | Callable[[], Problem], make: Callable[[], Problem]) -> str:
@@ -122,7 +134,7 @@ def _keys(
     tried: Mapping[str, Mapping[str, tuple[float, ...]]],
     seeds: int,
     epochs: int,
-    threads: int,
+    deciding: str,
 ) -> list[Key]:
     """Return the trials, the first seed of every setting before the second of any."""
     rule_names, codes = {}, {}
@@ -130,8 +142,8 @@ def _keys(
         built_in = rule.function.__module__.startswith("steprule.rules.")
         rule_names[rule.name] = rule.name if built_in else named.name_of(rule)
         codes[rule.name] = named.digest(rule.function)
-    # Matrix products are summed in another order in another number of threads, or by another version.
-    own = f"{__version__} {torch.__version__} {threads} {named.digest(make)}"
+    # Matrix products are summed in another order by another version, and in another place.
+    own = f"{__version__} {torch.__version__} {deciding} {named.digest(make)}"
     return [
         Key(
             problem,
@@ -161,18 +173,18 @@ def _store(out: Path, *, fresh: bool) -> Store:
 
 
 def _run(
-    keys: Sequence[Key], store: Store, problem: Problem, epochs: int, jobs: int, progress: Progress | None
+    keys: Sequence[Key], store: Store, problem: Problem, epochs: int, place: Place, progress: Progress | None
 ) -> None:
     left = [key for key in keys if store.outcome(key).status not in ("finished", "diverged")]
     if progress:
-        progress.begin(problem, len(left), epochs, len(keys) - len(left), jobs)
+        progress.begin(problem, len(left), epochs, len(keys) - len(left), place.jobs)
     tasks = [
         workers.Task(number, key.rule, dict(key.trial.setting.hyperparameters), key.trial.seed, key.epochs)
         for number, key in enumerate(left)
     ]
     if not tasks:
         return
-    for event in workers.run(keys[0].problem, tasks, jobs):
+    for event in place.run(keys[0].problem, tasks):
         key = left[event.number]
         if isinstance(event, workers.Started):
             store.begin(key)
@@ -186,11 +198,6 @@ def _run(
             store.end(key, event.status, event.cause)
             if progress:
                 progress.ended(store.outcome(key))
-
-
-def _machine(jobs: int) -> dict[str, str]:
-    threads = workers.share_threads(jobs)
-    return machine.facts() | {"processes": f"{jobs}, each with {threads} threads" if threads > 1 else f"{jobs}"}
 
 
 def _versions() -> dict[str, str]:

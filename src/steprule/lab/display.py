@@ -72,6 +72,11 @@ class Display:
             self._live.start()
 
     def started(self, trial: Trial) -> None:
+        lost = self._running.get(trial)
+        if lost is not None:
+            # It starts again, since its machine was lost.
+            self._done -= lost.number
+            self._bar.advance(self._task, -lost.number)
         self._running[trial] = None
         self._show()
 

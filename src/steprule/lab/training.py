@@ -16,7 +16,7 @@ from ..torch import RuleOptimizer, optimizer
 from .problem import Data, Problem
 from .results import Epoch
 
-__all__ = ["train", "train_epoch"]
+__all__ = ["train", "train_epoch", "with_batch_size"]
 
 # Examples per forward pass of an evaluation.
 _EVALUATED_AT_ONCE = 2000
@@ -30,9 +30,7 @@ def train(
     `seed` decides the initial weights and the order of the examples, which is a new permutation in each epoch.
     """
     model = problem.model(seed)
-    counts = "batch_size" in rule.hyperparameters and "batch_size" not in hyperparameters
-    if counts:
-        hyperparameters = {"batch_size": problem.batch_size} | dict(hyperparameters)
+    hyperparameters, counts = with_batch_size(problem, rule, hyperparameters)
     stepper = optimizer(rule)(model.parameters(), **hyperparameters)
     curvature = _curvature(problem, model, stepper)
     order = torch.Generator().manual_seed(seed)
@@ -45,6 +43,14 @@ def train(
         yield Epoch(number, loss, _measured(problem, model, problem.test), validation, seconds)
         if not math.isfinite(loss):
             return
+
+
+def with_batch_size(
+    problem: Problem, rule: Rule, hyperparameters: Mapping[str, float]
+) -> tuple[Mapping[str, float], bool]:
+    """Return the values with the problem's `batch_size` where the rule takes one that is not given, and whether."""
+    counts = "batch_size" in rule.hyperparameters and "batch_size" not in hyperparameters
+    return ({"batch_size": problem.batch_size, **hyperparameters} if counts else hyperparameters), counts
 
 
 def _curvature(problem: Problem, model: nn.Module, stepper: RuleOptimizer) -> Curvature | None:

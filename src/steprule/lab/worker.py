@@ -14,9 +14,13 @@ import queue
 import sys
 import threading
 import traceback
-from typing import Any, TextIO
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, TextIO
 
-__all__ = ["main", "take_streams", "write"]
+if TYPE_CHECKING:
+    from .problem import Problem
+
+__all__ = ["cause_of", "main", "messages", "take_streams", "write"]
 
 
 def main(problem_name: str, threads: int) -> None:
@@ -27,25 +31,36 @@ def main(problem_name: str, threads: int) -> None:
 
     import torch
 
-    from .grids import find_rule
     from .problem import find_problem
-    from .training import train
 
     torch.set_num_threads(threads)
     problem = find_problem(problem_name)()
     write(protocol, {"ready": True})
     while True:
-        trial = trials.get()
-        try:
-            last = math.nan
-            rule = find_rule(trial["rule"])
-            for epoch in train(problem, rule, trial["hyperparameters"], trial["seed"], trial["epochs"]):
-                write(protocol, {"epoch": dataclasses.asdict(epoch)})
-                last = epoch.loss
-            write(protocol, {"end": "finished" if math.isfinite(last) else "diverged", "cause": ""})
-        except Exception as error:
-            traceback.print_exc()
-            write(protocol, {"end": "failed", "cause": "".join(traceback.format_exception_only(error)).strip()})
+        for message in messages(problem, trials.get()):
+            write(protocol, message)
+
+
+def messages(problem: Problem, trial: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Train and yield what is to be told of it: each `epoch`, then the `end`, with the `cause` of a failure."""
+    from .grids import find_rule
+    from .training import train
+
+    try:
+        last = math.nan
+        rule = find_rule(trial["rule"])
+        for epoch in train(problem, rule, trial["hyperparameters"], trial["seed"], trial["epochs"]):
+            yield {"epoch": dataclasses.asdict(epoch)}
+            last = epoch.loss
+        yield {"end": "finished" if math.isfinite(last) else "diverged", "cause": ""}
+    except Exception as error:
+        traceback.print_exc()
+        yield {"end": "failed", "cause": cause_of(error)}
+
+
+def cause_of(error: Exception) -> str:
+    """Return an exception as one line."""
+    return " ".join("".join(traceback.format_exception_only(error)).split())
 
 
 def take_streams() -> tuple[TextIO, TextIO]:

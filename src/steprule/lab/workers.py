@@ -133,8 +133,8 @@ class _Worker:
         code = self._process.poll()
         if code is None:
             try:
-                # Its output is closed, or nobody wants it any more.
-                code = self._process.wait(timeout=0.5 if self._reader.is_alive() else 5)
+                # Its output is closed, and on a busy machine its end takes a while; or nobody wants it any more.
+                code = self._process.wait(timeout=0.5 if self._reader.is_alive() else 60)
             except subprocess.TimeoutExpired:
                 self._process.kill()
                 code = self._process.wait()

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..comparison import Progress, compare
+from ..places import Place
 from ..results import Comparison, Setting
 from ..summary import SettingSummary, summarise
 
@@ -120,6 +121,7 @@ def reproduce(
     seeds: int = 5,
     epochs: int | None = None,
     jobs: int | None = None,
+    on: str | Place = "processes",
     out: str | Path = "zeiler2012",
     fresh: bool = False,
     progress: Progress | None = None,
@@ -127,7 +129,8 @@ def reproduce(
     """Run the `chosen` parts again, all unless given, and return what was measured beside the paper's figures.
 
     Each run is a `steprule.lab.compare` in a folder of `out`: what is finished there is kept, unless `fresh`. `epochs` is
-    the paper's own number unless given. Raises `ValueError` for a part that there is none, and as `compare` does.
+    the paper's own number unless given; `jobs` and `on` are those of `compare`. Raises `ValueError` for a part that there is
+    none, and as `compare` does.
     """
     known = parts()
     check(chosen)
@@ -142,6 +145,7 @@ def reproduce(
                     seeds=seeds,
                     grid=run.grids,
                     jobs=jobs,
+                    on=on,
                     out=Path(out) / part.name / str(number),
                     fresh=fresh,
                     progress=progress,

@@ -15,6 +15,7 @@ from statistics import fmean, median
 from typing import Any, Final
 
 from ..comparison import Progress, compare
+from ..places import Place
 from ..results import Setting
 from ..summary import SettingSummary, Spread, summarise
 from .candidates import EPOCHS, Candidate, Units
@@ -111,6 +112,7 @@ def try_out(
     seeds: int = 1,
     epochs: int | None = None,
     jobs: int | None = None,
+    on: str | Place = "processes",
     out: str | Path = "zeiler2012",
     fresh: bool = False,
     progress: Progress | None = None,
@@ -128,6 +130,7 @@ def try_out(
         seeds=seeds,
         grid=_grid(settings),
         jobs=jobs,
+        on=on,
         out=Path(out) / "search" / candidate.units / candidate.name,
         fresh=fresh,
         progress=progress,

@@ -1,0 +1,116 @@
+"""Where the trials of a comparison run: in processes of this machine, on a Ray cluster, or as one batch on a device."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from types import TracebackType
+from typing import Final
+
+from ..specification import Rule
+from . import machine, workers
+from .workers import Event, Task
+
+__all__ = ["Place", "Processes", "place"]
+
+
+class Place(ABC):
+    """What runs trials. Use it in a `with` statement, or `close` it."""
+
+    @property
+    @abstractmethod
+    def jobs(self) -> int:
+        """How many processes train side by side."""
+
+    @property
+    @abstractmethod
+    def deciding(self) -> str:
+        """What of the place decides a trial's numbers, down to the last digit."""
+
+    @abstractmethod
+    def facts(self) -> dict[str, str]:
+        """Return what a reader of the results wants to know of the machines."""
+
+    @abstractmethod
+    def run(self, problem: str, tasks: Sequence[Task]) -> Iterator[Event]:
+        """Run `tasks` of the problem of that name, begun in their order, and yield what happens as it does.
+
+        Of each: `Started`, a `Measured` for each epoch, `Ended`; a trial that is lost may be `Started` again. When the
+        caller closes the iterator, all of them end. Raises `RuntimeError` where the problem cannot be made there.
+        """
+
+    def refuse(self, rules: Sequence[Rule]) -> None:  # noqa: B027  # most have nothing to say
+        """Raise `ValueError` for a rule that cannot be used there; most places take every rule."""
+
+    def close(self) -> None:  # noqa: B027  # most hold nothing
+        """Give back what the place holds; it can be used no more."""
+
+    def __enter__(self) -> Place:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class Processes(Place):
+    """Processes of this machine, which share its cores: `jobs` of them, as many as there are cores unless given."""
+
+    def __init__(self, jobs: int | None = None) -> None:
+        self._jobs = whole("jobs", jobs) or machine.available_cores()
+
+    @property
+    def jobs(self) -> int:
+        return self._jobs
+
+    @property
+    def deciding(self) -> str:
+        # Matrix products are summed in another order in another number of threads.
+        return str(workers.share_threads(self._jobs))
+
+    def facts(self) -> dict[str, str]:
+        threads = workers.share_threads(self._jobs)
+        each = f", each with {threads} threads" if threads > 1 else ""
+        return machine.facts() | {"processes": f"{self._jobs}{each}"}
+
+    def run(self, problem: str, tasks: Sequence[Task]) -> Iterator[Event]:
+        return workers.run(problem, tasks, self._jobs)
+
+
+_ON: Final = ("processes", "ray")
+
+
+def place(on: str = "processes", *, jobs: int | None = None, device: str = "", address: str = "") -> Place:
+    """Return the place that is asked for by words, as on a command line.
+
+    `on` is "processes" or "ray"; `address` is that of a Ray cluster, and without one Ray is started on this machine.
+    With a `device`, such as "cuda" or "cpu", all trials train there at once as one batched model, in this process.
+
+    Raises `ValueError` for words that do not go together, and `ModuleNotFoundError` where Ray is not installed.
+    """
+    if on not in _ON:
+        raise ValueError(f"on is {on!r}; allowed are {', '.join(_ON)}")
+    if address and on != "ray":
+        raise ValueError(f"address is {address!r} and on is {on!r}; allowed is an address with on='ray'")
+    if device:
+        if on != "processes" or jobs is not None:
+            other = f"on is {on!r}" if on != "processes" else f"jobs is {jobs}"
+            raise ValueError(
+                f"device is {device!r} and {other}; allowed is one of them: a device takes all trials at once"
+            )
+        from .batched import Batched
+
+        return Batched(device)
+    if on == "ray":
+        from .on_ray import Ray
+
+        return Ray(jobs, address)
+    return Processes(jobs)
+
+
+def whole(name: str, value: int | None) -> int | None:
+    """Return the value of an argument that is a number of something or not given; raise `ValueError` for what is neither."""
+    if value is not None and (not isinstance(value, int) or value < 1):
+        raise ValueError(f"{name} is {value!r}; allowed is a whole number from 1")
+    return value

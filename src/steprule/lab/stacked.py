@@ -1,0 +1,139 @@
+"""The models of several trials as one: their parameters stacked along a first dimension, each with a rule of its own.
+
+PyTorch maps the model over that dimension. The rules' own optimizers step the stack: the parameters of a trial are a group,
+whose tensors are slices of the stack's memory, so that all trials of a rule step in one launch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Final
+
+from torch.func import functional_call, stack_module_state, vmap
+
+import torch
+from torch import Tensor
+
+from ..torch import RuleOptimizer, optimizer
+from .grids import find_rule
+from .problem import Data, Problem
+from .training import with_batch_size
+from .workers import Task
+
+__all__ = ["Stack", "bytes_per_trial", "on_device"]
+
+
+def on_device(problem: Problem, device: torch.device) -> Problem:
+    """Return the problem with its data there."""
+
+    def moved(data: Data) -> Data:
+        return data[0].to(device), data[1].to(device)
+
+    validation = None if problem.validation is None else moved(problem.validation)
+    return replace(problem, train=moved(problem.train), test=moved(problem.test), validation=validation)
+
+
+class Stack:
+    """The trials `tasks` of a problem, whose data are on `device`. Each takes its examples in the order it has alone."""
+
+    def __init__(self, problem: Problem, tasks: Sequence[Task], device: torch.device) -> None:
+        self._problem: Final = problem
+        models = [problem.model(task.seed) for task in tasks]
+        parameters, buffers = stack_module_state(models)
+        self._model: Final = models[0].to(device)
+        self._values: Final = {name: each.detach().to(device) for name, each in parameters.items()}
+        self._buffers: Final = {name: each.to(device) for name, each in buffers.items()}
+        self._trained: Final = [name for name, each in models[0].named_parameters() if each.requires_grad]
+        for name in self._trained:
+            self._values[name].requires_grad_()
+        self._gradients: Final = [torch.zeros_like(self._values[name].detach()) for name in self._trained]
+        self._slices: Final = [self._of_trial(trial) for trial in range(len(tasks))]
+        self._steppers, self._counting = self._optimizers(tasks)
+        seeds = sorted({task.seed for task in tasks})
+        self._orders: Final = [torch.Generator().manual_seed(seed) for seed in seeds]
+        self._order_of: Final = torch.tensor([seeds.index(task.seed) for task in tasks], device=device)
+        self._device: Final = device
+
+    def _of_trial(self, trial: int) -> list[Tensor]:
+        slices = []
+        for name, gradient in zip(self._trained, self._gradients, strict=True):
+            # A leaf of its own, in the stack's memory, whose gradient is refilled in place at each step.
+            each = self._values[name].detach()[trial].requires_grad_()
+            each.grad = gradient[trial]
+            slices.append(each)
+        return slices
+
+    def _optimizers(self, tasks: Sequence[Task]) -> tuple[list[RuleOptimizer], list[RuleOptimizer]]:
+        """Return an optimizer for each rule, and those whose rule is told the size of each batch."""
+        groups: dict[tuple[str, bool], list[dict[str, object]]] = {}
+        for task, slices in zip(tasks, self._slices, strict=True):
+            values, counts = with_batch_size(self._problem, find_rule(task.rule), task.hyperparameters)
+            groups.setdefault((task.rule, counts), []).append({"params": slices, **values})
+        made = {key: optimizer(find_rule(key[0]))(some) for key, some in groups.items()}
+        return list(made.values()), [each for (_, counts), each in made.items() if counts]
+
+    def train_epoch(self) -> list[float]:
+        """Pass once over the training data, in a new order for each seed; return the mean loss of each trial's examples."""
+        inputs, targets = self._problem.train
+        self._model.train()
+        total = torch.zeros(len(self._slices), dtype=torch.float64, device=self._device)
+        orders = torch.stack([torch.randperm(len(inputs), generator=order) for order in self._orders]).to(self._device)
+        values = [self._values[name] for name in self._trained]
+        for batch in torch.split(orders, self._problem.batch_size, dim=1):
+            examples = batch.index_select(0, self._order_of)
+            losses = vmap(self._loss, randomness="different")(
+                self._values, self._buffers, inputs[examples], targets[examples]
+            )
+            for gradient, found in zip(self._gradients, torch.autograd.grad(losses.sum(), values), strict=True):
+                gradient.copy_(found)
+            self._tell_size(batch.shape[1])
+            for stepper in self._steppers:
+                stepper.step()
+            total.add_(losses.detach(), alpha=batch.shape[1])
+        return [each / len(inputs) for each in total.tolist()]
+
+    def _tell_size(self, size: int) -> None:
+        for stepper in self._counting:
+            for group in stepper.param_groups:
+                group["batch_size"] = size
+
+    def _outputs(self, values: dict[str, Tensor], buffers: dict[str, Tensor], inputs: Tensor) -> Tensor:
+        return functional_call(self._model, (values, buffers), (inputs,))  # type: ignore[no-any-return]  # the model's
+
+    def _loss(self, values: dict[str, Tensor], buffers: dict[str, Tensor], inputs: Tensor, targets: Tensor) -> Tensor:
+        return self._problem.loss(self._outputs(values, buffers, inputs), targets)
+
+    @torch.no_grad()
+    def measured(self, data: Data) -> list[float]:
+        """Return the metric of each trial."""
+        self._model.eval()
+        outputs = vmap(self._outputs, in_dims=(0, 0, None))
+        parts = [outputs(self._values, self._buffers, part) for part in torch.split(data[0], self._problem.batch_size)]
+        return [float(self._problem.measure(each, data[1])) for each in torch.cat(parts, dim=1).unbind()]
+
+    def freeze(self, trial: int) -> None:
+        """Step this trial no more."""
+        for each in self._slices[trial]:
+            each.grad = None
+
+
+def bytes_per_trial(problem: Problem, tasks: Sequence[Task]) -> int:
+    """Return how much memory each of `tasks` takes, about: parameters, gradients, slots, activations."""
+    model = problem.model(tasks[0].seed)
+    inputs, targets = (each[: problem.batch_size].cpu() for each in problem.train)
+    saved: dict[int, int] = {}
+
+    def note(tensor: Tensor) -> Tensor:
+        saved[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        outputs = model(inputs)
+        problem.loss(outputs, targets)
+    parameters: int = sum(each.nbytes for each in model.parameters())
+    slots = max(len(find_rule(rule).slots) for rule in {task.rule for task in tasks})
+    sizes = [len(data[0]) for data in (problem.test, problem.validation) if data is not None]
+    measured: int = max(sizes) * outputs.nbytes // len(inputs)
+    # Gradients are there twice: as autograd makes them, and where the rules read them.
+    return (3 + slots) * parameters + 2 * sum(saved.values()) + 2 * inputs.nbytes + measured
