@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tests.requirements import require
 
-__all__ = ["alive", "children", "gone", "kill", "soon"]
+__all__ = ["PATIENCE", "alive", "children", "gone", "kill", "soon"]
 
 # So long that only a fault reaches it, on the slowest machine.
 PATIENCE = 180.0

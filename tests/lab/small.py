@@ -16,6 +16,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numba
+
 import torch
 from steprule.lab import Metric, Problem
 from torch import Tensor, nn
@@ -177,8 +179,12 @@ def asking() -> Problem:
 
 
 def threads() -> Problem:
-    """Measure in how many threads PyTorch computes."""
-    return replace(line(), measure=lambda outputs, targets: float(torch.get_num_threads()))
+    """Measure in how many threads PyTorch computes, and Numba would, the most of them."""
+
+    def most(outputs: Tensor, targets: Tensor) -> float:
+        return float(max(torch.get_num_threads(), torch.get_num_interop_threads(), numba.config.NUMBA_NUM_THREADS))
+
+    return replace(line(), measure=most)
 
 
 def unmakeable() -> Problem:

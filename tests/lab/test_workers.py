@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from tests.lab import small
-from tests.lab.processes import alive, children, gone, kill, soon
+from tests.lab.processes import PATIENCE, alive, children, gone, kill, soon
 
 from steprule import rules
 from steprule.lab import Epoch
@@ -165,7 +165,7 @@ print("ends", endings(events(getattr(small, sys.argv[1]), seeds=1)))
 @pytest.mark.parametrize("problem", [small.printing_beside_python, small.asking])
 def test_what_goes_through_the_standard_streams_does_no_harm(problem: Callable[[], Any]) -> None:
     command = [sys.executable, "-c", APART, problem.__name__]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=30)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE)
     assert "ends {0: 'finished'}" in done.stdout
 
 
@@ -228,10 +228,13 @@ def test_cores_are_shared_out() -> None:
 
 
 def test_a_workers_environment_is_the_users_with_the_threads_set(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("OMP_NUM_THREADS", "64")
+    libraries = ("OMP", "MKL", "OPENBLAS", "NUMBA")
+    for library in libraries:
+        monkeypatch.setenv(f"{library}_NUM_THREADS", "64")
     monkeypatch.setenv("USERS_OWN", "kept")
     made = environment(3)
-    assert (made["OMP_NUM_THREADS"], made["USERS_OWN"]) == ("3", "kept")
+    assert {made[f"{library}_NUM_THREADS"] for library in libraries} == {"3"}
+    assert made["USERS_OWN"] == "kept"
 
 
 def test_a_worker_starts_no_workers(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,8 +16,8 @@ from . import machine
 from .places import Place, whole
 from .results import Epoch
 from .sources import Sources
-from .worker import cause_of, messages
-from .workers import WORKER_VARIABLE, Ended, Event, Measured, Started, Task, refuse_nested
+from .worker import cause_of, messages, use_threads
+from .workers import WORKER_VARIABLE, Ended, Event, Measured, Started, Task, refuse_nested, thread_variables
 
 if TYPE_CHECKING:
     from .problem import Problem
@@ -95,8 +95,8 @@ class Ray(Place):
                 self._ray.cancel(stream, force=True)
 
     def _begun_task(self, problem: str, task: Task) -> Any:
-        # One thread for each CPU that Ray sets aside, of PyTorch and of what else reads this.
-        variables = {"OMP_NUM_THREADS": str(self._threads), WORKER_VARIABLE: "1"}
+        # One thread for each CPU that Ray sets aside.
+        variables = thread_variables(self._threads) | {WORKER_VARIABLE: "1"}
         remote = self._ray.remote(_trial).options(
             num_cpus=self._threads, num_returns="streaming", max_retries=0, runtime_env={"env_vars": variables}
         )
@@ -161,13 +161,11 @@ def _trial(
     problem: Sources, rule: Sources, task: dict[str, Any], threads: int, data: str, versions: dict[str, str]
 ) -> Iterator[dict[str, Any]]:
     """Run one trial on a machine of the cluster, and yield the messages of a worker."""
-    import torch
-
     for name, version in _versions().items():
         if version != versions[name]:
             yield {"unmade": f"a machine of the cluster has {name} {version}; allowed is {versions[name]}, as here"}
             return
-    torch.set_num_threads(threads)
+    use_threads(threads)
     if data and Path(data).is_dir():
         os.environ[_DATA] = data
     else:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 if TYPE_CHECKING:
     from .problem import Problem
 
-__all__ = ["cause_of", "main", "messages", "take_streams", "write"]
+__all__ = ["cause_of", "main", "messages", "take_streams", "use_threads", "write"]
 
 
 def main(problem_name: str, threads: int) -> None:
@@ -29,16 +29,24 @@ def main(problem_name: str, threads: int) -> None:
     trials: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
     threading.Thread(target=_read, args=(commands, trials), daemon=True).start()
 
-    import torch
-
     from .problem import find_problem
 
-    torch.set_num_threads(threads)
+    use_threads(threads)
     problem = find_problem(problem_name)()
     write(protocol, {"ready": True})
     while True:
         for message in messages(problem, trials.get()):
             write(protocol, message)
+
+
+def use_threads(threads: int) -> None:
+    """Let PyTorch compute in `threads` threads, and no more beside them."""
+    import torch
+
+    torch.set_num_threads(threads)
+    # Which can be set once in a process, and a process may run several trials.
+    if torch.get_num_interop_threads() != threads:
+        torch.set_num_interop_threads(threads)
 
 
 def messages(problem: Problem, trial: Mapping[str, Any]) -> Iterator[dict[str, Any]]:

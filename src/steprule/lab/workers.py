@@ -31,6 +31,7 @@ __all__ = [
     "run",
     "search_path",
     "share_threads",
+    "thread_variables",
 ]
 
 WORKER_VARIABLE: Final = "STEPRULE_WORKER"
@@ -80,9 +81,14 @@ def share_threads(jobs: int) -> int:
     return max(1, machine.available_cores() // jobs)
 
 
+def thread_variables(threads: int) -> dict[str, str]:
+    """Return the environment variables that keep every library of a process to `threads` threads."""
+    return {f"{library}_NUM_THREADS": str(threads) for library in ("OMP", "MKL", "OPENBLAS", "NUMBA")}
+
+
 def environment(threads: int) -> dict[str, str]:
     """Return the environment variables of a process that trains in `threads` threads."""
-    return {**os.environ, "OMP_NUM_THREADS": str(threads)}
+    return os.environ | thread_variables(threads)
 
 
 def search_path() -> list[str]:
