@@ -75,8 +75,8 @@ class Record:
 class LayerRates:
     """The effective learning rates of one layer at one step, over those sampled dimensions that have one.
 
-    Without any, the quartiles are NaN. `without_gradient` dimensions had a gradient of 0 and are left out; of the `measured`,
-    `coarse` are those whose update may be off by more than a tenth, since the parameter was rounded.
+    Without any, the quartiles are NaN. `without_gradient` dimensions had a gradient of 0 and are left out; of the
+    `measured`, `coarse` are those whose update may be off by more than a tenth, since the parameter was rounded.
     """
 
     step: int

@@ -59,6 +59,7 @@ class RateMonitor(Rates):
             raise TypeError(f"optimizer is a {type(optimizer).__name__}; allowed is a torch.optim.Optimizer")
         self.step = 0
         """Steps since the monitor was made; settable, where a run goes on from a checkpoint."""
+        self._optimizer: Final = optimizer
         self._sampler: Final = Sampler(every, sample, seed)
         self._names: Final = {} if model is None else {each: name for name, each in model.named_parameters()}
         self._elements: dict[Tensor, Elements] = {}
@@ -68,6 +69,10 @@ class RateMonitor(Rates):
             optimizer.register_step_pre_hook(self._look_before),
             optimizer.register_step_post_hook(self._look_after),
         ]
+
+    def dimensions(self) -> dict[str, NDArray[np.int64]]:
+        """Return the elements that are looked at, by layer: their numbers in the parameter, read row by row."""
+        return {name: elements.numbers for name, _, elements in self._layers(self._optimizer)}
 
     def remove(self) -> None:
         """Look at no further step. What was recorded stays."""
