@@ -62,7 +62,8 @@ def section(found: Figure2, folder: str = "fig2") -> Section:
     return Section(
         "Fig. 2: step sizes and updates",
         f"Tanh units, ADADELTA with rho {settings.rho:g} and eps {settings.eps:g}, "
-        f"{words.plural(settings.epochs, 'epoch')}, every {settings.every} batches, {settings.sample} random dimensions of each weight matrix, trained in float64. "
+        f"{words.plural(settings.epochs, 'epoch')}, every {settings.every} batches, "
+        f"{settings.sample} random dimensions of each weight matrix, trained in float64. "
         f"The chart shows seed {found.courses[0].seed} of {words.plural(len(found.courses), 'seed')}. A step size is "
         f"-update / gradient; where the gradient is 0 ({missing} of the points, the lowest layer first) its limit for a "
         f"vanishing gradient. Test error at the end: {errors.mean:.2f}{spread} %.",
