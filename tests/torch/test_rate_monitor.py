@@ -161,20 +161,21 @@ def test_a_sparse_gradient_is_read_as_the_dense_one(cls: Any):
 
 def test_the_update_of_a_row_that_was_behind_is_that_of_one_step():
     embedding = nn.Embedding(6, 2, sparse=True)
+    start = embedding.weight.detach().double().numpy()
     optimizer = ours.SGD(embedding.parameters(), lr=0.5, weight_decay=0.1)
     optimizer.watch(embedding)
     monitor = RateMonitor(optimizer, every=3, sample=12)
     for rows in ([0], [0], [1], [5]):
         optimizer.zero_grad()
         embedding(torch.tensor(rows)).sum().backward()
-        before = embedding.weight.detach().clone() if rows == [5] else None
         optimizer.step()
-    # Step 4 is recorded; row 5 has missed three decays, which are no part of it.
-    assert before is not None
-    found = {name: column[monitor.table()["step"] == 4] for name, column in monitor.table().items()}
-    row = found["dimension"] // 2 == 5
-    caught_up = before[5].double().numpy() * 0.95**3
-    np.testing.assert_allclose(found["update"][row], -0.5 * (1 + 0.1 * caught_up), rtol=1e-5)
+    # Step 4 is recorded; rows 2 to 5 have missed three decays, which are no part of it.
+    update = monitor.table()["update"][-12:].reshape(6, 2)
+    behind = start * 0.95**3
+    np.testing.assert_allclose(update[2:5], -0.05 * behind[2:5], rtol=1e-4)
+    np.testing.assert_allclose(update[5], -0.5 - 0.05 * behind[5], rtol=1e-4)
+    optimizer.catch_up()
+    np.testing.assert_allclose(embedding.weight.detach()[2:5], start[2:5] * 0.95**4, rtol=1e-5)
 
 
 def test_with_a_closure_the_gradient_is_that_of_its_last_call():
@@ -229,7 +230,7 @@ def test_rounding_bounds_what_the_dtype_has_cost(dtype: torch.dtype):
     optimizer.step()
     table = monitor.table()
     exact = -1e-3 * x.grad.double().numpy()
-    assert (np.abs(table["update"] - exact) <= table["rounding"] * 1.01 + 1e-9).all()
+    assert (np.abs(table["update"] - exact) <= table["rounding"] + torch.finfo(dtype).eps * np.abs(exact)).all()
     (layer,) = monitor.summary()
     assert (layer.coarse > 250) == (dtype is not torch.float32)
     assert ("rounded by more than a tenth" in str(monitor)) == (dtype is not torch.float32)
@@ -297,6 +298,8 @@ def test_a_model_that_changes_its_dtype_or_shape_is_looked_at_anew():
     np.testing.assert_array_equal(np.bincount(monitor.table()["step"]), [0, 10, 10, 4])
 
 
+# What the compiler itself warns of.
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_a_compiled_step_is_recorded():
     model = net()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.25)
