@@ -6,6 +6,7 @@
 from .. import rules
 from .backward import BackwardSteps, step_in_backward
 from .full_batch import DeltaBarDelta
+from .monitor import RateMonitor
 from .optimizer import RuleOptimizer, optimizer
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "Nesterov",
     "RMSProp",
     "RMSPropNesterov",
+    "RateMonitor",
     "RuleOptimizer",
     "VSGDfd",
     "optimizer",

@@ -16,18 +16,19 @@ from torch import Tensor
 from .launch import Bound
 from .layout import Layout
 
-__all__ = ["Shards"]
+__all__ = ["Shards", "is_sharded", "local_parts"]
 
 _pointer: Final = Tensor.data_ptr
 
 
-def _is_sharded(tensor: Tensor) -> bool:
+def is_sharded(tensor: Tensor) -> bool:
+    """Whether it is a DTensor."""
     # Who has a DTensor has loaded its module; nobody else needs to.
     module = sys.modules.get("torch.distributed.tensor")
     return module is not None and isinstance(tensor, module.DTensor)
 
 
-def _locals(tensors: Iterable[Any]) -> list[Tensor]:
+def local_parts(tensors: Iterable[Any]) -> list[Tensor]:
     """Return this rank's part of each DTensor."""
     with torch.no_grad():
         parts: list[Any] = [each.to_local() for each in tensors]
@@ -38,7 +39,7 @@ def _locals(tensors: Iterable[Any]) -> list[Tensor]:
 def _check_spread(tensor: Tensor, parameter: Any, what: str) -> None:
     """Refuse a tensor that is not spread over the ranks as the parameter to which it belongs is."""
     found: Any = tensor
-    if not _is_sharded(tensor):
+    if not is_sharded(tensor):
         spread = f"is a {type(tensor).__name__}, which is not spread"
     elif found.placements != parameter.placements or found.device_mesh != parameter.device_mesh:
         spread = f"has the placements {found.placements} on {found.device_mesh}"
@@ -64,7 +65,7 @@ class Shards:
 
     def __init__(self, bounds: Sequence[Bound]) -> None:
         self._sharded: Final[Mapping[int, Any]] = {
-            place: bound.parameter for place, bound in enumerate(bounds) if _is_sharded(bound.parameter)
+            place: bound.parameter for place, bound in enumerate(bounds) if is_sharded(bound.parameter)
         }
         self._bounds: Final = [bounds[place] for place in self._sharded]
         for bound in self._bounds:
@@ -78,20 +79,20 @@ class Shards:
         self._spread: Final = [
             each for bound in self._bounds for each in (bound.parameter, *map(bound.state.__getitem__, _slots(bound)))
         ]
-        parts = _locals(self._spread)
+        parts = local_parts(self._spread)
         self._layout: Final = Layout(parts)
         self._pointers: Final = list(map(_pointer, parts))
 
     def _localized(self, bound: Bound) -> Bound:
         names = _slots(bound)
-        parameter, *parts = _locals([bound.parameter, *map(bound.state.__getitem__, names)])
+        parameter, *parts = local_parts([bound.parameter, *map(bound.state.__getitem__, names)])
         return replace(bound, parameter=parameter, state=bound.state | dict(zip(names, parts, strict=True)))
 
     def stay(self) -> bool:
         """Whether each part is where it was in memory, as it was."""
         if not self._sharded:
             return True
-        parts = _locals(self._spread)
+        parts = local_parts(self._spread)
         return self._layout.fits(parts) and list(map(_pointer, parts)) == self._pointers
 
     def local(self, tensors: list[Tensor], what: str = "gradient") -> list[Tensor]:
@@ -104,7 +105,7 @@ class Shards:
         for place, parameter in self._sharded.items():
             _check_spread(tensors[place], parameter, what)
         found = list(tensors)
-        for place, part in zip(self._sharded, _locals(tensors[place] for place in self._sharded), strict=True):
+        for place, part in zip(self._sharded, local_parts(tensors[place] for place in self._sharded), strict=True):
             found[place] = part
         return found
 

@@ -1,0 +1,61 @@
+"""Effective learning rates in `fit`, on each backend."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+from tests.keras.digits_model import compiled, data
+
+import steprule.keras as ours
+from steprule.keras.monitor import RateMonitorCallback
+
+
+def fitted(model: keras.Model, callback: Any = None, epochs: int = 1, **more: Any) -> Any:
+    callbacks = [] if callback is None else [callback]
+    model.fit(*data(), batch_size=64, epochs=epochs, shuffle=False, verbose=0, callbacks=callbacks, **more)
+    return callback
+
+
+@pytest.mark.parametrize("made", [keras.optimizers.SGD, ours.SGD])
+def test_the_rate_of_sgd_is_its_learning_rate(made: Any):
+    model = compiled(made(0.25))
+    fitted(model, callback := RateMonitorCallback(every=10, sample=30), 2)
+    table = callback.rates.table()
+    assert sorted(set(table["step"])) == [1, 11, 21, 31, 41, 51]
+    assert list(dict.fromkeys(table["layer"])) == [each.path for each in model.trainable_variables]
+    there = np.isfinite(table["rate"])
+    assert 0 < (~there).sum() < there.sum(), "some pixels are black in the whole batch"
+    error = table["rounding"][there] / np.abs(table["gradient"][there])
+    assert (np.abs(table["rate"][there] - 0.25) <= 1.01 * error + 0.25e-6).all()
+
+
+def test_a_fit_is_as_it_is_without_and_goes_on_unmonitored():
+    plain, watched = compiled(ours.Adadelta()), compiled(ours.Adadelta())
+    fitted(plain)
+    fitted(plain)
+    fitted(watched)  # compiled without the callback
+    callback = fitted(watched, RateMonitorCallback(every=10))
+    for one, other in zip(plain.trainable_variables, watched.trainable_variables, strict=True):
+        np.testing.assert_allclose(one.numpy(), other.numpy(), rtol=0, atol=2e-6)
+    assert sorted(set(callback.rates.table()["step"])) == [31, 41, 51]
+    assert "apply" not in vars(watched.optimizer)
+    recorded = len(callback.rates.table()["step"])
+    fitted(watched)
+    assert len(callback.rates.table()["step"]) == recorded
+
+
+def test_under_a_scaled_loss_the_gradient_is_the_unscaled_one():
+    inner = ours.SGD(0.25)
+    callback = fitted(
+        compiled(keras.optimizers.LossScaleOptimizer(inner, initial_scale=2.0**10)), RateMonitorCallback()
+    )
+    rates = callback.rates.table()["rate"]
+    assert abs(np.nanmedian(rates) - 0.25) < 1e-4
+
+
+def test_wrong_values_are_refused():
+    with pytest.raises(ValueError, match="sample is 0; allowed is a whole number from 1"):
+        RateMonitorCallback(sample=0)
