@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import socket
 import sys
 from typing import Any
 
 import pytest
 from tests.lab import small
+from tests.requirements import require_installed
 
 from steprule.lab import compare
 from steprule.lab.batched import Batched
@@ -66,3 +68,12 @@ def test_a_worker_connects_to_no_cluster(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_a_place_knows_its_own_number_of_jobs() -> None:
     with pytest.raises(ValueError, match="jobs is 1 and on is a Processes, which has its own; allowed is one of them"):
         compare(small.named(small.line), on=Processes(1), jobs=1)
+
+
+def test_an_address_where_nothing_answers_is_told_at_once() -> None:
+    require_installed("ray")
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # and does not listen
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        with pytest.raises(ConnectionError, match=f"address is '{address}', where no Ray cluster answers: "):
+            place("ray", address=address)

@@ -13,7 +13,7 @@ import torch
 
 from ..specification import Rule
 from . import machine
-from .places import Place, whole
+from .places import Place, whole_or_none
 from .problem import Problem, find_problem
 from .results import Epoch
 from .stacked import Stack, bytes_per_trial, on_device
@@ -42,7 +42,7 @@ class Batched(Place):
 
     def __init__(self, device: str, memory: int | None = None) -> None:
         self._device: Final = _found(device)
-        self._memory: Final = whole("memory", memory) or _usual_memory(self._device)
+        self._memory: Final = whole_or_none("memory", memory) or _usual_memory(self._device)
 
     @property
     def jobs(self) -> int:

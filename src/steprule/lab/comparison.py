@@ -21,7 +21,7 @@ from ..specification import Rule
 from ..torch import optimizer
 from . import machine, named, places, workers
 from .grids import RATES, find_rule, grids, settings
-from .places import Place, whole
+from .places import Place, whole_or_none
 from .problem import Problem, find_problem
 from .results import Comparison, Epoch, Outcome, Run, Trial
 from .store import Key, Store
@@ -88,8 +88,10 @@ def compare(
         raise TypeError(f"{problem} returned a {type(made).__name__}; allowed is a steprule.lab.Problem")
     chosen = [find_rule(rule) if isinstance(rule, str) else rule for rule in rules]
     epochs = made.epochs if epochs is None else epochs
-    for name, value in {"rules": len(chosen), "epochs": epochs, "seeds": seeds, "jobs": jobs}.items():
-        whole(name, value)
+    for name, value in {"rules": len(chosen), "epochs": epochs, "seeds": seeds}.items():
+        if not isinstance(value, int) or value < 1:
+            raise ValueError(f"{name} is {value!r}; allowed is a whole number from 1")
+    whole_or_none("jobs", jobs)
     for rule in chosen:
         optimizer(rule), lower(rule)  # what no trial can use is told before any starts
     if builtin.delta_bar_delta in chosen and made.batch_size < len(made.train[0]):

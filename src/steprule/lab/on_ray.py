@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import logging
 import os
+import socket
 from collections import deque
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from .. import __version__
 from . import machine
-from .places import Place, whole
+from .places import Place, whole_or_none
 from .results import Epoch
 from .sources import Sources
 from .worker import cause_of, messages, use_threads
@@ -27,6 +28,8 @@ __all__ = ["Ray"]
 _ATTEMPTS: Final = 3
 """A trial whose node or process is lost is tried again, so often in all: machines of a cluster come and go."""
 
+_SECONDS_TO_ANSWER: Final = 20
+
 _DATA: Final = "STEPRULE_DATA"
 
 
@@ -37,11 +40,12 @@ class Ray(Place):
     steprule and PyTorch in the versions of this one. The user's own files are brought to them; data sets are looked for on
     each machine, first in the folder that `$STEPRULE_DATA` names here.
 
-    Raises `ModuleNotFoundError` where Ray is not installed, and `ConnectionError` where there is no cluster at `address`.
+    Raises `ModuleNotFoundError` where Ray is not installed, `ConnectionError` where there is no cluster at `address`, and
+    `ValueError` where the cluster has no CPU.
     """
 
     def __init__(self, jobs: int | None = None, address: str = "") -> None:
-        whole("jobs", jobs)
+        whole_or_none("jobs", jobs)
         refuse_nested()
         try:
             import ray
@@ -52,6 +56,9 @@ class Ray(Place):
         if self._begun:
             _begin(ray, address)
         nodes = [int(node["Resources"].get("CPU", 0)) for node in self._ray.nodes() if node["Alive"]]
+        if not any(nodes):
+            self.close()
+            raise ValueError("the Ray cluster has no CPU; allowed is one with at least 1")
         self._nodes: Final = len(nodes)
         self._jobs: Final = min(jobs or sum(nodes), sum(nodes))
         # A task runs on one machine, and its threads with it.
@@ -132,18 +139,23 @@ class Ray(Place):
 def _begin(ray: Any, address: str) -> None:
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address:
+        _reach(address)
         ray.init(address=address, **quiet)
         return
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    # Of this machine alone: nothing listens on its other addresses.
-    ray.init(
-        address="local",
-        num_cpus=machine.available_cores(),
-        include_dashboard=False,
-        _node_ip_address="127.0.0.1",
-        **quiet,
-    )
+    ray.init(address="local", num_cpus=machine.available_cores(), include_dashboard=False, **quiet)
+
+
+def _reach(address: str) -> None:
+    """Raise `ConnectionError` where nothing answers at a `host:port`, of which Ray says so after minutes."""
+    host, _, port = address.rpartition(":")
+    if not (host and port.isdigit()):
+        return  # "auto", of which Ray knows what it is
+    try:
+        socket.create_connection((host.rpartition("//")[2], int(port)), timeout=_SECONDS_TO_ANSWER).close()
+    except OSError as error:
+        raise ConnectionError(f"address is {address!r}, where no Ray cluster answers: {error}") from None
 
 
 @functools.lru_cache(maxsize=64)

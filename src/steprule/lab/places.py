@@ -11,7 +11,7 @@ from ..specification import Rule
 from . import machine, workers
 from .workers import Event, Task
 
-__all__ = ["Place", "Processes", "place"]
+__all__ = ["Place", "Processes", "place", "whole_or_none"]
 
 
 class Place(ABC):
@@ -58,7 +58,7 @@ class Processes(Place):
     """Processes of this machine, which share its cores: `jobs` of them, as many as there are cores unless given."""
 
     def __init__(self, jobs: int | None = None) -> None:
-        self._jobs = whole("jobs", jobs) or machine.available_cores()
+        self._jobs = whole_or_none("jobs", jobs) or machine.available_cores()
 
     @property
     def jobs(self) -> int:
@@ -109,8 +109,8 @@ def place(on: str = "processes", *, jobs: int | None = None, device: str = "", a
     return Processes(jobs)
 
 
-def whole(name: str, value: int | None) -> int | None:
-    """Return the value of an argument that is a number of something or not given; raise `ValueError` for what is neither."""
+def whole_or_none(name: str, value: int | None) -> int | None:
+    """Return an argument that is a number of things, or None where it is not given; `ValueError` for what is neither."""
     if value is not None and (not isinstance(value, int) or value < 1):
         raise ValueError(f"{name} is {value!r}; allowed is a whole number from 1")
     return value
