@@ -123,7 +123,13 @@ class Client:
         if self._local_lr:
             self._step_alone(dense, rows)
         self.steps += 1
-        return self._pushes(dense if alone else self._accrued.copy()) if pushes else []
+        if not pushes:
+            return []
+        if alone:
+            return self._pushes(dense)
+        accrued = self._accrued.copy()
+        self._accrued[...] = 0
+        return self._pushes(accrued)
 
     def confirm(self, shard: int, receipt: Receipt) -> None:
         """Take note of what became of a push to a shard."""
@@ -159,7 +165,6 @@ class Client:
                 for shard, (piece, part) in self.partition.rows_of(name, _joined(some)).items():
                     by_shard[shard][piece] = part
             self._rows[name] = []
-        self._accrued[...] = 0
         return [
             Push(self.replica, number, self._fetched[shard], self._known[shard], dense[part], by_shard[shard])
             for shard, part in enumerate(self.partition.dense_slices)
