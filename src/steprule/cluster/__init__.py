@@ -4,6 +4,7 @@ What is here is logic without transport: a `Client` asks for fetches and gives p
 """
 
 from .client import Client, may_begin, next_number
+from .kept import KeptShard
 from .messages import Fetched, Push, Receipt, Rows, Version
 from .partition import Partition, Piece
 from .shard import Shard
@@ -11,6 +12,7 @@ from .shard import Shard
 __all__ = [
     "Client",
     "Fetched",
+    "KeptShard",
     "Partition",
     "Piece",
     "Push",
