@@ -103,9 +103,10 @@ class Shard:
         """Apply a push, unless it was seen, is older than one that was, or holds what is no finite number.
 
         Raises `TypeError` and `ValueError`, before anything changes, for arrays of another type or size, or rows that there
-        are not, and `FloatingPointError` as `on_nonfinite` says.
+        are not, `FloatingPointError` as `on_nonfinite` says, and `RuntimeError` where the replica knows of updates that
+        this shard has yet to come to: it was restored, and not from its own files.
         """
-        self._learn_of_losses(push.known)
+        self._learn_of_losses(push)
         last = self.last_number(push.replica)
         if push.number <= last:
             return self._receipt("repeat" if push.number == last else "old", push)
@@ -141,8 +142,15 @@ class Shard:
             self.version = Version(life, updates + 1)
         return Receipt(outcome, self.version, updates - fetched)
 
-    def _learn_of_losses(self, known: Version) -> None:
-        if known.life == self.version.life - 1:
+    def _learn_of_losses(self, push: Push) -> None:
+        known, life = push.known, self.version.life
+        if known.life > life or (known.life == life and known.updates > self.version.updates):
+            raise RuntimeError(
+                f"replica {push.replica} knows of update {known.updates} in life {known.life} of a shard that is at update "
+                f"{self.version.updates} in life {life}; allowed is a shard that was restored from its own snapshots: on "
+                "several machines, their folder must be one that all of them see"
+            )
+        if known.life == life - 1:
             self._lost_now = max(self._lost_now, known.updates - self._restored)
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
