@@ -16,7 +16,7 @@ from ..torch import RuleOptimizer, optimizer
 from .problem import Data, Problem
 from .results import Epoch
 
-__all__ = ["train", "train_epoch"]
+__all__ = ["measured", "train", "train_epoch"]
 
 # Examples per forward pass of an evaluation.
 _EVALUATED_AT_ONCE = 2000
@@ -41,8 +41,8 @@ def train(
         started = time.perf_counter()
         loss = train_epoch(problem, model, stepper, order, curvature, counts=counts)
         seconds = time.perf_counter() - started
-        validation = None if problem.validation is None else _measured(problem, model, problem.validation)
-        yield Epoch(number, loss, _measured(problem, model, problem.test), validation, seconds)
+        validation = None if problem.validation is None else measured(problem, model, problem.validation)
+        yield Epoch(number, loss, measured(problem, model, problem.test), validation, seconds)
         if not math.isfinite(loss):
             return
 
@@ -94,7 +94,8 @@ def train_epoch(
 
 
 @torch.no_grad()
-def _measured(problem: Problem, model: nn.Module, data: Data) -> float:
+def measured(problem: Problem, model: nn.Module, data: Data) -> float:
+    """Return the problem's metric of the model on `data`."""
     model.eval()
     outputs = torch.cat([model(part) for part in torch.split(data[0], _EVALUATED_AT_ONCE)])
     return float(problem.measure(outputs, data[1]))
