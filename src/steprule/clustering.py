@@ -102,10 +102,8 @@ def run(
     )
     console = Console()
     with contextlib.ExitStack() as stack:
-        watchers = [
-            stack.enter_context(each)
-            for each in (ClusterDisplay(console, found.metric), Board(out / "events", found.metric))
-        ]
+        display = stack.enter_context(ClusterDisplay(console, found.metric))
+        board = stack.enter_context(Board(out / "events", found.metric))
         try:
             measured = train(
                 problem,
@@ -116,16 +114,22 @@ def run(
                 resume=resume,
                 address=address,
                 dashboard=dashboard,
-                watchers=watchers,
+                watchers=(display, board),
             )
         except KeyboardInterrupt:
             console.print(
-                f"Stopped. What is done is kept in {out}; the same command with --resume goes on.", highlight=False
+                f"Stopped. What is done is kept in {out}; the same command with --resume goes on.",
+                highlight=False,
+                soft_wrap=True,
             )
             raise typer.Exit(130) from None
     last = measured[-1]
     console.print(f"\n{last.updates} updates: {found.metric.name} {last.test:.4g}{found.metric.unit}", highlight=False)
-    console.print(f"In {out}: results.json, model.safetensors, snapshots, and events for TensorBoard.", highlight=False)
+    console.print(
+        f"In {out}: results.json, model.safetensors, snapshots, and events for TensorBoard.",
+        highlight=False,
+        soft_wrap=True,
+    )
 
 
 def _options(texts: list[str]) -> dict[str, float]:

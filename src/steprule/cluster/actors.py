@@ -5,7 +5,7 @@ from __future__ import annotations
 import collections
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -31,13 +31,14 @@ class ShardActor:
     """A `KeptShard`, restored from its files where it has some.
 
     Ray calls its methods one after the other, and again where the process died before they had returned, so that a push
-    may come twice.
+    may come twice. `placed` is a list of one reference to its slice at the beginning.
     """
 
     def __init__(
-        self, rule: Rule, parameters: NDArray[Any], pieces: Sequence[Piece], folder: Path, number: int, plan: Plan
+        self, rule: Rule, placed: Sequence[Any], pieces: Sequence[Piece], folder: Path, number: int, plan: Plan
     ) -> None:
         torch.set_num_threads(plan.threads)
+        (parameters,) = ray.get(list(placed))
         shard = Shard(
             rule, parameters, pieces, on_nonfinite=plan.on_nonfinite, device=plan.device, **dict(plan.options)
         )
@@ -68,6 +69,7 @@ class ShardActor:
         shard = self._kept.shard
         return ShardReport(
             os.getpid(),
+            ray.get_runtime_context().get_node_id(),
             shard.version,
             shard.lost,
             dict(shard.outcomes),
@@ -80,12 +82,15 @@ class ShardActor:
 
 
 class ReplicaActor:
-    """A `Client` of `shards`, which are handles of `ShardActor`s, and the gradients that it computes."""
+    """A `Client` of `shards`, which are handles of `ShardActor`s, and the gradients that it computes.
+
+    `placed` is a list of one reference to `Work.gradient`.
+    """
 
     def __init__(
         self,
         number: int,
-        gradient: Callable[[int, int], Gradient],
+        placed: Sequence[Any],
         partition: Partition,
         dtype: Any,
         shards: Sequence[Any],
@@ -104,15 +109,17 @@ class ReplicaActor:
             first_number=first,
         )
         self._overlap: Final = plan.overlap
-        self._gradient: Final = gradient(number, first >> 32)
+        (gradient,) = ray.get(list(placed))
+        self._gradient: Final[Gradient] = gradient(number, first >> 32)
         self._dense: Final[NDArray[Any]] = np.zeros(partition.dense_size, dtype)
         self._into: Final = partition.dense_views(self._dense)
         self._fetches: list[Any] = []
         self._pushes: list[Any] = []
         self._outcomes: collections.Counter[str] = collections.Counter()
 
-    def process(self) -> int:
-        return os.getpid()
+    def place(self) -> tuple[int, str]:
+        """Return this process and the node that it is on."""
+        return os.getpid(), ray.get_runtime_context().get_node_id()
 
     def run(self, steps: int) -> ReplicaReport:
         """Take so many steps; the last push may still be under way at the end."""

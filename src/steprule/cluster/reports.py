@@ -23,10 +23,11 @@ class ReplicaReport:
 class ShardReport:
     """A shard as it is: `outcomes` and `staleness` count pushes, `failures` files that could not be written.
 
-    `lost` are updates that were lost by restarts. Since its process began, `pushes` took `seconds` and brought `bytes`.
+    `process` is its process on Ray's node `node`. `lost` are updates that were lost by restarts. Since its process began, `pushes` took `seconds` and brought `bytes`.
     """
 
     process: int
+    node: str
     version: Version
     lost: int
     outcomes: Mapping[str, int]

@@ -101,7 +101,7 @@ class Training:
         return Progress(
             updates=self.plan.updates,
             replicas=self.plan.replicas,
-            alive=len(self.replicas.processes),
+            alive=len(self.replicas.places),
             waiting=sum(not self._may_begin(number) for number in range(self.plan.replicas)),
             loss=self._mean,
             seconds=time.monotonic() - self._began,

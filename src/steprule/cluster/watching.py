@@ -55,10 +55,10 @@ class Shards:
             ShardActor
         )
         made = made.options(num_gpus=0 if plan.device == "cpu" else 1)
-        # Held here, since an actor that starts again asks for what it was made with.
+        # Held here, since an actor that starts again asks for them again.
         self._placed: Final = [ray.put(flat[part]) for part in partition.slices]
         self.handles: Final[list[Any]] = [
-            made.remote(rule, part, pieces, folder, number, plan)
+            made.remote(rule, [part], pieces, folder, number, plan)
             for number, (part, pieces) in enumerate(zip(self._placed, partition.pieces, strict=True))
         ]
         self._timeout: Final = plan.timeout
@@ -113,11 +113,11 @@ class Replicas:
         dtype = next(iter(work.parameters.values())).dtype
         self._gradient: Final = ray.put(work.gradient)
         self.handles: Final[list[Any]] = [
-            made.remote(number, self._gradient, partition, dtype, shards, plan) for number in range(plan.replicas)
+            made.remote(number, [self._gradient], partition, dtype, shards, plan) for number in range(plan.replicas)
         ]
         self._timeout: Final = plan.timeout
-        self.processes: Final[dict[int, int]] = {}
-        """The process of each that has started."""
+        self.places: Final[dict[int, tuple[int, str]]] = {}
+        """The process, and Ray's node, of each that has started."""
         self._starting: Final[dict[Any, int]] = {}
         self._turns: Final[dict[Any, tuple[int, int, float, _Silence]]] = {}
         self.restarts: Final[collections.Counter[int]] = collections.Counter()
@@ -165,13 +165,13 @@ class Replicas:
         ]
 
     def _await(self, number: int) -> None:
-        self.processes.pop(number, None)
-        self._starting[self.handles[number].process.remote()] = number
+        self.places.pop(number, None)
+        self._starting[self.handles[number].place.remote()] = number
 
     def _started(self, question: Any) -> None:
         number = self._starting.pop(question)
         try:
-            self.processes[number] = ray.get(question)
+            self.places[number] = ray.get(question)
         except ActorDiedError as error:
             raise _cannot_start(number, error) from None
         except RayActorError:

@@ -20,7 +20,7 @@ class Board:
     """Writes event files to `folder`, as a `steprule.lab.cluster.run.Watcher`; use it in a `with` statement."""
 
     def __init__(self, folder: Path, metric: Metric) -> None:
-        self._writer = SummaryWriter(folder)  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        self._writer = SummaryWriter(folder)
         self._metric, self._rates = metric, Rates()
 
     def __enter__(self) -> Board:
@@ -29,7 +29,7 @@ class Board:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._writer.close()  # type: ignore[no-untyped-call]  # as above
+        self._writer.close()
 
     def progressed(self, progress: Progress) -> None:
         step = progress.done
@@ -55,4 +55,4 @@ class Board:
 
     def _write(self, name: str, value: float, step: int) -> None:
         if not math.isnan(value):
-            self._writer.add_scalar(name.replace(" ", "_"), value, step)  # type: ignore[no-untyped-call]  # as above
+            self._writer.add_scalar(name.replace(" ", "_"), value, step)

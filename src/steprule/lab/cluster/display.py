@@ -53,12 +53,14 @@ class ClusterDisplay:
             self._live.update(self._drawn(progress, self._rates.of(progress)))
         elif progress.seconds - self._printed >= _SECONDS_BETWEEN_LINES or progress.done >= progress.updates:
             self._printed = progress.seconds
-            self._console.print(_line(progress, self._rates.of(progress)), highlight=False, markup=False)
+            self._console.print(
+                _line(progress, self._rates.of(progress)), highlight=False, markup=False, soft_wrap=True
+            )
 
     def measured(self, measured: Measured) -> None:
         self._last = measured
         if self._live is None:
-            self._console.print(self._told(measured), highlight=False, markup=False)
+            self._console.print(self._told(measured), highlight=False, markup=False, soft_wrap=True)
 
     def _told(self, measured: Measured) -> str:
         return f"epoch {measured.epoch:.2f}: {self._metric.name} {measured.test:.4g}{self._metric.unit}"

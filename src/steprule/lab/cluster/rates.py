@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ...cluster.reports import Progress, ShardReport
@@ -32,7 +32,7 @@ class Rates:
     def of(self, progress: Progress) -> list[Rate]:
         """Return the rate of each shard since the last call; the first call has since the training's beginning."""
         passed = max(progress.seconds - self._at, 1e-9)
-        before = self._before or [None] * len(progress.shards)
+        before: Sequence[ShardReport | None] = self._before or [None] * len(progress.shards)
         self._before, self._at = list(progress.shards), progress.seconds
         return [_rate(old, new, passed) for old, new in zip(before, progress.shards, strict=True)]
 

@@ -30,7 +30,7 @@ __all__ = ["Measured", "Watcher", "run", "updates_of"]
 
 @dataclass(frozen=True)
 class Measured:
-    """What the parameters were worth when every shard had applied so many `updates`: the problem's metric on its test data."""
+    """The problem's metric on its test data, when every shard had applied so many `updates`."""
 
     updates: int
     epoch: float
