@@ -77,7 +77,6 @@ class Shard:
         """How many pushes were applied with each staleness."""
         self._seen: dict[int, int] = {}
         self._restored = 0
-        self._life_before = FIRST.life
         self._lost_before = self._lost_now = 0
 
     @property
@@ -104,9 +103,10 @@ class Shard:
         """Apply a push, unless it was seen, is older than one that was, or holds what is no finite number.
 
         Raises `TypeError` and `ValueError`, before anything changes, for arrays of another type or size, or rows that there
-        are not, and `FloatingPointError` as `on_nonfinite` says.
+        are not, `FloatingPointError` as `on_nonfinite` says, and `RuntimeError` where the replica knows of updates that
+        this shard has yet to come to: it was restored, and not from its own files.
         """
-        self._learn_of_losses(push.known)
+        self._learn_of_losses(push)
         last = self.last_number(push.replica)
         if push.number <= last:
             return self._receipt("repeat" if push.number == last else "old", push)
@@ -142,8 +142,15 @@ class Shard:
             self.version = Version(life, updates + 1)
         return Receipt(outcome, self.version, updates - fetched)
 
-    def _learn_of_losses(self, known: Version) -> None:
-        if known.life == self._life_before and known.life < self.version.life:
+    def _learn_of_losses(self, push: Push) -> None:
+        known, life = push.known, self.version.life
+        if known.life > life or (known.life == life and known.updates > self.version.updates):
+            raise RuntimeError(
+                f"replica {push.replica} knows of update {known.updates} in life {known.life} of a shard that is at update "
+                f"{self.version.updates} in life {life}; allowed is a shard that was restored from its own snapshots: on "
+                "several machines, their folder must be one that all of them see"
+            )
+        if known.life == life - 1:
             self._lost_now = max(self._lost_now, known.updates - self._restored)
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -164,13 +171,10 @@ class Shard:
         # As JSON would give it back.
         return arrays, {name: _lists(value) for name, value in counts.items()}
 
-    def load(self, arrays: Mapping[str, Tensor], counts: Mapping[str, Any], life: int) -> None:
-        """Take over what `state` returned, of a shard of the same rule and pieces, and begin the given `life`.
+    def load(self, arrays: Mapping[str, Tensor], counts: Mapping[str, Any]) -> None:
+        """Take over what `state` returned, of a shard of the same rule and pieces; to be followed by `begin_life`.
 
-        What replicas know the shard to have applied beyond that, in the life before, is lost (`lost`).
-
-        Raises `ValueError` for the state of another rule, of other pieces, or of another type, and for a life that is not
-        later than the state's.
+        Raises `ValueError` for the state of another rule, of other pieces, or of another type.
         """
         expected = self.state()[1]
         for name in ("rule", "pieces"):
@@ -194,14 +198,17 @@ class Shard:
         self.staleness = collections.Counter(dict(counts["staleness"]))
         self._lost_before, self._lost_now = int(counts["lost"]), 0
         self.version = Version(int(counts["life"]), int(counts["updates"]))
-        self.begin_life(life)
 
-    def begin_life(self, life: int) -> None:
-        """Begin a later `life` with what the shard has now. Raises `ValueError` for one that is not later."""
+    def begin_life(self, life: int, lost: int | None = None) -> None:
+        """Begin a later `life` with what the shard has now; `lost` is what was lost before, where more than it has counted.
+
+        What replicas know it to have applied beyond that in life `life - 1`, is lost, and counted when they tell
+        (`Push.known`). Raises `ValueError` for a life that is not later.
+        """
         if life <= self.version.life:
             raise ValueError(f"life is {life}; allowed is a whole number above {self.version.life}, the present one")
-        self._lost_before, self._lost_now = self.lost, 0
-        self._life_before, self._restored = self.version.life, self.version.updates
+        self._lost_before, self._lost_now = self.lost if lost is None else lost, 0
+        self._restored = self.version.updates
         self.version = Version(life, self.version.updates)
 
     def _gradients(self, push: Push) -> Iterator[Tensor]:
