@@ -30,10 +30,7 @@ class Distribution:
     def __post_init__(self) -> None:
         if self.name != "constant" and self.name not in _KNOWN:
             raise ValueError(f"there is no distribution {self.name!r}; allowed are constant, {', '.join(_KNOWN)}")
-        try:
-            self.draw(np.random.default_rng(0))
-        except TypeError:
-            raise ValueError(f"distribution {self} has {len(self.parameters)} parameters; numpy takes others") from None
+        self.draw(np.random.default_rng(0))
 
     @classmethod
     def of(cls, given: float | str | Distribution) -> Distribution:
@@ -50,9 +47,12 @@ class Distribution:
         return values if self.name == "constant" else f"{self.name}:{values}"
 
     def draw(self, generator: np.random.Generator) -> float:
-        """Return one time. Raises `ValueError` where it is below 0 or infinite."""
+        """Return one time. Raises `ValueError` where it is below 0 or infinite, or the parameters are not the method's."""
         method: Callable[..., float] = _constant if self.name == "constant" else getattr(generator, self.name)
-        time = float(method(*self.parameters))
+        try:
+            time = float(method(*self.parameters))
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"distribution {self}: {error}") from None
         if not 0 <= time < math.inf:
             raise ValueError(f"distribution {self} gave {time}; allowed are finite times from 0")
         return time
