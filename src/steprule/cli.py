@@ -1,4 +1,4 @@
-"""The command line: `steprule compare | show | data | bench | reproduce`."""
+"""The command line: `steprule compare | show | data | bench | reproduce | cluster`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ try:
 except ModuleNotFoundError as missing:
     raise ModuleNotFoundError(f"the command line needs {missing.name}: pip install 'steprule[lab]'") from missing
 
-from . import around, equations, options, reproducing
+from . import around, clustering, equations, options, reproducing
 from .folders import replace
 from .program import lower
 
@@ -28,6 +28,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(reproducing.app, name="reproduce")
+app.add_typer(clustering.app, name="cluster")
 
 
 @app.command()

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["cache_folder", "replace"]
+__all__ = ["cache_folder", "replace", "written_aside"]
 
 
 def cache_folder() -> Path:
@@ -22,14 +24,24 @@ def cache_folder() -> Path:
     return platformdirs.user_cache_path("steprule")
 
 
+@contextmanager
+def written_aside(path: Path) -> Iterator[Path]:
+    """Give a path to write a file to, which takes the place of `path` at the end: a reader sees the old one or the new one.
+
+    Where anything is raised, the old file is left as it was.
+    """
+    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        yield aside
+        aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
 def replace(path: Path, content: bytes) -> None:
     """Write a whole file: a reader sees the old one or the new one, never a part.
 
     Raises `OSError` where it cannot be written; the old file is left as it was.
     """
-    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
+    with written_aside(path) as aside:
         aside.write_bytes(content)
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)

@@ -1,0 +1,99 @@
+"""The pushes that a shard has applied since its last snapshot, in a file that only grows.
+
+An entry is its length (uint64), the CRC-32 of its content (uint32), both little-endian, and the content, a safetensors
+file in itself. An entry is written before its push is acknowledged: what was acknowledged, outlives the process. It
+outlives the machine only where each entry is synced to the disk.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from safetensors.numpy import load, save
+
+from .messages import FIRST, Push, Rows
+
+__all__ = ["Entry", "Journal"]
+
+_FRAME: Final = struct.Struct("<QI")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """An applied push, without the versions that its replica knew, and its staleness."""
+
+    push: Push
+    staleness: int
+
+
+class Journal:
+    """The journal in the file `path`, which is made if it is not there; `sync` says whether each entry is synced.
+
+    A last entry that was cut off, as by a death in mid-write, was not acknowledged: it is taken out.
+    """
+
+    def __init__(self, path: Path, *, sync: bool = False) -> None:
+        self._path: Final = path
+        self._sync: Final = sync
+        self._file = path.open("ab", buffering=0)
+        self._length = sum(_FRAME.size + len(content) for content in self._contents())
+        self._file.truncate(self._length)
+
+    def entries(self) -> Iterator[Entry]:
+        """Yield the entries, from the first."""
+        return map(_decoded, self._contents())
+
+    def append(self, entry: Entry) -> None:
+        """Write an entry. Raises `OSError` where that cannot be done; the journal is then as it was."""
+        content = _encoded(entry)
+        try:
+            for part in (_FRAME.pack(len(content), zlib.crc32(content)), content):
+                left = memoryview(part)
+                while left:
+                    left = left[self._file.write(left) :]
+            if self._sync:
+                os.fsync(self._file.fileno())
+        except OSError:
+            self._file.truncate(self._length)
+            raise
+        self._length += _FRAME.size + len(content)
+
+    def clear(self) -> None:
+        """Drop all entries, after a snapshot that has what they did."""
+        self._length = 0
+        self._file.truncate(0)
+
+    def close(self) -> None:
+        self._file.close()
+
+    def _contents(self) -> Iterator[bytes]:
+        with self._path.open("rb") as file:
+            while len(frame := file.read(_FRAME.size)) == _FRAME.size:
+                length, checksum = _FRAME.unpack(frame)
+                content = file.read(length)
+                if len(content) < length or zlib.crc32(content) != checksum:
+                    return
+                yield content
+
+
+def _encoded(entry: Entry) -> bytes:
+    push = entry.push
+    arrays = {"head": np.array([push.replica, push.number, entry.staleness], np.int64), "dense": push.dense}
+    for number, rows in push.rows.items():
+        arrays |= {f"{number}.numbers": rows.numbers, f"{number}.values": rows.values}
+    return save({name: np.ascontiguousarray(array) for name, array in arrays.items()})
+
+
+def _decoded(content: bytes) -> Entry:
+    arrays = load(content)
+    replica, number, staleness = map(int, arrays["head"])
+    named = {int(name.partition(".")[0]) for name in arrays if "." in name}
+    rows = {each: Rows(arrays[f"{each}.numbers"], arrays[f"{each}.values"]) for each in sorted(named)}
+    return Entry(Push(replica, number, FIRST, FIRST, arrays["dense"], rows), staleness)

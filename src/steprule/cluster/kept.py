@@ -1,0 +1,146 @@
+"""A shard that outlives its process: snapshots, and between them a journal, where one is asked for."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import json
+import warnings
+from pathlib import Path
+from typing import Final
+
+from ..folders import replace
+from . import snapshot
+from .journal import Entry, Journal
+from .messages import Fetched, Push, Receipt, Version
+from .shard import Shard
+
+__all__ = ["KeptShard", "has_snapshots"]
+
+_MISSING: Final = {
+    "snapshot": ("a snapshot", "and keeps the one before"),
+    "journal": ("an entry of the journal", "which a restored shard will lack"),
+    "life": ("a note of what was lost so far", "which may be miscounted when the shard is restored"),
+}
+
+
+def has_snapshots(folder: Path) -> bool:
+    """Whether some shard has written a snapshot there."""
+    return any(folder.glob("*.safetensors"))
+
+
+class KeptShard:
+    """`shard`, with what it was in an earlier process, and kept for the next, in files of `folder` that begin with `name`.
+
+    A snapshot is written at the beginning and after each `every` updates; what a shard has applied since, dies with its
+    process: fewer than `every` updates. With `journal`, each push is written to a file before it is acknowledged, and
+    nothing dies; the file is cleared by each snapshot. `sync` syncs each of its entries to the disk, without which they
+    outlive the process and not the machine.
+
+    Where the disk is full, training goes on: `failures` counts what could not be written, each with a warning. Then more is
+    lost with the process: all since the snapshot before.
+
+    Raises `ValueError` for an `every` below 1 and where the files are of another rule or other pieces, and `OSError` where
+    the very first files cannot be written.
+    """
+
+    def __init__(
+        self, shard: Shard, folder: Path, name: str, *, every: int = 1000, journal: bool = False, sync: bool = False
+    ) -> None:
+        if isinstance(every, bool) or not isinstance(every, int) or every < 1:
+            raise ValueError(f"every is {every!r}; allowed is a whole number from 1")
+        self.shard: Final = shard
+        self.failures: collections.Counter[str] = collections.Counter()
+        """How many times a "snapshot", a "journal" entry or the note of a "life" could not be written."""
+        self._snapshot: Final = folder / f"{name}.safetensors"
+        self._life: Final = folder / f"{name}.life.json"
+        self._every = every
+        self.since_snapshot = 0
+        """Updates since the last snapshot was written, or tried."""
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / f"{name}.journal"
+        found = Journal(path, sync=sync) if journal or path.exists() else None
+        self._journal: Final = found if journal else None
+        begun = json.loads(self._life.read_text()) if self._life.exists() else {"life": -1, "lost": 0}
+        known = self._snapshot.exists()
+        if known:
+            shard.load(*snapshot.read(self._snapshot))
+        if found is not None:
+            self._replay(found)
+        if known or begun["life"] >= 0:
+            shard.begin_life(max(begun["life"], shard.version.life) + 1, max(begun["lost"], shard.lost))
+        else:
+            snapshot.write(self._snapshot, *shard.state())
+        self._note_life()
+        if found is not None and not journal and self.snapshot():
+            found.close()
+            path.unlink()
+
+    def _replay(self, journal: Journal) -> None:
+        for entry in journal.entries():
+            # What a snapshot has, is still in the journal where the process died between the two.
+            if entry.push.number > self.shard.last_number(entry.push.replica):
+                version = self.shard.version
+                fetched = Version(version.life, version.updates - entry.staleness)
+                self.shard.push(dataclasses.replace(entry.push, fetched=fetched, known=version))
+                self.since_snapshot += 1
+
+    def _note_life(self) -> None:
+        """Write which life this is, and what was lost so far: what is learned of that, is not in the snapshot yet."""
+        self._lost = self.shard.lost
+        try:
+            replace(self._life, json.dumps({"life": self.shard.version.life, "lost": self._lost}).encode())
+        except OSError as error:
+            self._failed("life", error)
+
+    def fetch(self) -> Fetched:
+        """As `Shard.fetch`."""
+        return self.shard.fetch()
+
+    def last_number(self, replica: int) -> int:
+        """As `Shard.last_number`."""
+        return self.shard.last_number(replica)
+
+    def push(self, push: Push) -> Receipt:
+        """As `Shard.push`, and write what is due."""
+        receipt = self.shard.push(push)
+        if self.shard.lost != self._lost:
+            self._note_life()
+        if receipt.outcome == "applied":
+            self.since_snapshot += 1
+            due = self.since_snapshot >= self._every
+            if not (due and self.snapshot()) and self._journal is not None:
+                self._record(self._journal, Entry(push, receipt.staleness))
+        return receipt
+
+    def snapshot(self) -> bool:
+        """Write a snapshot now; return whether it could be written. Where not, it is tried again when the next is due."""
+        self.since_snapshot = 0
+        try:
+            snapshot.write(self._snapshot, *self.shard.state())
+            if self._journal is not None:
+                self._journal.clear()
+        except OSError as error:
+            self._failed("snapshot", error)
+            return False
+        return True
+
+    def close(self) -> None:
+        """Close the journal; the shard must not be pushed to any more."""
+        if self._journal is not None:
+            self._journal.close()
+
+    def _record(self, journal: Journal, entry: Entry) -> None:
+        try:
+            journal.append(entry)
+        except OSError as error:
+            self._failed("journal", error)
+
+    def _failed(self, what: str, error: OSError) -> None:
+        self.failures[what] += 1
+        missing, then = _MISSING[what]
+        warnings.warn(
+            f"training goes on without {missing} of update {self.shard.version.updates}, {then}: {error}",
+            RuntimeWarning,
+            stacklevel=3,
+        )

@@ -1,0 +1,216 @@
+"""The shards and replicas of a training: started, asked, and killed where they hang; Ray starts again what has died."""
+
+from __future__ import annotations
+
+import collections
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import ray
+from numpy.typing import NDArray
+from ray.exceptions import ActorDiedError, RayActorError, RayTaskError
+
+from ..specification import Rule
+from .actors import ReplicaActor, ShardActor
+from .partition import Partition
+from .plan import Plan, Work
+from .reports import ReplicaReport, ShardReport
+
+__all__ = ["Replicas", "Shards", "told"]
+
+_SECONDS_BETWEEN_QUESTIONS: Final = 0.5
+
+
+def told(error: Exception) -> Exception:
+    """Return what a process has raised, without what Ray puts around it."""
+    cause = getattr(error, "cause", None)
+    return cause if isinstance(error, RayTaskError) and isinstance(cause, Exception) else error
+
+
+class _Silence:
+    """When an actor is to be taken for hung: after `timeout` seconds, and twice as long after each time that it was."""
+
+    def __init__(self, timeout: float) -> None:
+        self._patience = timeout
+        self._since = time.monotonic()
+
+    def broken(self) -> bool:
+        """Whether it is time to kill; then it begins anew."""
+        if time.monotonic() - self._since < self._patience:
+            return False
+        self._since, self._patience = time.monotonic(), 2 * self._patience
+        return True
+
+
+class Shards:
+    """The actors that hold the parameters, and their newest reports.
+
+    What they were called for when they died is called again by Ray: a push that comes twice, a shard knows.
+    """
+
+    def __init__(self, rule: Rule, flat: NDArray[Any], partition: Partition, folder: Path, plan: Plan) -> None:
+        made: Any = ray.remote(num_cpus=1, max_restarts=-1, max_task_retries=-1, scheduling_strategy="SPREAD")(
+            ShardActor
+        )
+        made = made.options(num_gpus=0 if plan.device == "cpu" else 1)
+        # Held here, since an actor that starts again asks for them again.
+        self._placed: Final = [ray.put(flat[part]) for part in partition.slices]
+        self.handles: Final[list[Any]] = [
+            made.remote(rule, [part], pieces, folder, number, plan)
+            for number, (part, pieces) in enumerate(zip(self._placed, partition.pieces, strict=True))
+        ]
+        self._timeout: Final = plan.timeout
+        self._questions: dict[Any, tuple[int, _Silence]] = {}
+        self._asked = 0.0
+        self.hung: Final[collections.Counter[int]] = collections.Counter()
+        self.reports: list[ShardReport] = []
+        self.ask()
+        self._lives: Final = [report.version.life for report in self.reports]
+
+    @property
+    def restarts(self) -> Mapping[int, int]:
+        """How often each was restored since the training began; none is left out."""
+        lives = [report.version.life for report in self.reports]
+        return {number: life - first for number, (life, first) in enumerate(zip(lives, self._lives, strict=True))}
+
+    def ask(self) -> None:
+        """Wait for a report of each."""
+        self.reports = _got(each.report.remote() for each in self.handles)
+
+    def watch(self) -> None:
+        """Take the reports that have come, and kill a shard that has been silent for too long."""
+        for question in _ready(self._questions, 0):
+            number, _ = self._questions.pop(question)
+            self.reports[number] = _got([question])[0]
+        for number, silence in self._questions.values():
+            if silence.broken():
+                self.hung[number] += 1
+                ray.kill(self.handles[number], no_restart=False)
+        if not self._questions and time.monotonic() - self._asked > _SECONDS_BETWEEN_QUESTIONS:
+            self._asked = time.monotonic()
+            self._questions = {
+                each.report.remote(): (number, _Silence(self._timeout)) for number, each in enumerate(self.handles)
+            }
+
+    def fetch(self) -> list[NDArray[Any]]:
+        """Return each slice, as it is now."""
+        return [fetched.parameters for fetched in _got(each.fetch.remote() for each in self.handles)]
+
+    def snapshot(self) -> bool:
+        """Have each write a snapshot; return whether all could."""
+        return all(_got(each.snapshot.remote() for each in self.handles))
+
+
+class Replicas:
+    """The actors that compute gradients: each is starting, free, or at work."""
+
+    def __init__(self, work: Work, partition: Partition, shards: Sequence[Any], plan: Plan) -> None:
+        made: Any = ray.remote(num_cpus=1, max_restarts=-1, max_task_retries=0, scheduling_strategy="SPREAD")(
+            ReplicaActor
+        )
+        dtype = next(iter(work.parameters.values())).dtype
+        self._gradient: Final = ray.put(work.gradient)
+        self.handles: Final[list[Any]] = [
+            made.remote(number, [self._gradient], partition, dtype, shards, plan) for number in range(plan.replicas)
+        ]
+        self._timeout: Final = plan.timeout
+        self.places: Final[dict[int, tuple[int, str]]] = {}
+        """The process, and Ray's node, of each that has started."""
+        self._starting: Final[dict[Any, int]] = {}
+        self._turns: Final[dict[Any, tuple[int, int, float, _Silence]]] = {}
+        self.restarts: Final[collections.Counter[int]] = collections.Counter()
+        self.hung: Final[collections.Counter[int]] = collections.Counter()
+        for number in range(plan.replicas):
+            self._await(number)
+
+    @property
+    def at_work(self) -> list[int]:
+        return [number for number, *_ in self._turns.values()]
+
+    @property
+    def free(self) -> list[int]:
+        """Those that have started and are not at work."""
+        busy = {*self._starting.values(), *self.at_work}
+        return [number for number in range(len(self.handles)) if number not in busy]
+
+    def send(self, number: int, steps: int) -> None:
+        """Have a free replica take so many steps."""
+        turn = self.handles[number].run.remote(steps)
+        self._turns[turn] = (number, steps, time.monotonic(), _Silence(self._timeout))
+
+    def wait(self, seconds: float) -> list[tuple[int, int, float, ReplicaReport | None]]:
+        """Return what has ended within `seconds`: the replica, its steps, how long they took, and its report.
+
+        There is no report where the replica died; it is started again. Raises what a replica's gradient has raised, and
+        `RuntimeError` where a replica cannot be started.
+        """
+        ended = []
+        for each in _ready([*self._starting, *self._turns], seconds):
+            if each in self._starting:
+                self._started(each)
+                continue
+            number, steps, since, _ = self._turns.pop(each)
+            ended.append((number, steps, time.monotonic() - since, self._report(each, number)))
+        self._kill_the_hung()
+        return ended
+
+    def finish(self) -> list[ReplicaReport]:
+        """Wait until the pushes of all free replicas have arrived; return their reports."""
+        return [
+            report
+            for number in self.free
+            if (report := self._report(self.handles[number].finish.remote(), number)) is not None
+        ]
+
+    def _await(self, number: int) -> None:
+        self.places.pop(number, None)
+        self._starting[self.handles[number].place.remote()] = number
+
+    def _started(self, question: Any) -> None:
+        number = self._starting.pop(question)
+        try:
+            self.places[number] = ray.get(question)
+        except ActorDiedError as error:
+            raise _cannot_start(number, error) from None
+        except RayActorError:
+            self._await(number)
+
+    def _report(self, turn: Any, number: int) -> ReplicaReport | None:
+        try:
+            report: ReplicaReport = ray.get(turn)
+        except RayActorError:
+            self.restarts[number] += 1
+            self._await(number)
+            return None
+        except RayTaskError as error:
+            raise told(error) from None
+        return report
+
+    def _kill_the_hung(self) -> None:
+        for number, *_, silence in self._turns.values():
+            if silence.broken():
+                self.hung[number] += 1
+                ray.kill(self.handles[number], no_restart=False)
+
+
+def _cannot_start(number: int, error: Exception) -> Exception:
+    return RuntimeError(f"replica {number} cannot be started: {error}")
+
+
+def _ready(references: Iterable[Any], seconds: float) -> list[Any]:
+    """Wait until one has come, and no longer than `seconds`; return those that have."""
+    some = list(references)
+    if not some:
+        return []
+    ray.wait(some, num_returns=1, timeout=seconds)
+    return list(ray.wait(some, num_returns=len(some), timeout=0)[0])
+
+
+def _got(references: Any) -> list[Any]:
+    try:
+        found: list[Any] = ray.get(list(references))
+    except RayTaskError as error:
+        raise told(error) from None
+    return found

@@ -1,0 +1,145 @@
+"""The command line's `steprule cluster ...`: a problem trained by many replicas on a parameter server."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from typing import Annotated
+
+try:
+    import typer
+    from rich.console import Console
+except ModuleNotFoundError as missing:
+    raise ModuleNotFoundError(f"the command line needs {missing.name}: pip install 'steprule[lab]'") from missing
+
+__all__ = ["app"]
+
+app = typer.Typer(
+    help="Train a problem by many replicas on a parameter server.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+)
+
+
+@app.callback()
+def _group() -> None:
+    """Train a problem by many replicas on a parameter server."""
+
+
+@app.command()
+def run(
+    problem: Annotated[
+        str,
+        typer.Argument(help="digits, mnist, airfoil, or your own: package.module:function or path/to/file.py:function"),
+    ] = "mnist",
+    replicas: Annotated[int, typer.Option(help="Processes that compute gradients.")] = 2,
+    shards: Annotated[int, typer.Option(help="Processes that hold the parameters.")] = 1,
+    rule: Annotated[
+        str, typer.Option(help="The rule that the shards apply; your own as for the problem.")
+    ] = "adadelta",
+    values: Annotated[
+        list[str] | None, typer.Option("--set", help="A hyperparameter, name=value; may be repeated.")
+    ] = None,
+    epochs: Annotated[
+        float | None,
+        typer.Option(
+            help="As many mini-batches, of all replicas together, as so many passes; the problem's own number."
+        ),
+    ] = None,
+    updates: Annotated[int | None, typer.Option(help="Updates of each shard, in place of --epochs.")] = None,
+    n_fetch: Annotated[int, typer.Option(help="Steps from one fetch to the next.")] = 1,
+    n_push: Annotated[int, typer.Option(help="Steps from one push to the next.")] = 1,
+    local_lr: Annotated[float | None, typer.Option(help="Rate of a replica's own steps between two fetches.")] = None,
+    overlap: Annotated[bool, typer.Option(help="Fetch and push while the next gradient is computed.")] = True,
+    warm_start: Annotated[int, typer.Option(help="Updates for which one replica trains alone.")] = 0,
+    snapshot_every: Annotated[int, typer.Option(help="Updates of a shard from one snapshot to the next.")] = 1000,
+    journal: Annotated[bool, typer.Option("--journal", help="Write each push before it is acknowledged.")] = False,
+    sync: Annotated[bool, typer.Option("--sync", help="Sync each entry of the journal to the disk.")] = False,
+    on_nonfinite: Annotated[str, typer.Option(help="skip or raise: what a push that is not finite does.")] = "skip",
+    timeout: Annotated[float, typer.Option(help="Seconds of silence after which a process is started again.")] = 60.0,
+    threads: Annotated[int, typer.Option(help="Threads of each process.")] = 1,
+    device: Annotated[str, typer.Option(help="cpu or cuda: where the shards step.")] = "cpu",
+    seed: Annotated[int, typer.Option(help="Decides the initial weights and the order of the examples.")] = 0,
+    address: Annotated[
+        str | None, typer.Option(help="A Ray cluster to join: auto, or host:port; one on this machine unless given.")
+    ] = None,
+    dashboard: Annotated[bool, typer.Option("--dashboard", help="Start Ray's dashboard, on this machine.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the snapshots in the folder.")] = False,
+    out: Annotated[Path, typer.Option(help="Folder for results, the model, snapshots and events.")] = Path("cluster"),
+) -> None:
+    """Train a problem asynchronously, as Downpour SGD does, by any rule on the server."""
+    from .cluster.plan import Plan
+    from .lab.cluster.board import Board
+    from .lab.cluster.display import ClusterDisplay
+    from .lab.cluster.run import run as train
+    from .lab.cluster.run import updates_of
+    from .lab.grids import find_rule
+    from .lab.problem import find_problem
+
+    if updates is not None and epochs is not None:
+        raise ValueError(f"--updates is {updates} and --epochs is {epochs:g}; allowed is one of them")
+    found = find_problem(problem)()
+    plan = Plan(
+        updates=updates
+        if updates is not None
+        else updates_of(found, found.epochs if epochs is None else epochs, n_push),
+        replicas=replicas,
+        shards=shards,
+        n_fetch=n_fetch,
+        n_push=n_push,
+        local_lr=local_lr,
+        overlap=overlap,
+        warm_start=warm_start,
+        snapshot_every=snapshot_every,
+        journal=journal,
+        sync=sync,
+        on_nonfinite=on_nonfinite,  # type: ignore[arg-type]  # checked there
+        timeout=timeout,
+        device=device,
+        threads=threads,
+        options=_options(values or []),
+    )
+    console = Console()
+    with contextlib.ExitStack() as stack:
+        display = stack.enter_context(ClusterDisplay(console, found.metric))
+        board = stack.enter_context(Board(out / "events", found.metric))
+        try:
+            measured = train(
+                problem,
+                find_rule(rule),
+                plan,
+                out,
+                seed=seed,
+                resume=resume,
+                address=address,
+                dashboard=dashboard,
+                watchers=(display, board),
+            )
+        except KeyboardInterrupt:
+            console.print(
+                f"Stopped. What is done is kept in {out}; the same command with --resume goes on.",
+                highlight=False,
+                soft_wrap=True,
+            )
+            raise typer.Exit(130) from None
+    last = measured[-1]
+    console.print(f"\n{last.updates} updates: {found.metric.name} {last.test:.4g}{found.metric.unit}", highlight=False)
+    console.print(
+        f"In {out}: results.json, model.safetensors, snapshots, and events for TensorBoard.",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def _options(texts: list[str]) -> dict[str, float]:
+    options = {}
+    for each in texts:
+        name, equals, value = each.partition("=")
+        try:
+            options[name] = float(value)
+        except ValueError:
+            equals = ""
+        if not (name and equals):
+            raise ValueError(f"--set is {each!r}; allowed is name=value with a number, such as rho=0.9")
+    return options

@@ -1,0 +1,58 @@
+"""A training on the parameter server in TensorBoard: what the terminal shows, over the updates."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from types import TracebackType
+
+from torch.utils.tensorboard.writer import SummaryWriter
+
+from ...cluster.reports import Progress
+from ..results import Metric
+from .rates import Rates
+from .run import Measured
+
+__all__ = ["Board"]
+
+
+class Board:
+    """Writes event files to `folder`, as a `steprule.lab.cluster.run.Watcher`; use it in a `with` statement."""
+
+    def __init__(self, folder: Path, metric: Metric) -> None:
+        self._writer = SummaryWriter(folder)
+        self._metric, self._rates = metric, Rates()
+
+    def __enter__(self) -> Board:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._writer.close()
+
+    def progressed(self, progress: Progress) -> None:
+        step = progress.done
+        self._write("loss", progress.loss, step)
+        self._write("replicas/alive", progress.alive, step)
+        self._write("replicas/started again", sum(progress.restarts.values()), step)
+        for number, (shard, rate) in enumerate(zip(progress.shards, self._rates.of(progress), strict=True)):
+            shown = {
+                "updates": shard.version.updates,
+                "pushes per second": rate.pushes,
+                "bytes per second": rate.bytes,
+                "seconds per push": rate.seconds,
+                "staleness": rate.staleness,
+                "lost": shard.lost,
+                "refused": shard.outcomes.get("refused", 0),
+                "not written": sum(shard.failures.values()),
+            }
+            for name, value in shown.items():
+                self._write(f"shard {number}/{name}", value, step)
+
+    def measured(self, measured: Measured) -> None:
+        self._write(self._metric.name, measured.test, measured.updates)
+
+    def _write(self, name: str, value: float, step: int) -> None:
+        if not math.isnan(value):
+            self._writer.add_scalar(name.replace(" ", "_"), value, step)

@@ -1,0 +1,130 @@
+"""`steprule cluster run`: a problem trained on the parameter server, measured after each epoch, and written down."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors.numpy import save
+
+import torch
+
+from ...cluster.plan import Plan
+from ...cluster.reports import Progress
+from ...cluster.training import Training, train
+from ...folders import replace
+from ...specification import Rule
+from ..named import name_of
+from ..problem import Problem, find_problem
+from .gradients import parameters_of, work_of
+
+__all__ = ["Measured", "Watcher", "run", "updates_of"]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The problem's metric on its test data, when every shard had applied so many `updates`."""
+
+    updates: int
+    epoch: float
+    test: float
+
+
+class Watcher(Protocol):
+    """Who is told of a training as it goes on: about each second of its progress, and of each measurement."""
+
+    def progressed(self, progress: Progress) -> None: ...
+    def measured(self, measured: Measured) -> None: ...
+
+
+def updates_of(problem: Problem, epochs: float, n_push: int) -> int:
+    """Return how many updates are as many mini-batches, of all replicas together, as so many epochs have."""
+    return max(1, round(epochs * _batches(problem) / n_push))
+
+
+def _batches(problem: Problem) -> int:
+    return math.ceil(len(problem.train[0]) / problem.batch_size)
+
+
+def run(
+    problem: str,
+    rule: Rule,
+    plan: Plan,
+    out: Path,
+    *,
+    seed: int = 0,
+    resume: bool = False,
+    address: str | None = None,
+    dashboard: bool = False,
+    watchers: Sequence[Watcher] = (),
+) -> list[Measured]:
+    """Train `problem` by the plan; return what was measured about each epoch, and at the end.
+
+    In the folder `out` are then `results.json`, `model.safetensors` (the parameters by name) and `snapshots`.
+
+    Raises what `steprule.cluster.train` raises, and `ValueError` where there is no such problem.
+    """
+    found = find_problem(problem)()
+    # Where other processes find it, wherever they run.
+    named = problem if ":" not in problem else name_of(find_problem(problem))
+    follower = _Follower(found, plan, seed, watchers)
+    out.mkdir(parents=True, exist_ok=True)
+    trained = train(
+        work_of(named, found, seed),
+        rule,
+        plan,
+        out / "snapshots",
+        resume=resume,
+        address=address,
+        dashboard=dashboard,
+        progress=follower.progressed,
+    )
+    follower.measure(trained.progress.done, trained.parameters)
+    replace(out / "model.safetensors", save(trained.parameters))
+    results = {
+        "problem": problem,
+        "rule": rule.name,
+        "seed": seed,
+        "plan": asdict(plan),
+        "metric": asdict(found.metric),
+        "measured": [asdict(each) for each in follower.found],
+        "progress": asdict(trained.progress),
+    }
+    replace(out / "results.json", json.dumps(results, indent=1).encode())
+    return follower.found
+
+
+class _Follower:
+    """Measures a training about each epoch, and tells the watchers."""
+
+    def __init__(self, problem: Problem, plan: Plan, seed: int, watchers: Sequence[Watcher]) -> None:
+        self._problem, self._plan, self._watchers = problem, plan, watchers
+        self._model: Final = problem.model(seed)
+        self.found: Final[list[Measured]] = []
+        self._epoch = 0
+
+    def progressed(self, training: Training) -> None:
+        progress = training.progress()
+        for watcher in self._watchers:
+            watcher.progressed(progress)
+        epoch = math.floor(self._epochs(progress.done))
+        if epoch > self._epoch and progress.done < self._plan.updates:
+            self._epoch = epoch
+            self.measure(progress.done, training.parameters())
+
+    def measure(self, updates: int, parameters: Mapping[str, NDArray[Any]]) -> None:
+        for name, parameter in parameters_of(self._model).items():
+            parameter.data = torch.from_numpy(np.ascontiguousarray(parameters[name]))
+        value = self._problem.measured(self._model, self._problem.test)
+        self.found.append(Measured(updates, self._epochs(updates), value))
+        for watcher in self._watchers:
+            watcher.measured(self.found[-1])
+
+    def _epochs(self, updates: int) -> float:
+        return updates * self._plan.n_push / _batches(self._problem)

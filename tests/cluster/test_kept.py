@@ -1,0 +1,199 @@
+"""Snapshots and journals: what outlives a process, and what goes on without a disk."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tests.cluster.made import gradient, kept, partition, push, shard, start
+from tests.conformance.cases import OF_THE_GRADIENT
+from tests.requirements import require
+
+from steprule import rules
+from steprule.cluster import KeptShard, Shard, Version
+from steprule.cluster.journal import Entry, Journal
+
+
+@pytest.mark.parametrize("name", OF_THE_GRADIENT)
+def test_a_restored_shard_goes_on_bit_for_bit(tmp_path: Path, name: str):
+    server, other = kept(tmp_path, name), shard(name)
+    for number in range(4):
+        server.push(push(number, replica=number % 2, fetched=Version(0, max(number - 1, 0))))
+        other.push(push(number, replica=number % 2))
+    assert server.snapshot()
+    again = kept(tmp_path, name)
+    assert again.shard.version == Version(1, 4)
+    assert again.shard.staleness == server.shard.staleness == {0: 1, 1: 3}
+    assert again.push(push(2)).outcome == "repeat"
+    for each in (again, other):
+        each.push(push(9))
+    assert np.array_equal(again.shard.parameters, other.parameters)
+
+
+@pytest.mark.parametrize("state", ["int8", "bfloat16"])
+def test_low_precision_state_is_restored_as_it_was(tmp_path: Path, state: str):
+    import torch
+
+    options = {"state_dtype": state if state == "int8" else torch.bfloat16, "seed": 1}
+    servers = [shard("adadelta", dtype="float32", **options) for _ in range(2)]
+    dense = [gradient(number, partition(), "float32")[0] for number in range(4)]
+    first = KeptShard(servers[0], tmp_path, "shard-0")
+    for number in range(3):
+        for each in servers:
+            each.push(push(number, dense=dense[number]))
+    assert first.snapshot()
+    again = KeptShard(shard("adadelta", dtype="float32", **options), tmp_path, "shard-0")
+    for each in (again, servers[1]):
+        each.push(push(3, dense=dense[3]))
+    assert np.array_equal(again.shard.parameters, servers[1].parameters)
+
+
+@pytest.mark.parametrize("every", [1, 3, 5])
+def test_what_is_lost_is_less_than_the_interval_and_counted(tmp_path: Path, every: int):
+    server, applied = kept(tmp_path, every=every), 11
+    for number in range(applied):
+        known = server.push(push(number)).version
+    again = kept(tmp_path, every=every)
+    assert again.shard.version.updates == applied - applied % every
+    again.push(push(applied, known=known))
+    assert again.shard.lost == applied % every < every
+
+
+def test_a_gradient_on_lost_parameters_is_as_stale_as_what_came_since(tmp_path: Path):
+    server = kept(tmp_path, every=4)
+    for number in range(6):
+        server.push(push(number))
+    again = kept(tmp_path, every=4)  # at update 4 of 6
+    assert again.push(push(10, fetched=Version(0, 6))).staleness == 0
+    assert again.push(push(11, fetched=Version(0, 6))).staleness == 1
+    assert again.push(push(12, fetched=Version(0, 3))).staleness == 3
+
+
+def test_a_journal_keeps_everything_and_a_snapshot_clears_it(tmp_path: Path):
+    server, other = kept(tmp_path, "adam", every=5, journal=True), shard("adam")
+    path = tmp_path / "shard-0.journal"
+    sizes = []
+    for number in range(8):
+        known = server.push(push(number, fetched=Version(0, 0))).version
+        other.push(push(number, fetched=Version(0, 0)))
+        sizes.append(path.stat().st_size)
+    assert sizes[4] == 0 and sizes[:4] == sorted(sizes[:4])
+    server.close()
+    again = kept(tmp_path, "adam", every=5, journal=True)
+    assert np.array_equal(again.shard.parameters, other.parameters)
+    assert (again.shard.version, again.shard.staleness) == (Version(1, 8), other.staleness)
+    again.push(push(8, known=known))
+    assert again.shard.lost == 0
+    again.close()
+
+
+def test_a_journal_is_read_by_a_shard_that_keeps_none(tmp_path: Path):
+    server = kept(tmp_path, journal=True)
+    server.push(push(0))
+    server.close()
+    again = kept(tmp_path)
+    assert again.shard.version.updates == 1
+    assert not (tmp_path / "shard-0.journal").exists()
+    again.push(push(1))
+    assert kept(tmp_path).shard.version.updates == 1
+
+
+@pytest.mark.parametrize("harm", ["cut", "spoilt"])
+def test_a_last_entry_that_is_no_whole_one_is_taken_out(tmp_path: Path, harm: str):
+    path = tmp_path / "journal"
+    journal = Journal(path)
+    lengths = [0]
+    for number in range(3):
+        journal.append(Entry(push(number), staleness=number))
+        lengths.append(path.stat().st_size)
+    journal.close()
+    content = path.read_bytes()
+    # Each place where a write may end, and some where a disk may err.
+    for place in (lengths[2] + 1, lengths[2] + 11, lengths[2] + 12, lengths[2] + 40, lengths[3] - 1):
+        spoilt = content[: place - 1] + bytes([content[place - 1] ^ 1]) + content[place:]
+        path.write_bytes(content[:place] if harm == "cut" else spoilt)
+        again = Journal(path)
+        assert [each.push.number for each in again.entries()] == [0, 1]
+        assert path.stat().st_size == lengths[2]
+        again.append(Entry(push(7), staleness=0))
+        found = list(again.entries())
+        again.close()
+        assert [each.push.number for each in found] == [0, 1, 7]
+        assert np.array_equal(found[-1].push.dense, push(7).dense)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 64 KiB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(folder)], capture_output=True)
+    require(mounted.returncode == 0, "a disk of one's own needs the rights of the system's administrator")
+    yield folder
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+@pytest.mark.parametrize("journal", [False, True])
+def test_training_goes_on_loudly_on_a_full_disk(small_disk: Path, journal: bool):
+    server, other = kept(small_disk, "adadelta", every=2, journal=journal), shard("adadelta")
+    server.push(push(0))
+    other.push(push(0))
+    server.snapshot()
+    with pytest.raises(OSError, match="No space left"):
+        (small_disk / "filling").write_bytes(bytes(1 << 20))
+    numbers = (1, 2, 3, 4)
+    with pytest.warns(RuntimeWarning, match="training goes on without .*No space left") as warned:
+        outcomes = [server.push(push(number)).outcome for number in numbers]
+    for number in numbers:
+        other.push(push(number))
+    assert outcomes == ["applied"] * 4
+    assert np.array_equal(server.shard.parameters, other.parameters)
+    assert server.failures == ({"snapshot": 2, "journal": 4} if journal else {"snapshot": 2})
+    assert len(warned) == sum(server.failures.values())
+    with pytest.warns(RuntimeWarning, match="without a note of what was lost so far of update 1"):
+        restored = kept(small_disk, "adadelta", journal=journal)
+    restored.close()
+    (small_disk / "filling").unlink()
+    assert server.snapshot()
+    server.close()
+    again = kept(small_disk, "adadelta")
+    assert np.array_equal(again.shard.parameters, other.parameters)
+
+
+def test_a_folder_that_has_gone_is_no_end_either(tmp_path: Path):
+    server = kept(tmp_path / "gone", every=1)
+    shutil.rmtree(tmp_path / "gone")
+    with pytest.warns(
+        RuntimeWarning, match="training goes on without a snapshot of update 1, and keeps the one before"
+    ):
+        server.push(push())
+
+
+def test_no_part_of_a_file_is_left_where_writing_failed(tmp_path: Path):
+    server = kept(tmp_path)
+    server.snapshot()
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["shard-0.life.json", "shard-0.safetensors"]
+
+
+def test_files_of_another_rule_or_model_are_refused(tmp_path: Path):
+    kept(tmp_path, "sgd")
+    with pytest.raises(ValueError, match=re.escape("has the rule 'sgd'; allowed for this shard is 'adam'")):
+        kept(tmp_path, "adam")
+    of = partition(2)
+    with pytest.raises(ValueError, match="the state to load has the pieces"):
+        KeptShard(Shard(rules.sgd, start()[of.slices[0]], of.pieces[0], lr=0.1), tmp_path, "shard-0")
+    with pytest.raises(ValueError, match=re.escape("is of torch.float64; allowed for this shard is torch.float32")):
+        KeptShard(shard(dtype="float32"), tmp_path, "shard-0")
+    (tmp_path / "shard-0.safetensors").write_bytes(b"nothing of the kind")
+    with pytest.raises(ValueError, match=r"shard-0\.safetensors is no snapshot of a shard"):
+        kept(tmp_path)
+
+
+def test_every_is_checked(tmp_path: Path):
+    with pytest.raises(ValueError, match="every is 0; allowed is a whole number from 1"):
+        kept(tmp_path, every=0)

@@ -1,0 +1,189 @@
+"""Training on Ray, and what befalls its processes."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tests.cluster import bowl
+from tests.lab.processes import kill
+
+from steprule import rules
+
+pytestmark = [pytest.mark.cluster, pytest.mark.serial, pytest.mark.usefixtures("ray_here")]
+
+SGD = {"lr": 0.02}
+
+
+def trained(folder: Path, work: Any = None, progress: Callable[[Any], object] = lambda _: None, **more: Any) -> Any:
+    from steprule.cluster import Plan, train
+
+    plan = Plan(**{"updates": 200, "replicas": 2, "shards": 2, "options": SGD, **more})
+    return train(work or bowl.work(), rules.sgd, plan, folder / "snapshots", progress=progress)
+
+
+def close(found: Any) -> bool:
+    return all(np.abs(each - bowl.CENTRE).max() < 0.5 for each in found.parameters.values())
+
+
+class Once:
+    """Does something to a training, once, when it has come so far."""
+
+    def __init__(self, updates: int, act: Callable[[Any], None]) -> None:
+        self.updates, self.act, self.done = updates, act, False
+
+    def __call__(self, training: Any) -> None:
+        if not self.done and training.progress().done >= self.updates:
+            self.done = True
+            self.act(training)
+
+
+def test_many_replicas_train_as_one_would(tmp_path: Path):
+    found = trained(tmp_path)
+    assert close(found)
+    for shard in found.progress.shards:
+        assert shard.outcomes == {"applied": 200}
+        assert sum(shard.staleness.values()) == 200 and max(shard.staleness) <= 8
+        assert shard.lost == 0 and shard.failures == {}
+    assert found.progress.restarts == {} and found.progress.loss < 1
+
+
+def test_one_replica_without_overlap_is_plain_descent(tmp_path: Path):
+    found = trained(tmp_path, replicas=1, overlap=False, updates=20)
+    x = bowl.work().parameters["weight"].copy()
+    for _ in range(20):
+        x = x + -SGD["lr"] * (x - bowl.CENTRE)
+    assert np.array_equal(found.parameters["weight"], x)
+    assert all(set(shard.staleness) == {0} for shard in found.progress.shards)
+
+
+def test_rows_travel_as_rows(tmp_path: Path):
+    from steprule.cluster import Work
+
+    dense = bowl.work()
+    sparse = Work(dense.parameters, bowl.with_rows, sparse=("weight",))
+    found = trained(tmp_path, sparse, updates=300, n_push=2, n_fetch=2, local_lr=0.0)
+    assert close(found)
+    pushed = sum(shard.bytes for shard in found.progress.shards)
+    assert pushed < 0.7 * 300 * sum(array.nbytes for array in dense.parameters.values()) * 2
+
+
+def test_a_warm_start_is_one_replica_alone(tmp_path: Path):
+    seen = []
+    trained(tmp_path, progress=lambda training: seen.append(training.progress()), warm_start=60, shards=1)
+    # Before its end, there was nobody whose updates could have come between.
+    assert seen[-1].waiting == 0
+    assert all(each.waiting == 1 for each in seen if each.done < 60)
+    assert sum(count for stale, count in seen[-1].shards[0].staleness.items() if stale <= 1) >= 60
+
+
+def test_a_replica_that_is_killed_comes_back_and_the_others_go_on(tmp_path: Path):
+    killed = []
+
+    def strike(training: Any) -> None:
+        killed.append(training.replicas.places[1][0])
+        kill(killed[0])
+
+    found = trained(tmp_path, progress=Once(50, strike), updates=1500)
+    assert close(found) and killed
+    assert found.progress.restarts == {"replica 1": 1}
+    assert found.progress.lost == 0
+    assert all(shard.version.updates >= 1500 for shard in found.progress.shards)
+
+
+@pytest.mark.parametrize("journal", [False, True])
+def test_a_shard_that_is_killed_loses_less_than_the_interval(tmp_path: Path, journal: bool):
+    strike = Once(50, lambda training: kill(training.shards.reports[1].process))
+    found = trained(tmp_path, progress=strike, updates=1500, snapshot_every=40, journal=journal)
+    assert close(found) and strike.done
+    first, second = found.progress.shards
+    assert found.progress.restarts == {"shard 1": 1} and first.lost == 0
+    assert second.lost == 0 if journal else second.lost < 40
+    assert all(shard.version.updates >= 1500 for shard in found.progress.shards)
+
+
+def test_a_replica_that_sends_nan_is_left_out(tmp_path: Path):
+    found = trained(tmp_path, bowl.work(bowl.broken))
+    assert close(found)
+    assert found.progress.shards[0].outcomes["refused"] > 0
+    assert found.progress.shards[0].outcomes["applied"] >= 200
+
+
+def test_nan_may_end_a_training(tmp_path: Path):
+    with pytest.raises(FloatingPointError, match=r"push \d+ of replica 1 is infinite or NaN in some elements"):
+        trained(tmp_path, bowl.work(bowl.broken), on_nonfinite="raise")
+
+
+def test_where_nothing_but_nan_comes_training_ends(tmp_path: Path):
+    with pytest.raises(RuntimeError, match="the training has diverged"):
+        trained(tmp_path, bowl.work(bowl.all_broken))
+
+
+def test_a_replica_that_hangs_is_started_again_and_the_others_go_on(tmp_path: Path):
+    found = trained(tmp_path, bowl.work(bowl.hanging(tmp_path)), timeout=4.0, updates=1500)
+    assert close(found)
+    assert found.progress.hung == {"replica 1": 1} and found.progress.restarts == {"replica 1": 1}
+
+
+def test_a_shard_that_hangs_is_restored(tmp_path: Path):
+    strike = Once(50, lambda training: os.kill(training.shards.reports[0].process, signal.SIGSTOP))
+    found = trained(tmp_path, progress=strike, timeout=4.0, updates=600, journal=True)
+    assert close(found)
+    assert found.progress.hung["shard 0"] >= 1 and found.progress.lost == 0
+
+
+def test_what_a_gradient_raises_ends_the_training(tmp_path: Path):
+    with pytest.raises(LookupError, match="there are no data here"):
+        trained(tmp_path, bowl.work(bowl.unwilling))
+
+
+def test_a_replica_that_cannot_be_started_ends_the_training(tmp_path: Path):
+    with pytest.raises(RuntimeError, match=r"replica \d cannot be started: .*there are no data anywhere"):
+        trained(tmp_path, bowl.work(bowl.unstartable))
+
+
+def test_a_training_goes_on_where_it_was(tmp_path: Path):
+    from steprule.cluster import Plan, train
+
+    first = trained(tmp_path, updates=60)
+    with pytest.raises(ValueError, match="has snapshots of a training; allowed is to resume it, or another folder"):
+        trained(tmp_path, updates=120)
+    plan = Plan(updates=120, replicas=2, shards=2, options=SGD)
+    second = train(bowl.work(), rules.sgd, plan, tmp_path / "snapshots", resume=True)
+    assert [shard.version.updates for shard in second.progress.shards] == [120, 120]
+    assert (
+        np.abs(second.parameters["weight"] - bowl.CENTRE).max() < np.abs(first.parameters["weight"] - bowl.CENTRE).max()
+    )
+
+
+def test_more_processes_than_the_cluster_has_processors_are_refused(tmp_path: Path):
+    with pytest.raises(ValueError, match=re.escape("are 90 processes together; allowed on this cluster are up to")):
+        trained(tmp_path, replicas=88)
+
+
+def test_everything_listens_on_loopback_alone():
+    import ray
+
+    session = Path(ray._private.worker._global_node.get_session_dir_path()).name
+    found = _listening(session)
+    assert found and {address for address, _ in found} <= {"127.0.0.1", "::1"}, found
+
+
+def _listening(session: str) -> list[tuple[str, int]]:
+    """Return the addresses on which processes of a session of Ray listen."""
+    import psutil
+
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if session in " ".join(process.cmdline()):
+                found += [tuple(each.laddr) for each in process.net_connections("tcp") if each.status == "LISTEN"]
+        except (psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess):
+            continue
+    return found
