@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import dataclasses
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from ray.exceptions import ActorDiedError, RayActorError, RayTaskError
 
 from ..specification import Rule
-from .actors import ReplicaActor, ShardActor
+from .actors import ReplicaActor, ShardActor, kept_shard
 from .partition import Partition
 from .plan import Plan, Work
 from .reports import ReplicaReport, ShardReport
@@ -55,11 +56,13 @@ class Shards:
             ShardActor
         )
         made = made.options(num_gpus=0 if plan.device == "cpu" else 1)
-        # Held here, since an actor that starts again asks for them again.
-        self._placed: Final = [ray.put(flat[part]) for part in partition.slices]
+        here = dataclasses.replace(plan, device="cpu")
+        for number, (part, pieces) in enumerate(zip(partition.slices, partition.pieces, strict=True)):
+            # What cannot be, is found here, and the first snapshots are what the actors begin with.
+            kept_shard(rule, flat[part], pieces, folder, number, here).close()
         self.handles: Final[list[Any]] = [
-            made.remote(rule, [part], pieces, folder, number, plan)
-            for number, (part, pieces) in enumerate(zip(self._placed, partition.pieces, strict=True))
+            made.remote(rule, flat.dtype, pieces, folder, number, plan)
+            for number, pieces in enumerate(partition.pieces)
         ]
         self._timeout: Final = plan.timeout
         self._questions: dict[Any, tuple[int, _Silence]] = {}
@@ -213,4 +216,6 @@ def _got(references: Any) -> list[Any]:
         found: list[Any] = ray.get(list(references))
     except RayTaskError as error:
         raise told(error) from None
+    except ActorDiedError as error:
+        raise RuntimeError(f"a shard cannot be started: {error}") from None
     return found
