@@ -101,9 +101,16 @@ class Shards:
         """Return each slice, as it is now."""
         return [fetched.parameters for fetched in _got(each.fetch.remote() for each in self.handles)]
 
-    def snapshot(self) -> bool:
-        """Have each write a snapshot; return whether all could."""
-        return all(_got(each.snapshot.remote() for each in self.handles))
+    def snapshot(self) -> None:
+        """Have each write a snapshot; what cannot be written, its report tells."""
+        _got(each.snapshot.remote() for each in self.handles)
+
+    def end(self) -> None:
+        """End the actors, after a snapshot of each that answers in time."""
+        ray.wait(
+            [each.snapshot.remote() for each in self.handles], num_returns=len(self.handles), timeout=self._timeout
+        )
+        _end(self.handles)
 
 
 class Replicas:
@@ -167,6 +174,10 @@ class Replicas:
             if (report := self._report(self.handles[number].finish.remote(), number)) is not None
         ]
 
+    def end(self) -> None:
+        """End the actors."""
+        _end(self.handles)
+
     def _await(self, number: int) -> None:
         self.places.pop(number, None)
         self._starting[self.handles[number].place.remote()] = number
@@ -200,6 +211,11 @@ class Replicas:
 
 def _cannot_start(number: int, error: Exception) -> Exception:
     return RuntimeError(f"replica {number} cannot be started: {error}")
+
+
+def _end(actors: Iterable[Any]) -> None:
+    for each in actors:
+        ray.kill(each)
 
 
 def _ready(references: Iterable[Any], seconds: float) -> list[Any]:

@@ -71,7 +71,8 @@ class ClusterDisplay:
             table.add_column(head, justify="right")
         for number, (shard, rate) in enumerate(zip(progress.shards, rates, strict=True)):
             table.add_row(str(number), *_cells(shard, rate, progress.restarts.get(f"shard {number}", 0)))
-        bar = ProgressBar(total=progress.updates, completed=min(progress.done, progress.updates), width=40)
+        bar = Table.grid()  # which ends its line, as the bar alone does not
+        bar.add_row(ProgressBar(total=progress.updates, completed=min(progress.done, progress.updates), width=40))
         # Each of several lines is a reason to look, and there is none while all is well.
         troubles = [f"started again: {_listed(progress.restarts)}"] if progress.restarts else []
         troubles += [f"silent, and killed: {_listed(progress.hung)}"] if progress.hung else []
