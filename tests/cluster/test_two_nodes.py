@@ -24,7 +24,8 @@ def two_nodes() -> Iterator[str]:
     import ray
     from ray.cluster_utils import Cluster
 
-    with warnings.catch_warnings():
+    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
+        patch.setenv("RAY_worker_niceness", "0")
         # Of Ray's own files and sockets.
         warnings.simplefilter("ignore", ResourceWarning)
         cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2})

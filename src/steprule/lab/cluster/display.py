@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from types import TracebackType
 from typing import Final
 
@@ -77,7 +78,7 @@ class ClusterDisplay:
         troubles = [f"started again: {_listed(progress.restarts)}"] if progress.restarts else []
         troubles += [f"silent, and killed: {_listed(progress.hung)}"] if progress.hung else []
         known = [self._told(self._last)] if self._last is not None else []
-        return Group(bar, *(Text(line, no_wrap=True) for line in (_line(progress, rates), *known, *troubles)), table)
+        return Group(bar, *(Text(line) for line in (_line(progress, rates), *known, *troubles)), table)
 
 
 def _cells(shard: ShardReport, rate: Rate, restarts: int) -> list[str]:
@@ -114,5 +115,5 @@ def _number(value: float, form: str) -> str:
     return "-" if math.isnan(value) else format(value, form)
 
 
-def _listed(counts: object) -> str:
-    return ", ".join(f"{name} {count}" for name, count in dict(counts).items())  # type: ignore[call-overload]
+def _listed(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} ({count})" for name, count in counts.items())

@@ -22,7 +22,11 @@ pytestmark = [pytest.mark.cluster, pytest.mark.serial]
 def command(folder: Path, *more: str) -> subprocess.Popen[str]:
     arguments = ["cluster", "run", "digits", "--replicas", "2", "--shards", "2", "--out", str(folder), *more]
     return subprocess.Popen(
-        [sys.executable, "-m", "steprule", *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-m", "steprule", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "RAY_worker_niceness": "0"},
     )
 
 
