@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import os
+import socket
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,34 +18,45 @@ import torch
 
 from ..specification import Rule
 from .client import Client, next_number
-from .kept import KeptShard
+from .kept import KeptShard, has_snapshots
 from .messages import Fetched, Push, Receipt
 from .partition import Partition, Piece
 from .plan import Gradient, Plan
 from .reports import ReplicaReport, ShardReport
 from .shard import Shard
 
-__all__ = ["ReplicaActor", "ShardActor"]
+__all__ = ["ReplicaActor", "ShardActor", "kept_shard"]
+
+
+def name_of(number: int) -> str:
+    """Return the name with which the files of a shard begin."""
+    return f"shard-{number}"
+
+
+def kept_shard(
+    rule: Rule, parameters: NDArray[Any], pieces: Sequence[Piece], folder: Path, number: int, plan: Plan
+) -> KeptShard:
+    """Return the shard of that number as the plan has it: from its files, or with these `parameters` where it has none."""
+    shard = Shard(rule, parameters, pieces, on_nonfinite=plan.on_nonfinite, device=plan.device, **dict(plan.options))
+    return KeptShard(shard, folder, name_of(number), every=plan.snapshot_every, journal=plan.journal, sync=plan.sync)
 
 
 class ShardActor:
     """A `KeptShard`, restored from its files where it has some.
 
     Ray calls its methods one after the other, and again where the process died before they had returned, so that a push
-    may come twice. `placed` is a list of one reference to its slice at the beginning.
+    may come twice. Where its files begin, is for whoever makes it: it has no parameters of its own to begin with.
     """
 
-    def __init__(
-        self, rule: Rule, placed: Sequence[Any], pieces: Sequence[Piece], folder: Path, number: int, plan: Plan
-    ) -> None:
+    def __init__(self, rule: Rule, dtype: Any, pieces: Sequence[Piece], folder: Path, number: int, plan: Plan) -> None:
         torch.set_num_threads(plan.threads)
-        (parameters,) = ray.get(list(placed))
-        shard = Shard(
-            rule, parameters, pieces, on_nonfinite=plan.on_nonfinite, device=plan.device, **dict(plan.options)
-        )
-        self._kept: Final = KeptShard(
-            shard, folder, f"shard-{number}", every=plan.snapshot_every, journal=plan.journal, sync=plan.sync
-        )
+        if not has_snapshots(folder, name_of(number)):
+            raise FileNotFoundError(
+                f"{folder} on {socket.gethostname()} has no snapshot of shard {number}; allowed is a folder that all "
+                "machines of the cluster see"
+            )
+        parameters = np.zeros(sum(piece.size for piece in pieces), dtype)
+        self._kept: Final = kept_shard(rule, parameters, pieces, folder, number, plan)
         self._pushes, self._seconds, self._bytes = 0, 0.0, 0
 
     def fetch(self) -> Fetched:

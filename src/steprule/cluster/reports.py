@@ -23,7 +23,8 @@ class ReplicaReport:
 class ShardReport:
     """A shard as it is: `outcomes` and `staleness` count pushes, `failures` files that could not be written.
 
-    `process` is its process on Ray's node `node`. `lost` are updates that were lost by restarts. Since its process began, `pushes` took `seconds` and brought `bytes`.
+    `process` is its process on Ray's node `node`. `lost` are updates that were lost by restarts. Since its process began,
+    `pushes` took `seconds` and brought `bytes`.
     """
 
     process: int

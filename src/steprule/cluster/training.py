@@ -64,10 +64,12 @@ def train(
         training = Training(work, rule, plan, folder.resolve())
         try:
             training.run(progress)
+            training.shards.snapshot()
+            training.shards.ask()
+            progress(training)
+            return Trained(training.parameters(), training.progress())
         finally:
             training.end()
-        progress(training)
-        return Trained(training.parameters(), training.progress())
 
 
 class Training:
@@ -131,9 +133,9 @@ class Training:
                 progress(self)
 
     def end(self) -> None:
-        """Write the last snapshots."""
-        self.shards.snapshot()
-        self.shards.ask()
+        """End its processes; shards first write what they have applied since their last snapshots."""
+        self.replicas.end()
+        self.shards.end()
 
     def _missing(self) -> int:
         """Return how many steps are still to be taken."""
