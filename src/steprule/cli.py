@@ -34,7 +34,9 @@ app.add_typer(reproducing.app, name="reproduce")
 def compare(
     problem: Annotated[
         str,
-        typer.Argument(help="digits, mnist, airfoil, or your own: package.module:function or path/to/file.py:function"),
+        typer.Argument(
+            help="digits, mnist, airfoil, speech, or your own: package.module:function or path/to/file.py:function"
+        ),
     ] = "digits",
     rule_names: Annotated[
         str,
@@ -53,6 +55,9 @@ def compare(
     jobs: Annotated[
         int | None, typer.Option(help="Processes that train side by side; as many as cores unless given.")
     ] = None,
+    corpus: Annotated[
+        Path | None, typer.Option(help="A folder of wav files and transcripts, in place of the speech problem's own.")
+    ] = None,
     out: Annotated[Path, typer.Option(help="Folder for the results and the page.")] = Path("compare"),
     resume: Annotated[
         bool, typer.Option("--resume/--fresh", help="Keep or drop what an earlier run has finished.")
@@ -63,6 +68,7 @@ def compare(
     from .lab.comparison import compare as run
     from .lab.display import Display
     from .lab.grids import RATES, parse_grid, parse_numbers
+    from .lab.problem import with_corpus
     from .report.page import write_report
     from .report.table import terminal_table
 
@@ -70,7 +76,7 @@ def compare(
     try:
         with Display(console) as display:
             comparison = run(
-                problem,
+                problem if corpus is None else with_corpus(problem, corpus),
                 rules=[name.strip() for name in rule_names.split(",")] if rule_names else RULES,
                 epochs=epochs,
                 seeds=seeds,

@@ -98,8 +98,8 @@ def train(
 ) -> tuple[Model, list[Iteration]]:
     """Train a model on utterances with known words, and return it with the likelihood of every alignment on the way.
 
-    From a flat start: the frames of an utterance are dealt out evenly to its states. Then, by turns, the best paths are found
-    and the mixtures fitted to the frames of each state (Viterbi training), with mixtures that are split when they have
+    From a flat start: the frames of an utterance are dealt out evenly to its states. Then, by turns, the best paths are
+    found and the mixtures fitted to the frames of each state (Viterbi training), with mixtures that are split when they have
     settled. At each size the likelihood never falls. `advance` is called after each alignment.
 
     Raises `ValueError` where an utterance has fewer frames than its words have states.

@@ -100,7 +100,9 @@ def viterbi(
     """
     for each, chain in zip(emissions, chains, strict=True):
         if len(each) < chain.least_frames:
-            raise ValueError(f"an utterance has {len(each)} frames; allowed are at least {chain.least_frames}, one a state")
+            raise ValueError(
+                f"an utterance has {len(each)} frames; allowed are at least {chain.least_frames}, one a state"
+            )
     lengths = np.array([len(each) for each in emissions])
     places = max(len(chain.states) for chain in chains)
     padded = np.full((lengths.max(), len(chains), places), _NOWHERE)
@@ -113,7 +115,7 @@ def viterbi(
     rows = np.arange(len(chains))[:, None]
     for frame in range(1, len(padded)):
         leaving = np.concatenate([score + leave, np.full((len(chains), 1), _NOWHERE)], axis=1)
-        moved = np.concatenate([leaving[:, -1:], leaving[:, :places - 1]], axis=1) + pause
+        moved = np.concatenate([leaving[:, -1:], leaving[:, : places - 1]], axis=1) + pause
         ways = np.stack([score + remain, moved, leaving[rows, skip] + _PAUSE])
         came[frame] = ways.argmax(axis=0)
         score = ways.max(axis=0) + padded[frame]

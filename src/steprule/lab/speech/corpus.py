@@ -68,7 +68,9 @@ def folder(root: Path) -> Corpus:
     unused = sorted(path.as_posix() for path in listed.keys() - {path.with_suffix("") for path in paths})
     if unused:
         warnings.warn(
-            f"transcripts without a wav file: {len(unused)}, the first of which is {unused[0]}", UserWarning, stacklevel=2
+            f"transcripts without a wav file: {len(unused)}, the first of which is {unused[0]}",
+            UserWarning,
+            stacklevel=2,
         )
     return Corpus(f"corpus {root.name}", _identity(root, recordings), tuple(recordings))
 

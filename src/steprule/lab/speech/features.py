@@ -51,7 +51,7 @@ def log_energies(signal: NDArray[np.float32], rate: int) -> NDArray[np.float32]:
     """Return the log-energies of a signal in 40 bands, in windows of 25 ms every 10 ms: shape (frames, 40), float32.
 
     `signal` has shape (samples,), full scale at 1. There is a frame for every 10 ms of it, at least one, the windows around
-    their middles; at both ends the signal is mirrored. High frequencies are raised by 1 - 0.97 z⁻¹, and windows are Hamming's.
+    their middles; at both ends the signal is mirrored. High frequencies are raised by 1 - 0.97 z⁻¹; windows are Hamming's.
     """
     width, step = round(WINDOW * rate), round(STEP * rate)
     frames = max(1, (len(signal) + step // 2) // step)

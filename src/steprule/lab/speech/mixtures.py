@@ -60,7 +60,7 @@ class Mixtures:
         linear = (means * precisions).reshape(-1, dimensions).T
         square = (-0.5 * precisions).reshape(-1, dimensions).T
         # Two matrix products in place of a difference for each pair of a frame and a component.
-        return (frames @ linear + frames**2 @ square).reshape(len(frames), *constant.shape) + constant
+        return np.asarray((frames @ linear + frames**2 @ square).reshape(len(frames), *constant.shape) + constant)
 
     def fitted(self, frames: NDArray[np.float32], states: NDArray[np.integer]) -> Mixtures:
         """Return the mixtures after one step of EM on frames (T, D), each with its state in `states` (T,).

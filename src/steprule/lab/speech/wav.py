@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import math
 import warnings
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -81,5 +80,6 @@ def _parsed(source: Path | bytes, name: str) -> tuple[int, NDArray[np.generic]]:
 def _scaled(samples: NDArray[np.generic]) -> NDArray[np.float64]:
     if samples.dtype == np.uint8:  # 8-bit samples are unsigned, with silence at 128
         return (samples.astype(np.float64) - 128) / 128
-    scale = -float(np.iinfo(samples.dtype).min) if np.issubdtype(samples.dtype, np.integer) else 1.0
-    return samples.astype(np.float64) / scale
+    if samples.dtype.kind == "i":
+        return samples.astype(np.float64) / 2.0 ** (8 * samples.dtype.itemsize - 1)
+    return samples.astype(np.float64)
