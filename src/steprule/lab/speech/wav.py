@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import struct
 import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -72,8 +73,8 @@ def _parsed(source: Path | bytes, name: str) -> tuple[int, NDArray[np.generic]]:
         except wavfile.WavFileWarning as error:
             raise DataError(f"{name} is truncated: {str(error).rstrip('.')}") from error
         # The parser meets bytes that are no wav file with several kinds of error.
-        except (ValueError, EOFError, TypeError, UnboundLocalError, ArithmeticError) as error:
-            raise DataError(f"{name} cannot be read as a wav file: {str(error).rstrip('.')}") from error
+        except (ValueError, EOFError, TypeError, UnboundLocalError, ArithmeticError, struct.error) as error:
+            raise DataError(f"{name} is no whole wav file ({str(error).rstrip('.')})") from error
     return int(rate), samples
 
 
