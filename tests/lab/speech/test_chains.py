@@ -28,7 +28,9 @@ def enumerated(emissions: np.ndarray, chain: Chain, stay: np.ndarray) -> dict[tu
     return found
 
 
-@pytest.mark.parametrize(("words", "frames"), [(("a",), 3), (("a",), 7), (("a",), 11), (("a", "b"), 8), (("b", "a"), 13)])
+@pytest.mark.parametrize(
+    ("words", "frames"), [(("a",), 3), (("a",), 7), (("a",), 11), (("a", "b"), 8), (("b", "a"), 13)]
+)
 def test_the_best_path_is_the_best_of_all(words: tuple[str, ...], frames: int) -> None:
     inventory = Inventory(("a", "b"))
     chain = inventory.chain(words)
@@ -49,7 +51,8 @@ def test_utterances_side_by_side_have_the_paths_that_they_have_alone() -> None:
     random = np.random.default_rng(0)
     stay = random.uniform(0.3, 0.7, len(inventory))
     emissions = [
-        random.standard_normal((frames, len(chain.states))) for frames, chain in zip((30, 21, 60, 9), chains, strict=True)
+        random.standard_normal((frames, len(chain.states)))
+        for frames, chain in zip((30, 21, 60, 9), chains, strict=True)
     ]
     together = list(viterbi(emissions, chains, stay))
     for path, each, chain in zip(together, emissions, chains, strict=True):

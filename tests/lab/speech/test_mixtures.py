@@ -13,7 +13,9 @@ from steprule.lab.speech.mixtures import Mixtures
 def frames(count: int = 400, dimensions: int = 3, seed: int = 0) -> np.ndarray:
     random = np.random.default_rng(seed)
     centres = random.standard_normal((4, dimensions)) * 2
-    return (centres[random.integers(4, size=count)] + random.standard_normal((count, dimensions)) / 2).astype(np.float32)
+    return (centres[random.integers(4, size=count)] + random.standard_normal((count, dimensions)) / 2).astype(
+        np.float32
+    )
 
 
 def drawn(components: int, dimensions: int = 3, states: int = 2) -> Mixtures:
@@ -58,7 +60,9 @@ def test_densities_and_a_step_are_those_of_scikit_learn() -> None:
 
 
 @pytest.mark.parametrize("floor", [0.02, 0.4])
-def test_the_likelihood_never_falls_though_variances_have_a_floor(floor: float, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_likelihood_never_falls_though_variances_have_a_floor(
+    floor: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(module, "_LEAST_VARIANCE", floor)
     x = frames(seed=3)
     states = (np.arange(len(x)) % 3 == 0).astype(int)

@@ -38,7 +38,9 @@ def test_a_tone_is_loudest_in_its_band(hertz: int) -> None:
     assert (np.abs(energies[5:-5].argmax(axis=1) - expected) <= 1).all()
 
 
-@pytest.mark.parametrize(("samples", "frames"), [(1, 1), (39, 1), (80, 1), (119, 1), (120, 2), (8000, 100), (8050, 101)])
+@pytest.mark.parametrize(
+    ("samples", "frames"), [(1, 1), (39, 1), (80, 1), (119, 1), (120, 2), (8000, 100), (8050, 101)]
+)
 def test_there_is_a_frame_for_every_ten_milliseconds(samples: int, frames: int) -> None:
     energies = log_energies(np.random.default_rng(0).standard_normal(samples).astype(np.float32), RATE)
     assert energies.shape == (frames, BANDS) and energies.dtype == np.float32 and np.isfinite(energies).all()

@@ -191,7 +191,7 @@ def _kept(kind: str, key: Sequence[str], make: Callable[[], Arrays]) -> Arrays:
         folder.mkdir(parents=True, exist_ok=True)
         replace(path, content.getvalue())
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             return dict(arrays)
     except (ValueError, OSError, zipfile.BadZipFile) as error:
         raise DataError(f"{path} cannot be read ({error}); once deleted it is made again") from error
