@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -19,6 +19,9 @@ __all__ = ["BUILT_IN", "Data", "Problem", "find_problem", "with_corpus"]
 
 Data = tuple[Tensor, Tensor]
 """Inputs and targets, with the examples along the first dimension of both."""
+
+# Examples per forward pass of an evaluation.
+_EVALUATED_AT_ONCE: Final = 2000
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,17 @@ class Problem:
         for name, value in {"batch_size": self.batch_size, "epochs": self.epochs}.items():
             if not isinstance(value, int) or value < 1:
                 raise ValueError(f"problem {self.name}: {name} is {value}; allowed is a whole number from 1")
+
+    def batches(self, order: torch.Generator) -> Iterator[Tensor]:
+        """Yield the numbers of the examples of each batch, int64, once through the training data in a new order."""
+        yield from torch.split(torch.randperm(len(self.train[0]), generator=order), self.batch_size)
+
+    @torch.no_grad()
+    def measured(self, model: nn.Module, data: Data) -> float:
+        """Return the metric of `model`, set to evaluation, on a whole data set."""
+        model.eval()
+        outputs = torch.cat([model(part) for part in torch.split(data[0], _EVALUATED_AT_ONCE)])
+        return float(self.measure(outputs, data[1]))
 
 
 BUILT_IN: Final[Mapping[str, str]] = {

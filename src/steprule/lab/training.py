@@ -13,13 +13,10 @@ from .. import rules
 from ..curvature import Curvature
 from ..specification import Rule
 from ..torch import RuleOptimizer, optimizer
-from .problem import Data, Problem
+from .problem import Problem
 from .results import Epoch
 
 __all__ = ["train", "train_epoch"]
-
-# Examples per forward pass of an evaluation.
-_EVALUATED_AT_ONCE = 2000
 
 
 def train(
@@ -41,8 +38,8 @@ def train(
         started = time.perf_counter()
         loss = train_epoch(problem, model, stepper, order, curvature, counts=counts)
         seconds = time.perf_counter() - started
-        validation = None if problem.validation is None else _measured(problem, model, problem.validation)
-        yield Epoch(number, loss, _measured(problem, model, problem.test), validation, seconds)
+        validation = None if problem.validation is None else problem.measured(model, problem.validation)
+        yield Epoch(number, loss, problem.measured(model, problem.test), validation, seconds)
         if not math.isfinite(loss):
             return
 
@@ -75,9 +72,8 @@ def train_epoch(
     examples = len(inputs)
     model.train()
     total = torch.zeros((), dtype=torch.float64)
-    permutation = torch.randperm(examples, generator=order)
     parameters = list(model.parameters())
-    for batch in torch.split(permutation, problem.batch_size):
+    for batch in problem.batches(order):
         x, y = inputs.index_select(0, batch), targets.index_select(0, batch)
         if counts and len(batch) != stepper.param_groups[0]["batch_size"]:
             stepper.param_groups[0]["batch_size"] = len(batch)
@@ -91,10 +87,3 @@ def train_epoch(
         stepper.step()
         total.add_(loss.detach(), alpha=len(batch))
     return total.item() / examples
-
-
-@torch.no_grad()
-def _measured(problem: Problem, model: nn.Module, data: Data) -> float:
-    model.eval()
-    outputs = torch.cat([model(part) for part in torch.split(data[0], _EVALUATED_AT_ONCE)])
-    return float(problem.measure(outputs, data[1]))
