@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Final
 
 try:
     import typer
@@ -17,8 +17,12 @@ except ModuleNotFoundError as missing:
 
 from .folders import replace
 from .lab.d2l.results import Missing, Training
+from .lab.results import Setting
 
 __all__ = ["app"]
+
+SPEECH: Final = ("fig3", "fig4")
+"""The parts of the paper that are on speech."""
 
 app = typer.Typer(
     help="Run a published experiment again, and set what is measured beside its figures.",
@@ -86,9 +90,11 @@ def d2l(
 def zeiler2012(
     chosen: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[PART]...", help="tanh, schaul, table1, table2; all unless given."),
+        typer.Argument(metavar="[PART]...", help="tanh, schaul, table1, table2, fig3, fig4; all unless given."),
     ] = None,
-    seeds: Annotated[int, typer.Option(help="Trainings of each setting.")] = 5,
+    seeds: Annotated[
+        int | None, typer.Option(help="Trainings of each setting; 5 unless given, and 3 on speech.")
+    ] = None,
     epochs: Annotated[
         int | None, typer.Option(help="Passes over the data; the paper's own number unless given.")
     ] = None,
@@ -97,22 +103,42 @@ def zeiler2012(
     resume: Annotated[
         bool, typer.Option("--resume/--fresh", help="Keep what is finished there, or begin anew.")
     ] = True,
+    full: Annotated[bool, typer.Option("--full", help="fig3, fig4: the paper's net of 4 x 2560 hidden units.")] = False,
+    corpus: Annotated[
+        Path | None,
+        typer.Option(help="fig3, fig4: a folder of wav files and transcripts in place of the spoken digits."),
+    ] = None,
+    device: Annotated[str, typer.Option(help="fig3, fig4: where gradients are computed, cpu or cuda.")] = "cpu",
 ) -> None:
-    """The ADADELTA paper's experiments on MNIST, beside its figures."""
+    """The ADADELTA paper's experiments on MNIST and speech, beside its figures."""
     from .lab.display import Display
     from .lab.zeiler2012 import Reproduced, check, parts, reproduce
     from .report.zeiler2012.page import write_comparisons, write_reproduction
     from .report.zeiler2012.table import terminal_table
 
     console = Console()
-    check(chosen or ())
+    names = list(chosen or [*parts(), *SPEECH])
+    check([name for name in names if name not in SPEECH])
+    on_speech = [name for name in names if name in SPEECH]
+    if on_speech:
+        options = {"full": full, "corpus": corpus, "device": device, "fresh": not resume}
+        _speech(console, on_speech, out, seeds, options)
+    names = [name for name in names if name not in SPEECH]
+    if not names:
+        return
     try:
         done: list[Reproduced] = []
-        for name in chosen or parts():
+        for name in names:
             # A display for each, since each has trials and a best of its own.
             with Display(console) as display:
                 done += reproduce(
-                    [name], seeds=seeds, epochs=epochs, jobs=jobs, out=out, fresh=not resume, progress=display
+                    [name],
+                    seeds=5 if seeds is None else seeds,
+                    epochs=epochs,
+                    jobs=jobs,
+                    out=out,
+                    fresh=not resume,
+                    progress=display,
                 )
             write_comparisons(done[-1], out)
             page = write_reproduction(done, out)
@@ -123,6 +149,48 @@ def zeiler2012(
         raise typer.Exit(130) from None
     console.print(terminal_table(done))
     console.print(f"\nThe page: {page}", highlight=False, soft_wrap=True)
+
+
+def _speech(console: Console, names: list[str], out: Path, seeds: int | None, options: dict[str, Any]) -> None:
+    """Run Fig. 3 and 4, draw them, and print what their claims come to."""
+    from .lab.zeiler2012.speech import plans, run
+    from .report.zeiler2012.speech import terminal_table, write_page
+
+    found = []
+    for name in names:
+        plan = plans()[name] if seeds is None else dataclasses.replace(plans()[name], seeds=seeds)
+        with _Trainings(console, name, plan.runs, plan.updates) as shown:
+            found.append(run(plan, out / name, progress=shown.told, **options))
+        page = write_page(found, out / "speech")
+    for each in found:
+        console.print(terminal_table(each))
+    console.print(f"\nThe page: {page}", highlight=False, soft_wrap=True)
+
+
+class _Trainings:
+    """Shows trainings one after another, each of so many updates; where nobody watches, a line for each measurement."""
+
+    def __init__(self, console: Console, name: str, trainings: int, updates: int) -> None:
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        self._console, self._name, self._updates = console, name, updates
+        self._bar = Bar(*columns, console=console, disable=not console.is_terminal)
+        self._task = self._bar.add_task(name, total=trainings)
+        self._seen: dict[tuple[Setting, int], None] = {}
+
+    def __enter__(self) -> _Trainings:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def told(self, setting: Setting, seed: int, updates: int) -> None:
+        """Take note of a measurement."""
+        self._seen[setting, seed] = None
+        said = f"{self._name}: {setting}, seed {seed}, {updates:,} of {self._updates:,} updates"
+        self._bar.update(self._task, completed=len(self._seen) - (updates < self._updates), description=said)
+        if not self._console.is_terminal:
+            self._console.print(said, highlight=False)
 
 
 def _pythons(given: list[str]) -> dict[str, str]:
