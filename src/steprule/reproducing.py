@@ -21,7 +21,7 @@ from .lab.results import Setting
 
 __all__ = ["app"]
 
-SPEECH: Final = ("fig3", "fig4")
+SPEECH: Final = ("alignment", "fig3", "fig4")
 """The parts of the paper that are on speech."""
 
 app = typer.Typer(
@@ -90,7 +90,9 @@ def d2l(
 def zeiler2012(
     chosen: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[PART]...", help="tanh, schaul, table1, table2, fig3, fig4; all unless given."),
+        typer.Argument(
+            metavar="[PART]...", help="tanh, schaul, table1, table2, alignment, fig3, fig4; all unless given."
+        ),
     ] = None,
     seeds: Annotated[
         int | None, typer.Option(help="Trainings of each setting; 5 unless given, and 3 on speech.")
@@ -121,8 +123,12 @@ def zeiler2012(
     check([name for name in names if name not in SPEECH])
     on_speech = [name for name in names if name in SPEECH]
     if on_speech:
+        if "alignment" in on_speech:
+            _alignment(console, out / "alignment", corpus)
+            on_speech.remove("alignment")
         options = {"full": full, "corpus": corpus, "device": device, "fresh": not resume}
-        _speech(console, on_speech, out, seeds, options)
+        if on_speech:
+            _speech(console, on_speech, out, seeds, options)
     names = [name for name in names if name not in SPEECH]
     if not names:
         return
@@ -148,6 +154,22 @@ def zeiler2012(
         )
         raise typer.Exit(130) from None
     console.print(terminal_table(done))
+    console.print(f"\nThe page: {page}", highlight=False, soft_wrap=True)
+
+
+def _alignment(console: Console, out: Path, corpus: Path | None) -> None:
+    """Align the corpus, measure what its GMM-HMM recognises, and write the page to check both by."""
+    from .lab.data.progress import counted
+    from .lab.problems.speech import corpus_data
+    from .lab.speech import facts
+    from .report.speech.page import described, recognition, write_alignment
+
+    prepared = corpus_data(None if corpus is None else str(corpus.resolve()))
+    with counted("recognisers", facts.trainings(prepared)) as advance:
+        speakers = facts.speakers_held_out(prepared, advance)
+        recordings = facts.recordings_held_out(prepared, advance)
+    page = write_alignment(prepared, facts.durations(prepared), facts.by_speaker(prepared), speakers, recordings, out)
+    console.print(f"{described(prepared)}\n\n{recognition(speakers, recordings)}", highlight=False)
     console.print(f"\nThe page: {page}", highlight=False, soft_wrap=True)
 
 
