@@ -28,7 +28,8 @@ def require_data_set(name: str) -> None:
     from steprule.lab.data import DATA_SETS
 
     folder = os.environ.get("STEPRULE_DATA", "")
-    present = all((Path(folder) / file.path).is_file() for file in DATA_SETS[name].files)
+    places = ([file.path, *file.also] for file in DATA_SETS[name].files)
+    present = all(any((Path(folder) / path).is_file() for path in each) for each in places)
     require(folder and present, f"the data set {name} is not in $STEPRULE_DATA")
 
 

@@ -305,7 +305,7 @@ class TestCompare:
     @pytest.mark.parametrize(
         ("words", "says"),
         [
-            (["cifar"], "there is no problem 'cifar'; allowed are digits, mnist, airfoil, and your own as"),
+            (["cifar"], "there is no problem 'cifar'; allowed are digits, mnist, airfoil, speech, speech_logistic, "),
             (["absent.py:problem"], "'absent.py:problem' names no object: there is no file absent.py"),
             (["absent:problem"], "'absent:problem' names no object: there is no module absent"),
             (["json:absent"], "'json:absent' names no object: json has no absent"),

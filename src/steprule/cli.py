@@ -35,7 +35,9 @@ app.add_typer(clustering.app, name="cluster")
 def compare(
     problem: Annotated[
         str,
-        typer.Argument(help="digits, mnist, airfoil, or your own: package.module:function or path/to/file.py:function"),
+        typer.Argument(
+            help="digits, mnist, airfoil, speech, or your own: package.module:function or path/to/file.py:function"
+        ),
     ] = "digits",
     rule_names: Annotated[
         str,
@@ -57,6 +59,9 @@ def compare(
     on: options.On = "processes",
     address: options.Address = "",
     device: options.Device = "",
+    corpus: Annotated[
+        Path | None, typer.Option(help="A folder of wav files and transcripts, in place of the speech problem's own.")
+    ] = None,
     out: Annotated[Path, typer.Option(help="Folder for the results and the page.")] = Path("compare"),
     resume: Annotated[
         bool, typer.Option("--resume/--fresh", help="Keep or drop what an earlier run has finished.")
@@ -68,6 +73,7 @@ def compare(
     from .lab.display import Display
     from .lab.grids import RATES, parse_grid, parse_numbers
     from .lab.places import place
+    from .lab.problem import with_corpus
     from .report.page import write_report
     from .report.table import terminal_table
 
@@ -75,7 +81,7 @@ def compare(
     try:
         with place(on, jobs=jobs, device=device, address=address) as where, Display(console) as display:
             comparison = run(
-                problem,
+                problem if corpus is None else with_corpus(problem, corpus),
                 rules=[name.strip() for name in rule_names.split(",")] if rule_names else RULES,
                 epochs=epochs,
                 seeds=seeds,

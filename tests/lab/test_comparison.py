@@ -462,7 +462,10 @@ class TestArgumentsThatCannotBe:
             ({"rates": ["fast"]}, "lr is 'fast', a str; allowed is a number in [0, inf)"),
             ({"grid": {"adam": {"lr": [0.1]}}}, "the grid names the rule 'adam'; the comparison has sgd"),
             ({"grid": {"sgd": {"rho": [0.1]}}}, "sgd has no hyperparameter 'rho'; it has: lr, weight_decay, lr_decay"),
-            ({"problem": "cifar"}, "there is no problem 'cifar'; allowed are digits, mnist, airfoil, and your own"),
+            (
+                {"problem": "cifar"},
+                "there is no problem 'cifar'; allowed are digits, mnist, airfoil, speech, speech_logistic",
+            ),
             ({"problem": "json:dumps.absent"}, "'json:dumps.absent' names no object"),
             ({"problem": small.named(small.no_problem)}, "returned a int; allowed is a steprule.lab.Problem"),
             ({"problem": small.no_problem}, "returned a int; allowed is a steprule.lab.Problem"),

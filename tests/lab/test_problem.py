@@ -25,7 +25,8 @@ def test_an_unknown_problem_lists_those_that_are_known() -> None:
     with pytest.raises(ValueError) as caught:
         find_problem("cifar")
     assert str(caught.value) == (
-        "there is no problem 'cifar'; allowed are digits, mnist, airfoil, and your own as package.module:function or "
+        "there is no problem 'cifar'; allowed are digits, mnist, airfoil, speech, speech_logistic, "
+        "speech_full, speech_full_logistic, and your own as package.module:function or "
         "path/to/file.py:function"
     )
 

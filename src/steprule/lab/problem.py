@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 import torch
@@ -12,7 +15,7 @@ from torch import Tensor, nn
 from . import named
 from .results import Metric
 
-__all__ = ["BUILT_IN", "Data", "Problem", "find_problem"]
+__all__ = ["BUILT_IN", "Data", "Problem", "find_problem", "with_corpus"]
 
 Data = tuple[Tensor, Tensor]
 """Inputs and targets, with the examples along the first dimension of both."""
@@ -70,14 +73,24 @@ BUILT_IN: Final[Mapping[str, str]] = {
     "digits": "steprule.lab.problems.digits:digits",
     "mnist": "steprule.lab.problems.mnist:mnist",
     "airfoil": "steprule.lab.problems.airfoil:airfoil",
+    "speech": "steprule.lab.problems.speech:speech",
+    "speech_logistic": "steprule.lab.problems.speech:speech_logistic",
+    "speech_full": "steprule.lab.problems.speech:speech_full",
+    "speech_full_logistic": "steprule.lab.problems.speech:speech_full_logistic",
 }
+
+_SPEECH: Final = ", ".join(name for name, place in BUILT_IN.items() if "speech" in place)
 
 
 def find_problem(name: str) -> Callable[[], Problem]:
     """Return the function that makes the problem `name`: a built-in one, or the user's (see `named.load`).
 
-    Raises `ValueError` where there is none, and `TypeError` where it is no function.
+    `NAME@FOLDER` is the built-in problem NAME with its data from a folder of the user's (see `with_corpus`). Raises
+    `ValueError` where there is none, and `TypeError` where it is no function.
     """
+    base, at, corpus = name.partition("@")
+    if at and base in BUILT_IN:
+        return _on_corpus(base, corpus)
     if ":" not in name and name not in BUILT_IN:
         raise ValueError(
             f"there is no problem {name!r}; allowed are {', '.join(BUILT_IN)}, and your own as package.module:function or "
@@ -87,6 +100,30 @@ def find_problem(name: str) -> Callable[[], Problem]:
     if not callable(found):
         raise TypeError(f"{name} is of type {type(found).__name__}; allowed is a function that returns a Problem")
     return found  # type: ignore[no-any-return]
+
+
+def with_corpus(name: str, corpus: Path) -> str:
+    """Return the name under which `find_problem` finds the problem `name` on the data in the folder `corpus`.
+
+    Raises `ValueError` for a problem whose data cannot be replaced.
+    """
+    named_so = f"{name}@{corpus.resolve()}"
+    if name not in BUILT_IN:
+        raise ValueError(f"the corpus {corpus} is given with the problem {name}; allowed are {_SPEECH}")
+    find_problem(named_so)
+    return named_so
+
+
+def _on_corpus(name: str, corpus: str) -> Callable[[], Problem]:
+    make: Any = named.load(BUILT_IN[name])
+    if "corpus" not in inspect.signature(make).parameters:
+        raise ValueError(f"the corpus {corpus} is given with the problem {name}; allowed are {_SPEECH}")
+
+    @functools.wraps(make)
+    def made() -> Problem:
+        return make(corpus)  # type: ignore[no-any-return]
+
+    return made
 
 
 def error_rate(outputs: Tensor, targets: Tensor) -> float:

@@ -6,7 +6,7 @@ its SHA-256 is the one in the registry.
 
 from .files import Overview, locate, overview
 from .formats import read_idx, read_numbers
-from .readers import Digits, Mnist, airfoil, digits, mnist
+from .readers import Digits, Mnist, airfoil, digits, fsdd, mnist
 from .registry import DATA_SETS, DataError, DataFile, DataSet
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "Overview",
     "airfoil",
     "digits",
+    "fsdd",
     "locate",
     "mnist",
     "overview",

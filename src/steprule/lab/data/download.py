@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
+from typing import Any
 
+from .archives import sha256
 from .registry import DataError, DataFile
 
 __all__ = ["download"]
@@ -55,10 +58,27 @@ def _retrieve(file: DataFile, url: str, path: Path) -> str | None:
     try:
         with progress_bar(file.name, file.size) as bar:
             fetch = pooch.HTTPDownloader(progressbar=bar, chunk_size=1 << 16, timeout=_SECONDS_OF_SILENCE)
-            pooch.retrieve(url, f"sha256:{file.sha256}", path.name, path.parent, downloader=fetch)
+            if file.members:
+                _retrieve_archive(file, url, path, fetch)
+            else:
+                pooch.retrieve(url, f"sha256:{file.sha256}", path.name, path.parent, downloader=fetch)
     except (requests.RequestException, ValueError) as error:
         return _cause(error, outer)
     return None
+
+
+def _retrieve_archive(file: DataFile, url: str, path: Path, fetch: Any) -> None:
+    """Bring an archive beside its place and rename it once what it holds is right, which pooch cannot check."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f"tmp-{os.getpid()}-{path.name}")
+    try:
+        fetch(url, str(aside), None)
+        found = sha256(aside, file.members)
+        if found != file.sha256:
+            raise DataError(f"its {file.members} files have the SHA-256 {found} and not {file.sha256}")
+        aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)
 
 
 def _cause(error: BaseException, outer: BaseException | None) -> str:

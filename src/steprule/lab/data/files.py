@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 import importlib.util
 import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from ...folders import cache_folder
+from .archives import sha256
 from .download import download
 from .registry import DATA_SETS, DataError, DataFile, DataSet, data_set
 
@@ -61,9 +61,10 @@ def overview() -> list[Overview]:
 
 def _find(file: DataFile) -> Path | None:
     given = _given_folder()
-    if given is not None and (given / file.path).exists():
-        _check(given / file.path, file, "the right file in its place, or none, is allowed")
-        return given / file.path
+    for place in (file.path, *file.also):
+        if given is not None and (given / place).exists():
+            _check(given / place, file, "the right file in its place, or none, is allowed")
+            return given / place
     cached = _cached(file)
     if cached.exists():
         _check(cached, file, "once deleted it is downloaded again")
@@ -95,15 +96,16 @@ def _check(path: Path, file: DataFile, remedy: str) -> None:
     if not path.is_file():
         raise DataError(f"{path} is not a file; {remedy}")
     status = path.stat()
-    found = _sha256(path.absolute(), status.st_size, status.st_mtime_ns)
+    found = _sha256(path.absolute(), file.members, status.st_size, status.st_mtime_ns)
     if found != file.sha256:
-        raise DataError(f"{path} has the SHA-256 {found}, expected {file.sha256}; {remedy}")
+        of = f"of its {file.members} files " if file.members else ""
+        raise DataError(f"{path} has the SHA-256 {of}{found}, expected {file.sha256}; {remedy}")
 
 
 @functools.cache
-def _sha256(path: Path, _size: int, _modified: int) -> str:
+def _sha256(path: Path, members: str, _size: int, _modified: int) -> str:
     """The size and the time of change are part of what is remembered, so that a changed file is read again."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    return sha256(path, members)
 
 
 def _place(data: DataSet) -> str:

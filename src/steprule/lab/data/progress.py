@@ -1,14 +1,14 @@
-"""The progress bar of a download, drawn by rich; importing this module imports rich."""
+"""Progress bars of downloads and of other long work on data, drawn by rich; importing this module imports rich."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn
+from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, ProgressColumn, TaskID, TextColumn
 
-__all__ = ["Bar", "progress_bar"]
+__all__ = ["Bar", "counted", "progress_bar"]
 
 
 class Bar:
@@ -38,10 +38,25 @@ class Bar:
 @contextmanager
 def progress_bar(name: str, size: int) -> Iterator[Bar]:
     """Draw the progress of `name`, `size` bytes long, on standard error, or nothing where that is no terminal."""
+    with _shown(DownloadColumn()) as progress:
+        yield Bar(progress, progress.add_task(name, total=size))
+
+
+@contextmanager
+def counted(name: str, total: int) -> Iterator[Callable[[], None]]:
+    """Draw the progress of `name` as `progress_bar` does; what is yielded is called for each of `total` pieces of it."""
+    with _shown(MofNCompleteColumn()) as progress:
+        task = progress.add_task(name, total=total)
+        progress.start()
+        yield lambda: progress.advance(task)
+
+
+@contextmanager
+def _shown(amount: ProgressColumn) -> Iterator[Progress]:
     console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
+    columns = (TextColumn("{task.description}"), BarColumn(), amount)
     progress = Progress(*columns, console=console, disable=not console.is_interactive)
     try:
-        yield Bar(progress, progress.add_task(name, total=size))
+        yield progress
     finally:
         progress.stop()

@@ -7,10 +7,11 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from .archives import members
 from .files import locate
 from .formats import read_idx, read_numbers
 
-__all__ = ["Digits", "Mnist", "airfoil", "digits", "mnist"]
+__all__ = ["Digits", "Mnist", "airfoil", "digits", "fsdd", "mnist"]
 
 
 class Mnist(NamedTuple):
@@ -63,6 +64,21 @@ def airfoil() -> NDArray[np.float64]:
     Source: Brooks, Pope, Marcolini (1989), https://doi.org/10.24432/C5VW2C
     """
     return read_numbers(locate("airfoil")["airfoil_self_noise.dat"], (1503, 6))
+
+
+def fsdd() -> dict[str, bytes]:
+    """Read the Free Spoken Digit Dataset, fetching its file if it is not here.
+
+    Returns:
+        The 3,000 wav files (8 kHz, mono, 16 bits) by their names, `DIGIT_SPEAKER_NUMBER.wav`.
+
+    Raises:
+        DataError: the file cannot be had or does not hold the right recordings.
+
+    Source: Jackson et al. (2018), https://doi.org/10.5281/zenodo.1342401
+    """
+    (path,) = locate("fsdd").values()
+    return members(path, ".wav")
 
 
 def digits() -> Digits:

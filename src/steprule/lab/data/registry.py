@@ -17,12 +17,18 @@ class DataFile:
 
     `path` is relative to a data folder and written with "/"; `size` is in bytes; `sha256` is 64 lower-case hexadecimal
     digits; `urls` are the public addresses in the order in which they are tried.
+
+    A host may pack an archive anew at any time. Where `members` is a name's ending, `sha256` is that of the archive's files
+    with this ending (`archives.sha256`), `size` is about that of the archive, and `also` are other paths at which
+    the same files may lie, in a zip or tar archive.
     """
 
     path: str
     size: int
     sha256: str
     urls: tuple[str, ...]
+    members: str = ""
+    also: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -122,6 +128,27 @@ _A9A = DataSet(
     ),
 )
 
+_FSDD = DataSet(
+    name="fsdd",
+    title="Free Spoken Digit Dataset: 3,000 recordings of ten words by six speakers, 21.9 minutes at 8 kHz",
+    licence="CC BY-SA 4.0",
+    source="Jackson et al. (2018), Free Spoken Digit Dataset, https://doi.org/10.5281/zenodo.1342401",
+    files=(
+        DataFile(
+            "fsdd/free-spoken-digit-dataset.zip",
+            15_599_044,
+            "1801eae019c063377d98f831d3f93574f259475df7332bb0e3d1b080fb5e6959",
+            (
+                # Earlier versions have fewer speakers: 1.0.9 five of them.
+                "https://github.com/Jakobovski/free-spoken-digit-dataset/archive/v1.0.10.zip",
+                "https://github.com/Jakobovski/free-spoken-digit-dataset/archive/refs/heads/master.zip",
+            ),
+            members=".wav",
+            also=("fsdd/fsdd.tar.gz",),
+        ),
+    ),
+)
+
 _DIGITS = DataSet(
     name="digits",
     title="Digits: 1,797 handwritten digits of 8 x 8 pixels",
@@ -129,4 +156,4 @@ _DIGITS = DataSet(
     source="Alpaydin, Kaynak (1998), Optical Recognition of Handwritten Digits, UCI, https://doi.org/10.24432/C50P49",
 )
 
-DATA_SETS: dict[str, DataSet] = {each.name: each for each in (_MNIST, _AIRFOIL, _A9A, _DIGITS)}
+DATA_SETS: dict[str, DataSet] = {each.name: each for each in (_MNIST, _AIRFOIL, _A9A, _FSDD, _DIGITS)}

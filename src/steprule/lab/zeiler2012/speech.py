@@ -1,0 +1,232 @@
+"""Fig. 3 and 4 of the paper (4.4): frame accuracy while many replicas train on speech, on a simulated cluster."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from ...cluster import Conditions, Simulation
+from ...cluster.simulation import PUSH
+from ...folders import replace
+from .. import named
+from ..grids import find_rule
+from ..problem import Problem, find_problem, with_corpus
+from ..results import Setting
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+__all__ = ["Course", "Plan", "Point", "Progress", "SpeechFigure", "plans", "run"]
+
+OURS: Final = "adadelta"
+
+Progress = Callable[[Setting, int, int], None]
+"""What is told of each measurement: the setting, the seed, and the updates so far."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A figure's protocol: on which problem, with how many replicas, for how long, and each rule's settings.
+
+    `conditions` are what `steprule.cluster.Conditions.of` takes. Of a rule with several settings the best is chosen.
+    """
+
+    name: str
+    title: str
+    problem: str
+    full: str
+    replicas: int
+    seeds: int
+    updates: int
+    every: int
+    warm_start: int
+    conditions: Mapping[str, str]
+    settings: Mapping[str, tuple[Setting, ...]]
+
+    @property
+    def runs(self) -> int:
+        """How many trainings there are: each setting once, and the other seeds of each rule's best."""
+        return sum(len(each) + self.seeds - 1 for each in self.settings.values())
+
+
+@dataclass(frozen=True)
+class Point:
+    """Frame accuracies in % after so many updates, at a time in seconds of the cluster; the loss since the last point."""
+
+    updates: int
+    time: float
+    loss: float
+    test: float
+    validation: float
+
+
+@dataclass(frozen=True)
+class Course:
+    """One training. `staleness` is the mean over its pushes; one that diverged has the points before it did."""
+
+    setting: Setting
+    seed: int
+    points: tuple[Point, ...]
+    staleness: float
+    diverged: bool
+
+    @property
+    def score(self) -> float:
+        """What a setting is chosen by: the last frame accuracy on the validation speakers."""
+        return -math.inf if self.diverged or not self.points else self.points[-1].validation
+
+
+@dataclass(frozen=True)
+class SpeechFigure:
+    """What came out: `tried` has each setting once, with seed 0; `courses` the chosen setting of each rule, seed by seed."""
+
+    plan: Plan
+    description: str
+    parameters: int
+    tried: tuple[Course, ...]
+    courses: Mapping[str, tuple[Course, ...]]
+
+    @property
+    def failed(self) -> list[str]:
+        """The rules of which no setting, or not every seed of the chosen one, came to the end."""
+        return [rule for rule, courses in self.courses.items() if any(each.diverged for each in courses)]
+
+
+@cache
+def plans() -> Mapping[str, Plan]:
+    """Return the protocol of each figure, by its name: the contents of `speech.toml`."""
+    read = tomllib.loads(resources.files(__package__).joinpath("speech.toml").read_text(encoding="utf-8"))
+    common = {name: read[name] for name in ("seeds", "updates", "every", "warm_start", "conditions")}
+
+    def settings(rule: str) -> tuple[Setting, ...]:
+        return (
+            (Setting(rule, read[rule]),) if rule == OURS else tuple(Setting(rule, {"lr": lr}) for lr in read["rates"])
+        )
+
+    return {
+        name: Plan(
+            name,
+            each["title"],
+            each["problem"],
+            each["full"],
+            each["replicas"],
+            **common,
+            settings={rule: settings(rule) for rule in each["rules"]},
+        )
+        for name, each in read["figures"].items()
+    }
+
+
+def run(
+    plan: Plan,
+    out: str | Path,
+    *,
+    full: bool = False,
+    corpus: Path | None = None,
+    device: str = "cpu",
+    fresh: bool = False,
+    progress: Progress | None = None,
+) -> SpeechFigure:
+    """Train every setting of the plan with seed 0, then the other seeds of each rule's best, and return the courses.
+
+    Each training is kept in `out` when it is finished, and is not run again with the same plan and code, unless `fresh`.
+    `full` takes the paper's net of 4 hidden layers of 2560 units; `corpus` a folder of wav files
+    (`steprule.lab.speech.corpus.folder`) in place of the spoken digits. `progress` is told of each measurement.
+
+    Raises `steprule.lab.data.DataError` where the corpus cannot be had, and `ValueError` where a file in `out` is not one of
+    these trainings.
+    """
+    told = progress or _silent
+    name = plan.full if full else plan.problem
+    make = find_problem(name if corpus is None else with_corpus(name, corpus))
+    problem = make()
+    folder = Path(out)
+    folder.mkdir(parents=True, exist_ok=True)
+    # The description has the corpus and the net; the code is what else decides the numbers.
+    settled = dataclasses.asdict(dataclasses.replace(plan, seeds=0, settings={}))
+    key = {"plan": settled, "problem": problem.description, "corpus": str(corpus), "code": _code(make)}
+
+    def course(setting: Setting, seed: int) -> Course:
+        values = [f"{value:g}" for value in setting.hyperparameters.values()]
+        path = folder / f"{'-'.join([setting.rule, *values])}-{seed}.json"
+        kept = None if fresh else _kept(path, key)
+        if kept is None:
+            kept = _train(plan, problem, setting, seed, device, told)
+            replace(path, json.dumps({"key": key, **kept}).encode())
+        told(setting, seed, plan.updates)
+        return Course(
+            setting, seed, tuple(Point(*each) for each in kept["points"]), kept["staleness"], kept["diverged"]
+        )
+
+    tried = tuple(course(setting, 0) for settings in plan.settings.values() for setting in settings)
+    courses = {}
+    for rule in plan.settings:
+        best = max((each for each in tried if each.setting.rule == rule), key=lambda each: each.score)
+        courses[rule] = (best, *(course(best.setting, seed) for seed in range(1, plan.seeds)))
+    parameters = sum(each.numel() for each in problem.model(0).parameters())
+    return SpeechFigure(plan, problem.description, parameters, tried, courses)
+
+
+def _silent(*_: object) -> None:
+    """Tell nobody."""
+
+
+def _code(make: Callable[[], Problem]) -> list[str]:
+    return [named.digest(each) for each in (make, Simulation, Conditions)]
+
+
+def _kept(path: Path, key: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return what `path` holds; None where there is nothing, or where it was made by another plan or other code."""
+    if not path.exists():
+        return None
+    try:
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return found if found["key"] == key else None
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"{path} is no training of this figure ({error!r}); remove it, or choose another folder"
+        ) from None
+
+
+def _train(
+    plan: Plan,
+    problem: Problem,
+    setting: Setting,
+    seed: int,
+    device: str,
+    progress: Progress,
+) -> dict[str, Any]:
+    simulation = Simulation(
+        problem,
+        find_rule(setting.rule),
+        dict(setting.hyperparameters),
+        replicas=plan.replicas,
+        updates=plan.updates,
+        every=plan.every,
+        warm_start=plan.warm_start,
+        seed=seed,
+        conditions=Conditions.of(**plan.conditions),
+        device=device,
+    )
+    points = []
+    diverged = False
+    for each in simulation.run():
+        assert each.validation is not None
+        diverged = not math.isfinite(each.loss)
+        if not diverged:
+            points.append((each.updates, each.time, each.loss, each.test, each.validation))
+        progress(setting, seed, each.updates)
+    staleness = np.array(simulation.records, PUSH)["staleness"]
+    return {"points": points, "diverged": diverged, "staleness": float(staleness.mean())}

@@ -1,0 +1,1 @@
+"""The forced alignment of a corpus, to be checked by eye and by numbers."""
