@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.requirements import require_installed
 
 import torch
 from steprule.report.rates import draw
@@ -47,6 +48,13 @@ def test_a_rate_without_gradient_is_a_gap_and_a_point_between_two_is_seen():
     gaps = [(each["step"], each["dimension"]) for each in lines if each["value"] is None]
     assert gaps == [(3, 0), (5, 0)]
     assert [(each["step"], each["dimension"]) for each in dots] == [(4, 0)]
+
+
+def test_the_example_of_the_documentation_runs():
+    require_installed("sklearn")
+    from examples.torch.rate_monitor import monitored
+
+    assert [each.layer for each in monitored(1).summary()] == ["0.weight", "0.bias", "2.weight", "2.bias"]
 
 
 def test_what_cannot_be_drawn_is_refused(tmp_path: Path):

@@ -11,6 +11,7 @@ except ModuleNotFoundError as missing:
     ) from missing
 
 from .. import rules
+from .monitor import RateMonitorCallback
 from .optimizer import RuleOptimizer, optimizer
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "Nesterov",
     "RMSProp",
     "RMSPropNesterov",
+    "RateMonitorCallback",
     "RuleOptimizer",
     "VSGDfd",
     "optimizer",

@@ -20,8 +20,8 @@ class RateMonitorCallback(keras.callbacks.Callback):  # type: ignore[misc]
     """Records effective learning rates, -update / gradient, of random dimensions of each trainable variable in `fit`.
 
     `rates` holds what was recorded: `rates.table()`, `print(rates)`. Steps are numbered by the optimizer's `iterations`,
-    from 1, and of them 1, 1 + `every`, ... are recorded: `sample` dimensions of each variable, chosen by `seed`. Layers have the
-    variables' paths. `writer` is a `SummaryWriter` or alike, see `steprule.rates.Rates.to_tensorboard`.
+    from 1, and of them 1, 1 + `every`, ... are recorded: `sample` dimensions of each variable, chosen by `seed`. Layers have
+    the variables' paths. `writer` is a `SummaryWriter` or alike, see `steprule.rates.Rates.to_tensorboard`.
 
     Keras has no hook for a step, so that the callback wraps the optimizer's `apply` while `fit` runs, and the training step
     is compiled anew at its begin and end. The gradient is the one that `apply` is given, without the loss scale: before
@@ -155,6 +155,12 @@ class _OnJax(_Watch):
         step, before = self.optimizer.iterations.value, self._values()
         gradient = self._taken(self._gradients(grads, trainable_variables)) / self._scale()
         self._apply(grads, trainable_variables, **more)
+        # What is computed within a traced step is traced, even where the number of the step is known.
+        if not isinstance(before, jax.core.Tracer):
+            # To branch in JAX would compile the branches anew in each step that is not compiled.
+            if int(step) % self._sampler.every == 0:
+                self._told(step, before, gradient, self._values())
+            return
         jax.lax.cond(
             step % self._sampler.every == 0,
             lambda *taken: jax.debug.callback(self._told, *taken, ordered=True),
