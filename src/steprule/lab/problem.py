@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -9,8 +10,9 @@ from typing import Any, Final
 import torch
 from torch import Tensor, nn
 
+from ..specification import Rule
 from . import named
-from .results import Metric
+from .results import Epoch, Metric
 
 __all__ = ["BUILT_IN", "Data", "Problem", "find_problem"]
 
@@ -28,6 +30,7 @@ class Problem:
     `model(seed)` makes a module with the initial weights of that seed. `loss(outputs, targets)` is a scalar, the mean over
     the examples of a batch. `measure(outputs, targets)` is the metric over a whole data set. Where there are `validation`
     data, a rule's best setting is chosen on them; else it is chosen on the test data, and every page says so.
+    `trainer(problem, rule, hyperparameters, seed, epochs)` trains in place of the plain loop, where there is one.
     """
 
     name: str
@@ -41,6 +44,7 @@ class Problem:
     validation: Data | None = None
     batch_size: int = 100
     epochs: int = 10
+    trainer: Callable[[Problem, Rule, Mapping[str, float], int, int], Iterator[Epoch]] | None = None
 
     def __post_init__(self) -> None:
         parts: Mapping[str, Data | None] = {"train": self.train, "test": self.test, "validation": self.validation}
@@ -53,6 +57,11 @@ class Problem:
         for name, value in {"batch_size": self.batch_size, "epochs": self.epochs}.items():
             if not isinstance(value, int) or value < 1:
                 raise ValueError(f"problem {self.name}: {name} is {value}; allowed is a whole number from 1")
+
+    @property
+    def batches_per_epoch(self) -> int:
+        """How many batches one pass through the training data has."""
+        return math.ceil(len(self.train[0]) / self.batch_size)
 
     def batches(self, order: torch.Generator) -> Iterator[Tensor]:
         """Yield the numbers of the examples of each batch, int64, once through the training data in a new order."""
@@ -76,8 +85,15 @@ BUILT_IN: Final[Mapping[str, str]] = {
 def find_problem(name: str) -> Callable[[], Problem]:
     """Return the function that makes the problem `name`: a built-in one, or the user's (see `named.load`).
 
+    "NAME@100" is the problem NAME, trained by 100 replicas of a simulated cluster (`cluster.simulated`).
+
     Raises `ValueError` where there is none, and `TypeError` where it is no function.
     """
+    whole, at, replicas = name.rpartition("@")
+    if at and replicas.isdecimal():
+        from .cluster.simulated import on_replicas
+
+        return on_replicas(find_problem(whole), int(replicas))
     if ":" not in name and name not in BUILT_IN:
         raise ValueError(
             f"there is no problem {name!r}; allowed are {', '.join(BUILT_IN)}, and your own as package.module:function or "
