@@ -12,6 +12,8 @@ try:
 except ModuleNotFoundError as missing:
     raise ModuleNotFoundError(f"the command line needs {missing.name}: pip install 'steprule[lab]'") from missing
 
+from . import simulating
+
 __all__ = ["app"]
 
 app = typer.Typer(
@@ -25,6 +27,10 @@ app = typer.Typer(
 @app.callback()
 def _group() -> None:
     """Train a problem by many replicas on a parameter server."""
+
+
+app.command()(simulating.simulate)
+app.command()(simulating.study)
 
 
 @app.command()
@@ -74,7 +80,7 @@ def run(
     from .lab.cluster.display import ClusterDisplay
     from .lab.cluster.run import run as train
     from .lab.cluster.run import updates_of
-    from .lab.grids import find_rule
+    from .lab.grids import find_rule, parse_values
     from .lab.problem import find_problem
 
     if updates is not None and epochs is not None:
@@ -98,7 +104,7 @@ def run(
         timeout=timeout,
         device=device,
         threads=threads,
-        options=_options(values or []),
+        options=parse_values(values or []),
     )
     console = Console()
     with contextlib.ExitStack() as stack:
@@ -130,16 +136,3 @@ def run(
         highlight=False,
         soft_wrap=True,
     )
-
-
-def _options(texts: list[str]) -> dict[str, float]:
-    options = {}
-    for each in texts:
-        name, equals, value = each.partition("=")
-        try:
-            options[name] = float(value)
-        except ValueError:
-            equals = ""
-        if not (name and equals):
-            raise ValueError(f"--set is {each!r}; allowed is name=value with a number, such as rho=0.9")
-    return options

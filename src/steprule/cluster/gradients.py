@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final, Protocol
 
@@ -40,6 +39,8 @@ class Trainable(Protocol):
     def batch_size(self) -> int: ...
     @property
     def epochs(self) -> int: ...
+    @property
+    def batches_per_epoch(self) -> int: ...
 
     def batches(self, order: torch.Generator) -> Iterator[Tensor]:
         """Yield the numbers of the examples of each batch, int64, once through the training data in a new order."""
@@ -67,7 +68,6 @@ class Gradients:
         self._test: Final = _on(problem.test, device)
         self._validation: Final = None if problem.validation is None else _on(problem.validation, device)
         self._order: Final = torch.Generator().manual_seed(seed)
-        self.batches_per_epoch: Final = math.ceil(len(problem.train[0]) / problem.batch_size)
         torch.manual_seed(seed)  # for what the model draws while it trains, such as dropout
 
     def initial(self) -> NDArray[Any]:

@@ -133,11 +133,12 @@ class Simulation:
         device: str = "cpu",
     ) -> None:
         gradients = Gradients(problem, seed, shards, device)
-        every = gradients.batches_per_epoch if every is None else every
-        updates = gradients.batches_per_epoch * problem.epochs if updates is None else updates
+        every = problem.batches_per_epoch if every is None else every
+        updates = problem.batches_per_epoch * problem.epochs if updates is None else updates
         for name, value in {"replicas": replicas, "updates": updates, "every": every}.items():
             _whole(name, value, 1)
         _whole("warm_start", warm_start, 0)
+        self.replicas: Final = replicas
         self.updates: Final = updates
         self._every: Final = every
         self._warm_start: Final = warm_start
@@ -161,6 +162,8 @@ class Simulation:
         self._free: Final[list[NDArray[Any]]] = []
         self._loss, self._examples = 0.0, 0
         self._due = False
+        self._measured: Final[list[Measured]] = []
+        self._started = time.perf_counter()
         self.time = 0.0
         self.completed = 0
         self.lost = self.deaths = 0
@@ -173,6 +176,7 @@ class Simulation:
 
     def run(self) -> Iterator[Measured]:
         """Train, and yield what is measured, up to the last update, or a loss that is NaN or infinite."""
+        self._started = time.perf_counter()
         for replica in self._replicas:
             self._begin(replica)
         while self._events and self.completed < self.updates:
@@ -180,12 +184,25 @@ class Simulation:
             happens()
             if self._due or (self.completed < self.updates and not self._events and self._examples):
                 measured = self._measure()
+                self._measured.append(measured)
                 yield measured
                 if not math.isfinite(measured.loss):
                     return
 
-    def parameters(self) -> Mapping[str, NDArray[Any]]:
-        """Return a copy of the server's parameters, by name."""
+    def result(self) -> Simulated:
+        """Return what has come out so far."""
+        return Simulated(
+            np.array(self.records, PUSH),
+            tuple(self._measured),
+            self._parameters(),
+            self.completed,
+            self.time,
+            self.lost,
+            self.deaths,
+            time.perf_counter() - self._started,
+        )
+
+    def _parameters(self) -> Mapping[str, NDArray[Any]]:
         return self._gradients.partition.views(np.concatenate([shard.parameters for shard in self.shards]))
 
     def _at(self, when: float, happens: Callable[[], None]) -> None:
@@ -284,7 +301,7 @@ class Simulation:
             self._start(replica, client, self.time)
 
     def _measure(self) -> Measured:
-        test, validation = self._gradients.measured(self.parameters())
+        test, validation = self._gradients.measured(self._parameters())
         loss = self._loss / self._examples
         self._loss, self._examples, self._due = 0.0, 0, False
         return Measured(self.completed, self.time, loss, test, validation, self.alive)
@@ -323,20 +340,8 @@ def simulate(
 
     Raises `TypeError` and `ValueError` as `Shard`, `Client` and `Conditions` do, and for numbers out of range.
     """
-    started = time.perf_counter()
     simulation = Simulation(problem, rule, hyperparameters, **options)
-    measured = []
     for each in simulation.run():
-        measured.append(each)
         if progress is not None:
             progress(each)
-    return Simulated(
-        np.array(simulation.records, PUSH),
-        tuple(measured),
-        simulation.parameters(),
-        simulation.completed,
-        simulation.time,
-        simulation.lost,
-        simulation.deaths,
-        time.perf_counter() - started,
-    )
+    return simulation.result()

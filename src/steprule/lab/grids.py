@@ -11,7 +11,7 @@ from ..specification import Rule
 from . import named
 from .results import Setting
 
-__all__ = ["Grid", "find_rule", "grids", "parse_grid", "settings"]
+__all__ = ["Grid", "find_rule", "grids", "parse_grid", "parse_values", "settings"]
 
 Grid = Mapping[str, tuple[float, ...]]
 """The values to try of each hyperparameter of one rule."""
@@ -129,3 +129,17 @@ def parse_numbers(text: str, context: Any = None) -> tuple[float, ...]:
     if len(set(numbers)) < len(numbers):
         raise ValueError(f"{context or text!r} holds a number twice")
     return numbers
+
+
+def parse_values(texts: Iterable[str]) -> dict[str, float]:
+    """Read hyperparameters as `--set` gives them, `name=value` each. Raises `ValueError` for what is none."""
+    values = {}
+    for each in texts:
+        name, equals, value = each.partition("=")
+        try:
+            values[name] = float(value)
+        except ValueError:
+            equals = ""
+        if not (name and equals):
+            raise ValueError(f"--set is {each!r}; allowed is name=value with a number, such as rho=0.9")
+    return values

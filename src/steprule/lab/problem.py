@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +13,9 @@ from typing import Any, Final
 import torch
 from torch import Tensor, nn
 
+from ..specification import Rule
 from . import named
-from .results import Metric
+from .results import Epoch, Metric
 
 __all__ = ["BUILT_IN", "Data", "Problem", "find_problem", "with_corpus"]
 
@@ -31,6 +33,7 @@ class Problem:
     `model(seed)` makes a module with the initial weights of that seed. `loss(outputs, targets)` is a scalar, the mean over
     the examples of a batch. `measure(outputs, targets)` is the metric over a whole data set. Where there are `validation`
     data, a rule's best setting is chosen on them; else it is chosen on the test data, and every page says so.
+    `trainer(problem, rule, hyperparameters, seed, epochs)` trains in place of the plain loop, where there is one.
     """
 
     name: str
@@ -44,6 +47,7 @@ class Problem:
     validation: Data | None = None
     batch_size: int = 100
     epochs: int = 10
+    trainer: Callable[[Problem, Rule, Mapping[str, float], int, int], Iterator[Epoch]] | None = None
 
     def __post_init__(self) -> None:
         parts: Mapping[str, Data | None] = {"train": self.train, "test": self.test, "validation": self.validation}
@@ -56,6 +60,11 @@ class Problem:
         for name, value in {"batch_size": self.batch_size, "epochs": self.epochs}.items():
             if not isinstance(value, int) or value < 1:
                 raise ValueError(f"problem {self.name}: {name} is {value}; allowed is a whole number from 1")
+
+    @property
+    def batches_per_epoch(self) -> int:
+        """How many batches one pass through the training data has."""
+        return math.ceil(len(self.train[0]) / self.batch_size)
 
     def batches(self, order: torch.Generator) -> Iterator[Tensor]:
         """Yield the numbers of the examples of each batch, int64, once through the training data in a new order."""
@@ -85,11 +94,17 @@ _SPEECH: Final = ", ".join(name for name, place in BUILT_IN.items() if "speech" 
 def find_problem(name: str) -> Callable[[], Problem]:
     """Return the function that makes the problem `name`: a built-in one, or the user's (see `named.load`).
 
-    `NAME@FOLDER` is the built-in problem NAME with its data from a folder of the user's (see `with_corpus`). Raises
-    `ValueError` where there is none, and `TypeError` where it is no function.
+    `NAME@100` is the problem NAME, trained by 100 replicas of a simulated cluster (`cluster.simulated`), and `NAME=FOLDER`
+    the built-in problem NAME with its data from a folder of the user's (see `with_corpus`). Raises `ValueError` where there
+    is none, and `TypeError` where it is no function.
     """
-    base, at, corpus = name.partition("@")
-    if at and base in BUILT_IN:
+    whole, at, replicas = name.rpartition("@")
+    if at and replicas.isdecimal():
+        from .cluster.simulated import on_replicas
+
+        return on_replicas(find_problem(whole), int(replicas))
+    base, equals, corpus = name.partition("=")
+    if equals and base in BUILT_IN:
         return _on_corpus(base, corpus)
     if ":" not in name and name not in BUILT_IN:
         raise ValueError(
@@ -107,7 +122,7 @@ def with_corpus(name: str, corpus: Path) -> str:
 
     Raises `ValueError` for a problem whose data cannot be replaced.
     """
-    named_so = f"{name}@{corpus.resolve()}"
+    named_so = f"{name}={corpus.resolve()}"
     if name not in BUILT_IN:
         raise ValueError(f"the corpus {corpus} is given with the problem {name}; allowed are {_SPEECH}")
     find_problem(named_so)

@@ -24,8 +24,12 @@ def train(
 ) -> Iterator[Epoch]:
     """Train and yield each epoch as it ends, up to `epochs` or to the first whose loss is NaN or infinite.
 
-    `seed` decides the initial weights and the order of the examples, which is a new permutation in each epoch.
+    `seed` decides the initial weights and the order of the examples, which is a new permutation in each epoch. A problem
+    that has a `trainer` is trained by that.
     """
+    if problem.trainer is not None:
+        yield from problem.trainer(problem, rule, hyperparameters, seed, epochs)
+        return
     model = problem.model(seed)
     hyperparameters, counts = with_batch_size(problem, rule, hyperparameters)
     stepper = optimizer(rule)(model.parameters(), **hyperparameters)

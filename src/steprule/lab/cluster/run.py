@@ -45,11 +45,7 @@ class Watcher(Protocol):
 
 def updates_of(problem: Problem, epochs: float, n_push: int) -> int:
     """Return how many updates are as many mini-batches, of all replicas together, as so many epochs have."""
-    return max(1, round(epochs * _batches(problem) / n_push))
-
-
-def _batches(problem: Problem) -> int:
-    return math.ceil(len(problem.train[0]) / problem.batch_size)
+    return max(1, round(epochs * problem.batches_per_epoch / n_push))
 
 
 def run(
@@ -127,4 +123,4 @@ class _Follower:
             watcher.measured(self.found[-1])
 
     def _epochs(self, updates: int) -> float:
-        return updates * self._plan.n_push / _batches(self._problem)
+        return updates * self._plan.n_push / self._problem.batches_per_epoch

@@ -1,0 +1,1 @@
+"""The study of staleness as a page, figures and a table for the terminal."""

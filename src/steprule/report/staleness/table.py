@@ -1,0 +1,51 @@
+"""The study as tables for a terminal."""
+
+from __future__ import annotations
+
+try:
+    from rich import box
+    from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text
+except ModuleNotFoundError as missing:
+    raise ModuleNotFoundError("the report's table needs Rich: pip install 'steprule[lab]'") from missing
+
+from ...lab.staleness import Study
+from . import words
+
+__all__ = ["terminal_table"]
+
+
+def terminal_table(study: Study) -> Group:
+    """Return the staleness at each number of replicas, and a table for each way to choose the settings."""
+    stale = _table("Updates between fetch and push", "replicas", "mean", "median", "largest")
+    for line in words.staleness_lines(study):
+        stale.add_row(*line)
+    tables = [stale, *(_rules(study, which) for which in words.WHICH)]
+    return Group(*(each for table in tables for each in (table, Text())), Text(words.protocol(study)))
+
+
+def _rules(study: Study, which: words.Which) -> Table:
+    unit = f", {study.metric.unit}" if study.metric.unit else ""
+    numbers = [str(number) for number in study.staleness]
+    table = _table(f"{words.titled(study, which)}{unit}", "rule", *numbers, "stands")
+    for line in words.lines(study, which):
+        shown = line.settings if which == "own" else (line.settings[0], *[""] * (len(numbers) - 1))
+        cells = ("\n".join(filter(None, each)) for each in zip(line.cells, shown, strict=True))
+        table.add_row(line.rule, *map(Text, cells), line.stands)
+    return table
+
+
+def _table(title: str, first: str, *others: str) -> Table:
+    table = Table(
+        first,
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        show_edge=False,
+        title=Text(title),
+        title_justify="left",
+        title_style="bold",
+    )
+    for head in others:
+        table.add_column(head, justify="right")
+    return table

@@ -1,0 +1,186 @@
+"""The command line's `steprule cluster simulate` and `steprule cluster study`: a cluster on one machine's clock."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from io import BytesIO
+from pathlib import Path
+from typing import Annotated, Any
+
+try:
+    import typer
+    from rich.console import Console
+except ModuleNotFoundError as missing:
+    raise ModuleNotFoundError(f"the command line needs {missing.name}: pip install 'steprule[lab]'") from missing
+
+from .folders import replace
+
+__all__ = ["simulate", "study"]
+
+_TIMES = "a number, or a distribution of numpy's: gamma:10,0.1, exponential:0.05, lognormal:0,0.5"
+
+
+def simulate(
+    problem: Annotated[
+        str,
+        typer.Argument(help="digits, mnist, airfoil, or your own: package.module:function or path/to/file.py:function"),
+    ] = "mnist",
+    replicas: Annotated[int, typer.Option(help="Simulated replicas.")] = 100,
+    shards: Annotated[int, typer.Option(help="Shards of the parameters.")] = 1,
+    rule: Annotated[
+        str, typer.Option(help="The rule that the shards apply; your own as for the problem.")
+    ] = "adadelta",
+    values: Annotated[
+        list[str] | None, typer.Option("--set", help="A hyperparameter, name=value; may be repeated.")
+    ] = None,
+    updates: Annotated[
+        int | None, typer.Option(help="Pushes to train for; as many as the batches of the problem's epochs.")
+    ] = None,
+    every: Annotated[int | None, typer.Option(help="Measure after so many pushes; one epoch's unless given.")] = None,
+    compute: Annotated[str, typer.Option(help=f"Seconds of one gradient: {_TIMES}.")] = "gamma:10,0.1",
+    push: Annotated[str, typer.Option(help="Seconds of a message to a shard, likewise.")] = "exponential:0.05",
+    fetch: Annotated[str, typer.Option(help="Seconds of the parameters back, likewise.")] = "exponential:0.05",
+    stragglers: Annotated[
+        str | None, typer.Option(help="SHARE,FACTOR: a share of the replicas computes so many times as long.")
+    ] = None,
+    bursts: Annotated[
+        str | None,
+        typer.Option(
+            help="BETWEEN,LENGTH,FACTOR: mean seconds from one burst to the next and of one, in which all is slower."
+        ),
+    ] = None,
+    failures: Annotated[
+        str | None, typer.Option(help="LIFE[,ABSENCE]: mean seconds until a replica dies, and until it is back.")
+    ] = None,
+    n_fetch: Annotated[int, typer.Option(help="Steps from one fetch to the next.")] = 1,
+    n_push: Annotated[int, typer.Option(help="Steps from one push to the next.")] = 1,
+    local_lr: Annotated[float | None, typer.Option(help="Rate of a replica's own steps between two fetches.")] = None,
+    warm_start: Annotated[int, typer.Option(help="Updates for which one replica trains alone.")] = 0,
+    device: Annotated[str, typer.Option(help="cpu or cuda: where gradients are computed and shards step.")] = "cpu",
+    seed: Annotated[int, typer.Option(help="Decides the weights, the order of the data, and what is drawn.")] = 0,
+    out: Annotated[Path, typer.Option(help="Folder for simulation.json and pushes.npy.")] = Path("simulation"),
+) -> None:
+    """Train a problem by many simulated replicas: real gradients, on a clock that delays and failures are drawn for."""
+    from .cluster import Conditions, Simulation
+    from .lab.cluster.simulation_display import SimulationDisplay
+    from .lab.grids import find_rule, parse_values
+    from .lab.machine import command
+    from .lab.problem import find_problem
+
+    made, conditions = find_problem(problem)(), Conditions.of(compute, push, fetch, stragglers, bursts, failures)
+    hyperparameters = parse_values(values or [])
+    simulation = Simulation(
+        made,
+        find_rule(rule),
+        hyperparameters,
+        replicas=replicas,
+        shards=shards,
+        updates=updates,
+        every=every,
+        seed=seed,
+        conditions=conditions,
+        n_fetch=n_fetch,
+        n_push=n_push,
+        local_lr=local_lr,
+        warm_start=warm_start,
+        device=device,
+    )
+    console, stopped = Console(), False
+    with SimulationDisplay(console, simulation, made.metric) as display:
+        try:
+            for measured in simulation.run():
+                display.measured(measured)
+        except KeyboardInterrupt:
+            stopped = True
+    found = simulation.result()
+    out.mkdir(parents=True, exist_ok=True)
+    written = {
+        "command": command(),
+        "problem": problem,
+        "rule": rule,
+        "hyperparameters": hyperparameters,
+        "conditions": str(conditions),
+        "measured": [asdict(each) for each in found.measured],
+        **{name: getattr(found, name) for name in ("updates", "time", "lost", "deaths", "seconds")},
+    }
+    replace(out / "simulation.json", json.dumps(written, indent=1).encode())
+    replace(out / "pushes.npy", _npy(found.pushes))
+    last = f", {made.metric.name} {found.measured[-1].test:.4g}{made.metric.unit}" if found.measured else ""
+    state = "Stopped after" if stopped else "Done:"
+    console.print(
+        f"{state} {found.updates} pushes in {found.seconds:.1f} s, {found.time:.1f} s on the cluster's clock{last}. "
+        f"In {out}: simulation.json, and pushes.npy with a record of each push.",
+        highlight=False,
+        soft_wrap=True,
+    )
+    if stopped:
+        raise typer.Exit(130)
+
+
+def _npy(array: Any) -> bytes:
+    import numpy as np
+
+    file = BytesIO()
+    np.save(file, array, allow_pickle=False)
+    return file.getvalue()
+
+
+def _whole_numbers(text: str) -> list[int]:
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise ValueError(f"--replicas is {text!r}; allowed are whole numbers with commas between them") from None
+
+
+def study(
+    problem: Annotated[
+        str, typer.Argument(help="The paper's MNIST net with 5,000 images held out; or another, as for `simulate`.")
+    ] = "steprule.lab.staleness.problems:mnist",
+    rules: Annotated[str, typer.Option(help="Rules, with commas between; all of the study's unless given.")] = "",
+    grid: Annotated[
+        list[str] | None, typer.Option(help="Values of a hyperparameter, rule.name=a,b,c; may be repeated.")
+    ] = None,
+    replicas: Annotated[str, typer.Option(help="Numbers of replicas, from 1.")] = "1,10,100,200",
+    epochs: Annotated[int, typer.Option(help="Pushes in all, in passes over the training data.")] = 3,
+    seeds: Annotated[int, typer.Option(help="Trainings of each chosen setting.")] = 3,
+    jobs: Annotated[int | None, typer.Option(help="Processes; as many as there are cores unless given.")] = None,
+    out: Annotated[Path, typer.Option(help="Folder for results and the page.")] = Path("staleness"),
+    resume: Annotated[
+        bool, typer.Option("--resume/--fresh", help="Keep what is finished there, or begin anew.")
+    ] = True,
+) -> None:
+    """How much staleness each rule stands: test error by 1, 10, 100 and 200 simulated replicas; writes a page."""
+    from .lab.display import Display
+    from .lab.grids import parse_grid
+    from .lab.staleness import GRIDS
+    from .lab.staleness import study as run
+    from .report.staleness.page import write_study
+    from .report.staleness.table import terminal_table
+
+    known = {**GRIDS, **parse_grid(grid or [])}
+    chosen = [name.strip() for name in rules.split(",")] if rules else list(known)
+    for name in chosen:
+        if name not in known:
+            raise ValueError(f"--rules names {name!r}, which has no grid; allowed are {', '.join(known)}, or --grid")
+    console = Console()
+    try:
+        found = run(
+            problem,
+            grids={name: known[name] for name in chosen},
+            replicas=_whole_numbers(replicas),
+            epochs=epochs,
+            seeds=seeds,
+            jobs=jobs,
+            out=out,
+            fresh=not resume,
+            displays=lambda: Display(console),
+        )
+    except KeyboardInterrupt:
+        console.print(
+            f"Stopped. What is finished is kept in {out}; the same command goes on from there.", highlight=False
+        )
+        raise typer.Exit(130) from None
+    page = write_study(found, out)
+    console.print(terminal_table(found))
+    console.print(f"\nThe page: {page}", highlight=False, soft_wrap=True)
