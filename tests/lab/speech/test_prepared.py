@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -17,9 +16,9 @@ from steprule.lab.speech.prepared import Prepared, Split, prepare
 
 
 @pytest.fixture
-def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("STEPRULE_CACHE", str(tmp_path / "cache"))
-    yield write_corpus(tmp_path / "speech", speakers=3, takes=2)
+    return write_corpus(tmp_path / "speech", speakers=3, takes=2)
 
 
 def equal(one: Prepared, other: Prepared) -> bool:
@@ -76,7 +75,7 @@ def test_what_cannot_be_aligned_is_left_out_with_a_warning(root: Path) -> None:
     write_wav(root / "s1" / "7" / "s1-7-00.wav", spoken(("ab",), 0, 0)[:240])
     words = root / "s2" / "7" / "s2-7.trans.txt"
     words.write_text(words.read_text().replace("s2-7-00 AB", "s2-7-00 ABACUS"))
-    with pytest.warns(UserWarning) as told:
+    with pytest.warns(UserWarning, match="are left out") as told:
         made = prepare(folder(root))
     texts = [str(each.message) for each in told]
     assert any(

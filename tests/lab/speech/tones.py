@@ -18,7 +18,7 @@ HERTZ = {"a": 400.0, "b": 1100.0, "c": 2500.0}
 
 
 def spoken(words: tuple[str, ...], speaker: int, take: int, rate: int = RATE) -> NDArray[np.float64]:
-    """Return a signal: a pause, then the words with pauses between them and behind; speakers differ in pitch and loudness."""
+    """Return a signal: a pause, then words with pauses between them and behind; speakers differ in pitch and loudness."""
     random = np.random.default_rng((speaker, take))
     pause = np.zeros(round(PAUSE_SECONDS * rate))
     pieces = [pause]

@@ -28,9 +28,12 @@ def figures(prepared: Prepared) -> tuple[Figure, ...]:
     """Return an utterance of each part of the corpus with its states, and the likelihood of each alignment."""
     split = prepared.split
     parts = {"training": split.train, "validation": split.validation, "test": split.test}
-    # Utterances from the middle of each part: not the best ones.
-    shown = {name: numbers[len(numbers) // 2] for name, numbers in ((n, prepared.of(s)) for n, s in parts.items())}
-    return (*(_aligned(prepared, number, part) for part, number in shown.items()), _likelihood(prepared.iterations))
+    pictures = []
+    for place, (name, speakers) in enumerate(parts.items(), 1):
+        numbers = prepared.of(speakers)
+        # Not the best ones, and of corpora in the order of their words, other words.
+        pictures.append(_aligned(prepared, numbers[place * len(numbers) // 4], name))
+    return (*pictures, _likelihood(prepared.iterations))
 
 
 def sizes(iterations: Sequence[Iteration]) -> list[str]:
