@@ -8,6 +8,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+try:
+    import safetensors as _  # noqa: F401
+except ModuleNotFoundError as missing:
+    raise ModuleNotFoundError(f"a parameter server needs {missing.name}: pip install 'steprule[cluster]'") from missing
+
 from .client import Client, may_begin, next_number
 from .conditions import Bursts, Conditions, Distribution, Failures, Stragglers
 from .kept import KeptShard

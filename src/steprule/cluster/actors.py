@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import collections
 import os
 import socket
 import time
@@ -87,6 +86,7 @@ class ShardActor:
             dict(shard.outcomes),
             dict(shard.staleness),
             dict(self._kept.failures),
+            shard.refused_in_a_row,
             self._pushes,
             self._seconds,
             self._bytes,
@@ -127,7 +127,6 @@ class ReplicaActor:
         self._into: Final = partition.dense_views(self._dense)
         self._fetches: list[Any] = []
         self._pushes: list[Any] = []
-        self._outcomes: collections.Counter[str] = collections.Counter()
 
     def place(self) -> tuple[int, str]:
         """Return this process and the node that it is on."""
@@ -135,18 +134,11 @@ class ReplicaActor:
 
     def run(self, steps: int) -> ReplicaReport:
         """Take so many steps; the last push may still be under way at the end."""
-        total = sum(self._step() for _ in range(steps))
-        return self._report(steps, total)
+        return ReplicaReport(steps, sum(self._step() for _ in range(steps)))
 
-    def finish(self) -> ReplicaReport:
+    def finish(self) -> None:
         """Wait until every push has arrived."""
         self._confirm()
-        return self._report(0, 0.0)
-
-    def _report(self, steps: int, loss: float) -> ReplicaReport:
-        outcomes = dict(self._outcomes)
-        self._outcomes.clear()
-        return ReplicaReport(steps, loss, outcomes)
 
     def _step(self) -> float:
         if self._client.wants_fetch:
@@ -171,5 +163,4 @@ class ReplicaActor:
     def _confirm(self) -> None:
         for shard, receipt in enumerate(ray.get(self._pushes)):
             self._client.confirm(shard, receipt)
-            self._outcomes[receipt.outcome] += 1
         self._pushes = []

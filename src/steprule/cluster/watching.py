@@ -91,11 +91,12 @@ class Shards:
             if silence.broken():
                 self.hung[number] += 1
                 ray.kill(self.handles[number], no_restart=False)
-        if not self._questions and time.monotonic() - self._asked > _SECONDS_BETWEEN_QUESTIONS:
+        if time.monotonic() - self._asked > _SECONDS_BETWEEN_QUESTIONS:
             self._asked = time.monotonic()
-            self._questions = {
-                each.report.remote(): (number, _Silence(self._timeout)) for number, each in enumerate(self.handles)
-            }
+            silent = [number for number, _ in self._questions.values()]
+            for number, each in enumerate(self.handles):
+                if number not in silent:
+                    self._questions[each.report.remote()] = (number, _Silence(self._timeout))
 
     def fetch(self) -> list[NDArray[Any]]:
         """Return each slice, as it is now."""
@@ -162,17 +163,14 @@ class Replicas:
                 self._started(each)
                 continue
             number, steps, since, _ = self._turns.pop(each)
-            ended.append((number, steps, time.monotonic() - since, self._report(each, number)))
+            ended.append((number, steps, time.monotonic() - since, self._answer(each, number)))
         self._kill_the_hung()
         return ended
 
-    def finish(self) -> list[ReplicaReport]:
-        """Wait until the pushes of all free replicas have arrived; return their reports."""
-        return [
-            report
-            for number in self.free
-            if (report := self._report(self.handles[number].finish.remote(), number)) is not None
-        ]
+    def finish(self) -> None:
+        """Wait until the pushes of all free replicas have arrived."""
+        for number in self.free:
+            self._answer(self.handles[number].finish.remote(), number)
 
     def end(self) -> None:
         """End the actors."""
@@ -191,16 +189,16 @@ class Replicas:
         except RayActorError:
             self._await(number)
 
-    def _report(self, turn: Any, number: int) -> ReplicaReport | None:
+    def _answer(self, question: Any, number: int) -> Any:
+        """Return what a replica answers; None where it died, which is then awaited."""
         try:
-            report: ReplicaReport = ray.get(turn)
+            return ray.get(question)
         except RayActorError:
             self.restarts[number] += 1
             self._await(number)
             return None
         except RayTaskError as error:
             raise told(error) from None
-        return report
 
     def _kill_the_hung(self) -> None:
         for number, *_, silence in self._turns.values():

@@ -26,6 +26,7 @@ def command(folder: Path, *more: str) -> subprocess.Popen[str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        # Ray's workers give way to everything else, and then never get ready on a busy machine.
         env={**os.environ, "RAY_worker_niceness": "0"},
     )
 

@@ -19,7 +19,7 @@ from steprule.lab.cluster.run import Measured
 
 
 def report(pushes: int, process: int = 1, staleness: dict[int, int] | None = None, **more: object) -> ShardReport:
-    values = {"lost": 0, "failures": {}, "outcomes": {"applied": pushes}, **more}
+    values = {"lost": 0, "failures": {}, "refused_in_a_row": 0, "outcomes": {"applied": pushes}, **more}
     stale = {2: pushes} if staleness is None else staleness
     return ShardReport(
         process=process,
