@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import random
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 try:
     import typer
@@ -18,19 +20,35 @@ except ModuleNotFoundError as missing:
 from .folders import replace
 from .lab.d2l.results import Missing, Training
 
+if TYPE_CHECKING:
+    from .lab.zeiler2012 import Options, Part, Result
+    from .lab.zeiler2012.parts import Work
+
 __all__ = ["app"]
 
 app = typer.Typer(
     help="Run a published experiment again, and set what is measured beside its figures.",
-    no_args_is_help=True,
+    invoke_without_command=True,
     add_completion=False,
     rich_markup_mode=None,
 )
 
 
 @app.callback()
-def _group() -> None:
-    """Run a published experiment again, and set what is measured beside its figures."""
+def _group(
+    context: typer.Context,
+    check: Annotated[
+        bool, typer.Option("--check", help="Run some of the committed results again, as zeiler2012 --check does.")
+    ] = False,
+) -> None:
+    """Run a published experiment again, and set what is measured beside its figures; all of them unless one is named."""
+    if context.invoked_subcommand is not None:
+        if check:
+            raise ValueError("--check stands after the experiment's name: steprule reproduce zeiler2012 --check")
+        return
+    if not check:
+        d2l()
+    zeiler2012(check=check)
 
 
 @app.command()
@@ -86,9 +104,9 @@ def d2l(
 def zeiler2012(
     chosen: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[PART]...", help="tanh, schaul, table1, table2; all unless given."),
+        typer.Argument(metavar="[PART]...", help="table1, table2, fig1, tanh, schaul; all unless given."),
     ] = None,
-    seeds: Annotated[int, typer.Option(help="Trainings of each setting.")] = 5,
+    seeds: Annotated[int | None, typer.Option(help="Trainings of each setting; the protocol's 5 unless given.")] = None,
     epochs: Annotated[
         int | None, typer.Option(help="Passes over the data; the paper's own number unless given.")
     ] = None,
@@ -97,32 +115,108 @@ def zeiler2012(
     resume: Annotated[
         bool, typer.Option("--resume/--fresh", help="Keep what is finished there, or begin anew.")
     ] = True,
+    train: Annotated[
+        bool, typer.Option("--train/--no-train", help="Train what is missing, or show only what is finished there.")
+    ] = True,
+    published: Annotated[
+        bool, typer.Option("--published", help="Show the results that came with this package, and train nothing.")
+    ] = False,
+    check: Annotated[
+        bool, typer.Option("--check", help="Run some of those results again; status 1 if one does not come out.")
+    ] = False,
+    cells: Annotated[int, typer.Option(help="With --check: how many, chosen at random.")] = 5,
+    seed: Annotated[
+        int | None, typer.Option(help="With --check: of the choice; another each time unless given.")
+    ] = None,
 ) -> None:
     """The ADADELTA paper's experiments on MNIST, beside its figures."""
-    from .lab.display import Display
-    from .lab.zeiler2012 import Reproduced, check, parts, reproduce
-    from .report.zeiler2012.page import write_comparisons, write_reproduction
-    from .report.zeiler2012.table import terminal_table
+    from .lab import zeiler2012 as paper
+    from .lab.zeiler2012 import published as committed
 
     console = Console()
-    check(chosen or ())
+    paper.check(chosen or ())
+    names = chosen or list(paper.parts())
+    if check or published:
+        results = [result for result in committed.read() if result.part.name in names]
+        if check:
+            _check(console, results, cells, seed, jobs)
+        else:
+            _show(console, results, out)
+        return
+    planned = paper.planned_seeds() if seeds is None else seeds
+    options = paper.Options(planned, epochs, jobs, out, fresh=not resume, train=train)
+    _run_parts(console, [paper.parts()[name] for name in names], options)
+
+
+def _run_parts(console: Console, parts: Sequence[Part], options: Options) -> None:
+    """Run the parts and show what came out after each, so that an interrupted run has a page too."""
+    from .lab.display import Display
+    from .report.zeiler2012.page import write_comparisons, write_reproduction
+
     try:
-        done: list[Reproduced] = []
-        for name in chosen or parts():
+        if options.train:
+            _estimate(console, [work for part in parts for work in part.work(options)], options.jobs)
+        done: list[Result] = []
+        for part in parts:
             # A display for each, since each has trials and a best of its own.
             with Display(console) as display:
-                done += reproduce(
-                    [name], seeds=seeds, epochs=epochs, jobs=jobs, out=out, fresh=not resume, progress=display
-                )
-            write_comparisons(done[-1], out)
-            page = write_reproduction(done, out)
+                done.append(part.run(options, display))
+            options.out.mkdir(parents=True, exist_ok=True)
+            write_comparisons(done[-1], options.out)
+            write_reproduction(done, options.out)
     except KeyboardInterrupt:
         console.print(
-            f"Stopped. What is finished is kept in {out}; the same command goes on from there.", highlight=False
+            f"Stopped. What is finished is kept in {options.out}; the same command goes on from there.", highlight=False
         )
         raise typer.Exit(130) from None
-    console.print(terminal_table(done))
+    there = [result for result in done if not result.is_empty]
+    if not there:
+        raise ValueError(f"nothing of these parts is finished in {options.out}")
+    _show(console, there, options.out, linked=True)
+
+
+def _estimate(console: Console, works: Sequence[Work], jobs: int | None) -> None:
+    from .lab.zeiler2012.estimate import estimate
+    from .report import words
+
+    if works:
+        with console.status("measuring an epoch of each kind"):
+            found = estimate(works, jobs)
+        console.print(
+            f"About {words.duration(found.seconds)} for {words.plural(found.epochs, 'epoch')} of "
+            f"{words.plural(found.trials, 'trial')}, if each epoch takes as long as 20 of its batches did just now.",
+            highlight=False,
+        )
+
+
+def _show(console: Console, results: Sequence[Result], out: Path, *, linked: bool = False) -> None:
+    """Write results.json, table.txt and the page, and print the table."""
+    from .lab.zeiler2012 import published
+    from .report.zeiler2012.page import write_reproduction
+    from .report.zeiler2012.table import as_text, terminal_table
+
+    out.mkdir(parents=True, exist_ok=True)
+    replace(out / "results.json", published.as_text(results).encode())
+    replace(out / "table.txt", as_text(results).encode())
+    page = write_reproduction(results, out, linked=linked)
+    console.print(terminal_table(results))
     console.print(f"\nThe page: {page}", highlight=False, soft_wrap=True)
+
+
+def _check(console: Console, results: Sequence[Result], cells: int, seed: int | None, jobs: int | None) -> None:
+    from .lab.display import Display
+    from .lab.zeiler2012 import checking
+    from .report.zeiler2012.table import checked_table
+
+    choice = random.randrange(10**6) if seed is None else seed
+    sampled = checking.sample(results, cells, choice)
+    console.print(f"The choice is that of --seed {choice}.", highlight=False)
+    _estimate(console, [each.work for each in sampled], jobs)
+    with Display(console) as display:
+        checked = list(checking.check(sampled, jobs, display))
+    console.print(checked_table(checked))
+    if any(each.agrees is False for each in checked):
+        raise typer.Exit(1)
 
 
 def _pythons(given: list[str]) -> dict[str, str]:

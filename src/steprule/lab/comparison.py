@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import platform
 import time
 import warnings
@@ -24,7 +25,7 @@ from .problem import Problem, find_problem
 from .results import Comparison, Epoch, Outcome, Run, Trial
 from .store import Key, Store
 
-__all__ = ["RULES", "Progress", "compare"]
+__all__ = ["RULES", "Progress", "compare", "running_on", "versions"]
 
 RULES = ("sgd", "momentum", "nesterov", "adagrad", "rmsprop", "rmsprop_nesterov", "adadelta", "adam")
 """The rules that are compared unless others are asked for."""
@@ -56,6 +57,7 @@ def compare(
     jobs: int | None = None,
     out: str | Path = "compare",
     fresh: bool = False,
+    train: bool = True,
     progress: Progress | None = None,
 ) -> Comparison:
     """Train the model of `problem` by each of `rules` with every setting and seed, and return what was measured.
@@ -67,7 +69,8 @@ def compare(
 
     Each finished epoch is kept in `out/results.sqlite`. What is there from an earlier call is not run again, unless
     `fresh`; an interrupted trial starts anew; the numbers are those of an uninterrupted call. Trials that failed are
-    tried again.
+    tried again. Where `train` is false, nothing is trained or dropped: what is there is returned, and the rest is
+    unfinished.
 
     Raises `ValueError` or `TypeError` for arguments that cannot be, `steprule.lab.data.DataError` for missing data, and
     `RuntimeError` where the problem cannot be made in a worker.
@@ -99,14 +102,14 @@ def compare(
         )
     tried = grids(chosen, rates, grid)
     keys = _keys(_name(problem, make), make, chosen, tried, seeds, epochs, workers.share_threads(jobs))
-    store = _store(Path(out), fresh=fresh)
-    try:
-        _run(keys, store, made, epochs, jobs, progress)
-        outcomes = tuple(store.outcome(key) for key in keys)
-    finally:
-        store.close()
+    if train:
+        with contextlib.closing(_store(Path(out), fresh=fresh)) as store:
+            _run(keys, store, made, epochs, jobs, progress)
+            outcomes = tuple(store.outcome(key) for key in keys)
+    else:
+        outcomes = _kept(keys, Path(out))
     run = Run(
-        machine.command(), started.isoformat(timespec="seconds"), time.monotonic() - clock, _machine(jobs), _versions()
+        machine.command(), started.isoformat(timespec="seconds"), time.monotonic() - clock, running_on(jobs), versions()
     )
     return Comparison(made.name, made.description, made.metric, epochs, seeds, tried, outcomes, run)
 
@@ -160,6 +163,14 @@ def _store(out: Path, *, fresh: bool) -> Store:
     return store
 
 
+def _kept(keys: Sequence[Key], out: Path) -> tuple[Outcome, ...]:
+    path = out / "results.sqlite"
+    if not path.is_file():
+        return tuple(Outcome(key.trial, "unfinished", ()) for key in keys)
+    with contextlib.closing(Store(path)) as store:
+        return tuple(store.outcome(key) for key in keys)
+
+
 def _run(
     keys: Sequence[Key], store: Store, problem: Problem, epochs: int, jobs: int, progress: Progress | None
 ) -> None:
@@ -188,16 +199,18 @@ def _run(
                 progress.ended(store.outcome(key))
 
 
-def _machine(jobs: int) -> dict[str, str]:
+def running_on(jobs: int) -> dict[str, str]:
+    """Return what a reader wants to know of the machine, and in how many processes and threads trials run."""
     threads = workers.share_threads(jobs)
     return machine.facts() | {"processes": f"{jobs}, each with {threads} threads" if threads > 1 else f"{jobs}"}
 
 
-def _versions() -> dict[str, str]:
-    versions: dict[str, Any] = {"steprule": __version__, "Python": platform.python_version()}
+def versions() -> dict[str, str]:
+    """Return the versions of all that may decide a number."""
+    found: dict[str, Any] = {"steprule": __version__, "Python": platform.python_version()}
     for package in _PACKAGES:
         try:
-            versions[package] = metadata.version(package)
+            found[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
             continue
-    return versions | {"torch": str(torch.__version__)}
+    return found | {"torch": str(torch.__version__)}
