@@ -230,7 +230,7 @@ def _chart(found: _Map, data: list[dict[str, Any]], labels: Sequence[str], title
         base.transform_filter("datum.chosen").mark_rect(style="cell-chosen", fill="transparent", **ring),
     ]
     # Vega centres the first line of a text alone.
-    lift = alt.expr("indexof(datum.text, '\\n') < 0 ? 0  : -6")
+    lift = alt.expr("-6 * (length(split(datum.text, '\\n')) - 1)")
     layers += [
         base.transform_filter(condition)
         .mark_text(style=style, fontSize=size, lineBreak="\n", lineHeight=12, dy=lift)

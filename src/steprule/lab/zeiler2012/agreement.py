@@ -18,7 +18,9 @@ __all__ = ["Agreement", "Compared", "agreement", "compared"]
 
 @dataclass(frozen=True)
 class Compared:
-    """A cell of the paper's beside ours: `ours` is the mean error over the seeds, in %, infinite where a seed diverged.
+    """A cell of the paper's beside ours: `ours` is the typical error of `errors.Errors`, in %.
+
+    `diverged` says whether a seed of it diverged.
 
     `plausible` says whether the paper's figure, which is of one run, may be one further run of ours: it is in the interval
     of 95 % of such a run. None where there are fewer than two seeds.
@@ -26,6 +28,7 @@ class Compared:
 
     ours: float
     papers: float
+    diverged: bool
     plausible: bool | None
 
 
@@ -34,14 +37,16 @@ class Agreement:
     """How near a table comes to the paper's, over the `cells` that both have.
 
     `difference` is the mean absolute difference in points, `ratio` the median of ours over the paper's, and `rank`
-    Spearman's correlation; each is None where fewer than two cells can be compared. A setting that diverged is in `rank`
-    alone, as the worst. `plausible` counts the cells whose figure in the paper may be a further run of ours, of `judged`.
+    Spearman's correlation; each is None where fewer than two cells can be compared. A setting that mostly diverged is in
+    `rank` alone, as the worst; in `strict_rank` a setting is the worst as soon as one seed diverged. `plausible` counts the
+    cells, of `judged`, whose figure in the paper may be a further run of ours.
     """
 
     cells: int
     difference: float | None
     ratio: float | None
     rank: float | None
+    strict_rank: float | None
     plausible: int
     judged: int
 
@@ -53,12 +58,12 @@ def compared(reproduced: Reproduced) -> Iterator[Compared]:
         errors = by_run[cell.run].get(cell.setting)
         if errors is None:
             continue
-        values = list(errors.last().values())
+        values = [error for error in errors.last().values() if math.isfinite(error)]
         plausible = None
-        if len(values) > 1 and all(map(math.isfinite, values)):
+        if len(values) > 1 and math.isfinite(errors.typical):
             low, high = confidence.further_run(values, confidence.LEVEL)
             plausible = low <= cell.error <= high
-        yield Compared(errors.mean, cell.error, plausible)
+        yield Compared(errors.typical, cell.error, len(values) < len(errors.courses), plausible)
 
 
 def agreement(reproduced: Reproduced) -> Agreement:
@@ -67,14 +72,20 @@ def agreement(reproduced: Reproduced) -> Agreement:
     finite = [cell for cell in cells if math.isfinite(cell.ours)]
     judged = [cell.plausible for cell in cells if cell.plausible is not None]
     two = len(finite) > 1
-    ours, papers = [cell.ours for cell in cells], [cell.papers for cell in cells]
-    # Spearman's correlation of equal numbers is not defined.
-    ranked = stats.spearmanr(ours, papers) if len(set(ours)) > 1 and len(set(papers)) > 1 else None
+    papers = [cell.papers for cell in cells]
     return Agreement(
         cells=len(cells),
         difference=fmean(abs(cell.ours - cell.papers) for cell in finite) if two else None,
         ratio=median(cell.ours / cell.papers for cell in finite) if two else None,
-        rank=None if ranked is None else float(ranked.statistic),
+        rank=_rank([cell.ours for cell in cells], papers),
+        strict_rank=_rank([math.inf if cell.diverged else cell.ours for cell in cells], papers),
         plausible=sum(judged),
         judged=len(judged),
     )
+
+
+def _rank(ours: list[float], papers: list[float]) -> float | None:
+    # Spearman's correlation of equal numbers is not defined.
+    if len(set(ours)) < 2 or len(set(papers)) < 2:
+        return None
+    return float(stats.spearmanr(ours, papers).statistic)

@@ -14,7 +14,7 @@ from ..comparison import Progress, running_on, versions
 from ..problem import find_problem
 from ..results import Comparison, Epoch, Outcome, Setting
 from ..summary import is_finished
-from . import confidence
+from . import confidence, files
 from .experiments import ENDED, Reproduced
 from .parts import Result, Work
 
@@ -100,7 +100,8 @@ def _trials(result: Reproduced) -> Iterator[Sampled]:
 
 
 def _final(outcome: Outcome) -> float:
-    return outcome.epochs[-1].test if is_finished(outcome) else math.inf
+    """The error on which a trial ended, to the digits that are committed."""
+    return files.rounded(outcome.epochs[-1].test) if is_finished(outcome) else math.inf
 
 
 def check(sampled: Sequence[Sampled], jobs: int | None = None, progress: Progress | None = None) -> Iterator[Checked]:

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from statistics import fmean
 from typing import Final
 
 from .errors import Errors, best
@@ -27,7 +28,11 @@ def _less(one: Mapping[int, float], other: Mapping[int, float], times: float = 1
 
 
 def _mean(errors: Mapping[int, float]) -> str:
-    return _percent(sum(errors.values()) / len(errors))
+    """The mean over the seeds that finished, and how many did not."""
+    finished = [error for error in errors.values() if math.isfinite(error)]
+    lost = len(errors) - len(finished)
+    note = f"{lost} of {len(errors)} diverged"
+    return f"{_percent(fmean(finished))}{f' ({note})' if lost else ''}" if finished else note
 
 
 def _percent(value: float) -> str:
@@ -46,13 +51,13 @@ def _at(errors: Errors) -> str:
 def tanh_below_schaul(asked: Asked) -> Iterable[Evidence]:
     (errors,) = asked.errors("tanh").values()
     limit = dict.fromkeys(errors.last(), asked.limit)
-    yield Evidence(f"{_percent(errors.mean)} (the paper: 2.00 %)", (_less(errors.last(), limit),))
+    yield Evidence(f"{_mean(errors.last())} (the paper: 2.00 %)", (_less(errors.last(), limit),))
 
 
 def rectified_better_than_tanh(asked: Asked) -> Iterable[Evidence]:
     ((setting, tanh),) = asked.errors("tanh").items()
     rectified = asked.errors("table2")[setting]
-    says = f"rectified {_percent(rectified.mean)}, tanh {_percent(tanh.mean)} (the paper: 1.83 %, 2.00 %)"
+    says = f"rectified {_mean(rectified.last())}, tanh {_mean(tanh.last())} (the paper: 1.83 %, 2.00 %)"
     yield Evidence(says, (_less(rectified.last(), tanh.last()),))
 
 
@@ -116,15 +121,22 @@ def best_settings(asked: Asked) -> Iterable[Evidence]:
             lowest = min((cell for cell in printed if cell.setting.rule == rule), key=lambda cell: cell.error).setting
             (papers,) = (each for each in tried if each.setting == lowest)
             next_to_it = best([each for each in tried if each.setting != lowest])
-            says = f"{rule} {_at(papers)}: {_percent(papers.mean)}, {_at(next_to_it)}: {_percent(next_to_it.mean)}"
+            says = f"{rule} {_at(papers)}: {_mean(papers.last())}, {_at(next_to_it)}: {_mean(next_to_it.last())}"
             yield Evidence(says, (_less(papers.last(), next_to_it.last()),))
 
 
 def others_vary(asked: Asked) -> Iterable[Evidence]:
     for rule, tried in asked.methods("table1").items():
-        low, high = best(tried), max(tried, key=lambda each: each.mean)
-        says = f"{rule} {_percent(low.mean)} to {_percent(high.mean)}, {_times(high.mean, low.mean)}"
-        yield Evidence(says, (tuple(-each for each in _less(high.last(), low.last(), asked.limit)),))
+        low, high = best(tried), max(tried, key=lambda each: each.typical)
+        says = f"{rule} {_mean(low.last())} to {_mean(high.last())}, {_times(high.typical, low.typical)}"
+        yield Evidence(says, (tuple(-each for each in _worst(tried, asked.limit)),))
+
+
+def _worst(tried: Sequence[Errors], times: float) -> tuple[float, ...]:
+    """Return, for each seed, the highest error of the settings less `times` the lowest."""
+    seeds = sorted(set.intersection(*(set(each.courses) for each in tried)))
+    own = [[each.last()[seed] for each in tried] for seed in seeds]
+    return tuple(max(errors) - times * min(errors) for errors in own)
 
 
 def diverge_above(asked: Asked) -> Iterable[Evidence]:
@@ -133,7 +145,7 @@ def diverge_above(asked: Asked) -> Iterable[Evidence]:
         if low is largest:
             yield Evidence(f"{rule}'s best is the largest that was tried", ())
             continue
-        says = f"{rule} lr={_rate(largest):g}: {_percent(largest.mean)}, {_times(largest.mean, low.mean)}"
+        says = f"{rule} lr={_rate(largest):g}: {_mean(largest.last())}, {_times(largest.typical, low.typical)}"
         yield Evidence(says, (tuple(-each for each in _less(largest.last(), low.last(), asked.limit)),))
 
 
@@ -141,7 +153,7 @@ def slow_below(asked: Asked) -> Iterable[Evidence]:
     for rule, tried in asked.methods("table1").items():
         falling = sorted((each for each in tried if _rate(each) <= _rate(best(tried))), key=_rate, reverse=True)
         pairs = itertools.pairwise(falling)
-        says = f"{rule} {', '.join(_percent(each.mean) for each in falling)}"
+        says = f"{rule} {', '.join(_mean(each.last()) for each in falling)}"
         yield Evidence(says, tuple(_less(one.last(), smaller.last()) for one, smaller in pairs))
 
 
@@ -151,10 +163,10 @@ def _rate(errors: Errors) -> float:
 
 def adadelta_varies_little(asked: Asked) -> Iterable[Evidence]:
     (tried,) = asked.methods("table2").values()
-    low, high = best(tried), max(tried, key=lambda each: each.mean)
+    low, high = best(tried), max(tried, key=lambda each: each.typical)
     printed = [cell.error for cell in asked.printed("table2")]
-    says = f"{_range(low.mean, high.mean)} (the paper: {_range(min(printed), max(printed))})"
-    yield Evidence(says, (_less(high.last(), low.last(), asked.limit),))
+    says = f"{_range(low.typical, high.typical)} (the paper: {_range(min(printed), max(printed))})"
+    yield Evidence(says, (_worst(tried, asked.limit),))
 
 
 def _range(low: float, high: float) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 from ..results import Comparison, Epoch, Metric, Outcome, Run, Setting, Trial
 
-__all__ = ["as_json", "comparison", "text"]
+__all__ = ["as_json", "comparison", "rounded", "text"]
 
 
 def as_json(made: Comparison, *, whole: bool) -> dict[str, Any]:
@@ -28,7 +28,6 @@ def as_json(made: Comparison, *, whole: bool) -> dict[str, Any]:
         "machine": dict(made.run.machine),
         "versions": dict(made.run.versions),
         "started": made.run.started,
-        "training_seconds": round(sum(epoch.seconds for each in made.outcomes for epoch in each.epochs)),
         "trials": [_trial(each, whole=whole) for each in made.outcomes if each.status != "unfinished"],
     }
 
@@ -41,26 +40,28 @@ def _trial(outcome: Outcome, *, whole: bool) -> dict[str, Any]:
         "at": dict(setting.hyperparameters),
         "seed": outcome.trial.seed,
         "status": outcome.status,
-        "epochs": [
-            [each.number, _finite(each.loss, 6), _finite(each.test, 6), _finite(each.seconds, 3)] for each in epochs
-        ],
+        "epochs": [[each.number, _finite(each.loss), _finite(each.test), round(each.seconds, 2)] for each in epochs],
     }
 
 
-def _finite(value: float, digits: int) -> float | None:
-    """A number to so many significant digits."""
-    return float(f"{value:.{digits}g}") if math.isfinite(value) else None
+def _finite(value: float) -> float | None:
+    return rounded(value) if math.isfinite(value) else None
+
+
+def rounded(value: float) -> float:
+    """Return a number to the six significant digits that the file keeps."""
+    return float(f"{value:.6g}")
 
 
 def comparison(told: Mapping[str, Any]) -> Comparison:
-    """Return the comparison that `as_json` has told; trials that it leaves out are unfinished."""
+    """Return the comparison that `as_json` has told; trials that it leaves out are unfinished, and its duration is 0."""
     outcomes = tuple(
         Outcome(
             Trial(Setting(each["rule"], each["at"]), each["seed"]), each["status"], tuple(map(_epoch, each["epochs"]))
         )
         for each in told["trials"]
     )
-    run = Run(told["command"], told["started"], told["training_seconds"], told["machine"], told["versions"])
+    run = Run(told["command"], told["started"], 0.0, told["machine"], told["versions"])
     grids = {rule: {name: tuple(values) for name, values in grid.items()} for rule, grid in told["grids"].items()}
     return Comparison(
         told["problem"],

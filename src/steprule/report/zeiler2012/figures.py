@@ -23,8 +23,8 @@ from .grid import Grid
 
 __all__ = ["curves", "table"]
 
-_CELL = 118
-"""The least width of a cell in pixels: ours and its deviation fit."""
+_CELL = 150
+"""The least width of a cell in pixels: the paper's number and a word on seeds that diverged fit."""
 
 
 def table(reproduced: Reproduced, grid: Grid) -> Figure:
@@ -36,7 +36,7 @@ def table(reproduced: Reproduced, grid: Grid) -> Figure:
             "row": row[0].text,
             "column": column,
             "ours": cell.text,
-            "paper": f"paper {cell.paper}" if cell.paper else "",
+            "paper": "; ".join(filter(None, [f"paper {cell.paper}" if cell.paper else "", cell.note])),
             "shade": -1 if cell.shade is None else cell.shade,
         }
         for row in grid.rows

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ...lab.results import Comparison, Setting
 from ...lab.summary import SettingSummary, Spread
@@ -14,19 +14,23 @@ from .. import words
 from ..axes import epoch_ticks
 from .distance import shade
 
-__all__ = ["Cell", "Grid", "curves", "lines", "measured", "table"]
+__all__ = ["Cell", "Grid", "curves", "lines", "table"]
 
 
 @dataclass(frozen=True)
 class Cell:
-    """`text` is ours and `paper` what the paper prints, if anything; `shade` is the place in `distance.KEYS`."""
+    """`text` is ours and `paper` what the paper prints, if anything; `shade` is the place in `distance.KEYS`.
+
+    `note` tells of seeds that are not in our mean.
+    """
 
     text: str
     paper: str = ""
     shade: int | None = None
+    note: str = ""
 
     def __str__(self) -> str:
-        return f"{self.text} ({self.paper})" if self.paper else self.text
+        return (f"{self.text} ({self.paper})" if self.paper else self.text) + (f"\n{self.note}" if self.note else "")
 
 
 @dataclass(frozen=True)
@@ -43,12 +47,10 @@ class Grid:
         return any(cell.shade is not None for row in self.rows for cell in row)
 
 
-def measured(summary: SettingSummary) -> str:
-    """Return `1.83 ± 0.05`, with the seeds where some are missing, or how the setting ended."""
-    if summary.state != "finished" or summary.test is None:
-        return words.state(summary)
-    missing = f" ({words.seeds(summary.test, summary.seeds)})" if summary.finished < summary.seeds else ""
-    return _spread(summary.test) + missing
+def _note(summary: SettingSummary) -> str:
+    """`1 of 5 diverged`, `1 of 5 failed, 1 of 5 missing`; nothing where all seeds finished."""
+    lost = {"diverged": summary.diverged, "failed": summary.failed, "missing": summary.unfinished}
+    return ", ".join(f"{count} of {summary.seeds} {word}" for word, count in lost.items() if count)
 
 
 def _spread(spread: Spread) -> str:
@@ -56,13 +58,13 @@ def _spread(spread: Spread) -> str:
 
 
 def _cell(row: Row) -> Cell:
-    summary = row.measured
-    if row.expected is None or summary.state == "unfinished":
-        return Cell(measured(summary), "" if row.expected is None else f"{row.expected:.2f}")
-    ours = summary.score.mean if summary.state == "finished" else math.inf
-    return Cell(
-        measured(summary), f"{row.expected:.2f}", None if summary.state == "failed" else shade(ours, row.expected)
-    )
+    summary, paper = row.measured, "" if row.expected is None else f"{row.expected:.2f}"
+    if summary.test is None:
+        told = Cell(summary.state if summary.finished + summary.diverged + summary.failed else words.NOTHING, paper)
+        return replace(told, shade=shade(math.inf, row.expected)) if summary.diverged and row.expected else told
+    # As in `Errors.typical`: a mean over less than half of what has ended says little.
+    ours = summary.test.mean if summary.finished >= summary.diverged else math.inf
+    return Cell(_spread(summary.test), paper, shade(ours, row.expected) if row.expected else None, _note(summary))
 
 
 def table(reproduced: Reproduced) -> Grid:
@@ -97,15 +99,15 @@ def lines(reproduced: Reproduced) -> Grid:
 
 
 def _line(row: Row) -> Iterator[Cell]:
-    setting, cell = row.measured.setting, _cell(row)
+    setting, cell, test = row.measured.setting, _cell(row), row.measured.test
     yield Cell(setting.rule)
     yield Cell(words.hyperparameters(setting.hyperparameters))
-    yield Cell(cell.text)
+    yield Cell(cell.text, note=cell.note)
     yield Cell(cell.paper or words.NOTHING)
-    if row.expected is None or row.measured.state != "finished":
+    if row.expected is None or test is None:
         yield Cell(words.NOTHING)
     else:
-        yield Cell(f"{row.measured.score.mean - row.expected:+.2f}".replace("-", words.MINUS), shade=cell.shade)
+        yield Cell(f"{test.mean - row.expected:+.2f}".replace("-", words.MINUS), shade=cell.shade)
 
 
 def curves(comparison: Comparison) -> Grid:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Final
 
 from ...lab.zeiler2012 import Experiment, Reproduced, Result
-from .. import words as numbers
 from ..drawing import Figure
 from . import figures, grid, words
 from .grid import Grid
@@ -81,7 +80,6 @@ def _facts(result: Reproduced) -> list[tuple[str, list[str]]]:
         ("Command", [run.command]),
         ("Versions", [", ".join(f"{name} {version}" for name, version in run.versions.items())]),
         ("Machine", [", ".join(f"{name} {value}" for name, value in run.machine.items())]),
-        ("Training", [f"{numbers.duration(run.seconds)} of one process, all trials together"]),
     ]
 
 

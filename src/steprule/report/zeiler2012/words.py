@@ -19,7 +19,7 @@ def agreements(reproduced: Reproduced) -> list[str]:
     told = []
     if found.difference is not None:
         aim = _aim(aims.difference, found.difference, "at most {:.2f}")
-        told.append(f"On average {found.difference:.2f} points from the paper's number{aim}.")
+        told.append(f"On average {found.difference:.4f} points from the paper's number{aim}.")
     if found.ratio is not None:
         aim = (
             ""
@@ -30,6 +30,10 @@ def agreements(reproduced: Reproduced) -> list[str]:
     if found.rank is not None:
         aim = "" if aims.rank is None else _reached(found.rank >= aims.rank, f"at least {aims.rank:.2f}")
         told.append(f"Rank correlation with the paper's cells (Spearman): {found.rank:.3f}{aim}.")
+        if found.strict_rank is not None and found.strict_rank != found.rank:
+            told.append(
+                f"It is {found.strict_rank:.3f} where a setting counts as the worst as soon as one of its seeds diverged."
+            )
     return told + _plausible(found)
 
 
