@@ -20,7 +20,7 @@ WITHOUT_FRAMEWORKS := tests/test_notation.py tests/test_specification.py tests/t
 	tests/test_reference.py tests/test_sparsity.py tests/kernels/test_cpu.py tests/conformance/test_engines.py \
 	tests/conformance/test_many_steps.py
 
-.PHONY: help compare test test-mxnet test-keras conformance reproduce-d2l docs-d2l lint format bench bench-gpu bench-jax docs wheel browser clean
+.PHONY: help compare test test-mxnet test-keras conformance reproduce-d2l docs-d2l reproduce-zeiler2012 docs-zeiler2012 lint format bench bench-gpu bench-jax docs wheel browser clean
 
 help:
 	@echo "make compare   compare the update rules on real data; writes compare/index.html"
@@ -32,6 +32,8 @@ help:
 	@echo "make format    put the style right where a tool can"
 	@echo "make reproduce-d2l the airfoil experiment in every framework; writes d2l/index.html"
 	@echo "make docs-d2l  the same, and what docs/d2l.md shows of it"
+	@echo "make reproduce-zeiler2012 the ADADELTA paper on MNIST; writes zeiler2012/index.html"
+	@echo "make docs-zeiler2012 what docs/zeiler2012.md shows of it, of the parts and seeds that are finished"
 	@echo "make bench     measure against PyTorch; writes benchmarks/latest.json"
 	@echo "make bench-gpu the same on a GPU; writes benchmarks/gpu.json"
 	@echo "make bench-jax in JAX, against optax; writes benchmarks/jax.json"
@@ -116,6 +118,19 @@ docs-d2l: reproduce-d2l
 	mkdir -p docs/images/d2l
 	cp d2l/table.txt d2l/figures/*.svg docs/images/d2l/
 
+# Hours; interrupted, it goes on from where it was. FROM is the folder of the results.
+FROM ?= zeiler2012
+reproduce-zeiler2012: .venv/dev
+	$(BIN)/steprule reproduce zeiler2012 --out $(FROM)
+
+# What is finished there becomes the committed results, and the docs' tables and figures are made from those.
+docs-zeiler2012: .venv/dev
+	$(BIN)/steprule reproduce zeiler2012 --no-train --out $(FROM)
+	cp $(FROM)/results.json src/steprule/lab/zeiler2012/results.json
+	$(BIN)/steprule reproduce zeiler2012 --published --out build/zeiler2012
+	mkdir -p docs/images/zeiler2012
+	cp build/zeiler2012/table.txt build/zeiler2012/figures/*.svg docs/images/zeiler2012/
+
 bench: .venv/lab
 	$(BIN)/steprule bench --json benchmarks/latest.json
 
@@ -135,4 +150,4 @@ browser:
 	command -v chromium || (apt-get update -qq && apt-get install -y -qq chromium fonts-dejavu-core)
 
 clean:
-	rm -rf .venv .venv-mxnet dist docs/_build compare d2l .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf .venv .venv-mxnet dist docs/_build compare d2l zeiler2012 .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -26,6 +26,7 @@ OTHER = {
     *(f"steprule/report/{name}.html.jinja" for name in _PAGES),
     *(f"steprule/report/page.{kind}" for kind in ("css", "js")),
     *(f"steprule/lab/{name}/expected.toml" for name in ("d2l", "zeiler2012")),
+    *(f"steprule/lab/zeiler2012/{name}" for name in ("protocol.toml", "results.json")),
 }
 
 

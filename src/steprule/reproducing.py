@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import random
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 try:
     import typer
@@ -19,19 +21,37 @@ from . import options
 from .folders import replace
 from .lab.d2l.results import Missing, Training
 
+if TYPE_CHECKING:
+    from . import apart
+    from .lab.places import Place
+    from .lab.zeiler2012 import Options, Part, Result
+    from .lab.zeiler2012.parts import Work
+
 __all__ = ["app"]
 
 app = typer.Typer(
     help="Run a published experiment again, and set what is measured beside its figures.",
-    no_args_is_help=True,
+    invoke_without_command=True,
     add_completion=False,
     rich_markup_mode=None,
 )
 
 
 @app.callback()
-def _group() -> None:
-    """Run a published experiment again, and set what is measured beside its figures."""
+def _group(
+    context: typer.Context,
+    check: Annotated[
+        bool, typer.Option("--check", help="Run some of the committed results again, as zeiler2012 --check does.")
+    ] = False,
+) -> None:
+    """Run a published experiment again, and set what is measured beside its figures; all of them unless one is named."""
+    if context.invoked_subcommand is not None:
+        if check:
+            raise ValueError("--check stands after the experiment's name: steprule reproduce zeiler2012 --check")
+        return
+    if not check:
+        d2l()
+    zeiler2012(check=check)
 
 
 @app.command()
@@ -88,10 +108,13 @@ def zeiler2012(
     chosen: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[PART]...", help="tanh, schaul, table1, table2; all unless given. search is by itself."
+            metavar="[PART]...",
+            help="table1, table2, fig1, fig2, tanh, schaul; on speech alignment, fig3, fig4; all unless given; and search.",
         ),
     ] = None,
-    seeds: Annotated[int, typer.Option(help="Trainings of each setting.")] = 5,
+    seeds: Annotated[
+        int | None, typer.Option(help="Trainings of each setting; 5 unless given, 3 on speech, and 1 for the search.")
+    ] = None,
     epochs: Annotated[
         int | None, typer.Option(help="Passes over the data; the paper's own number unless given.")
     ] = None,
@@ -103,54 +126,136 @@ def zeiler2012(
     resume: Annotated[
         bool, typer.Option("--resume/--fresh", help="Keep what is finished there, or begin anew.")
     ] = True,
+    train: Annotated[
+        bool, typer.Option("--train/--no-train", help="Train what is missing, or show only what is finished there.")
+    ] = True,
+    published: Annotated[
+        bool, typer.Option("--published", help="Show the results that came with this package, and train nothing.")
+    ] = False,
+    check: Annotated[
+        bool, typer.Option("--check", help="Run some of those results again; status 1 if one does not come out.")
+    ] = False,
+    cells: Annotated[int, typer.Option(help="With --check: how many, chosen at random.")] = 5,
+    seed: Annotated[
+        int | None, typer.Option(help="With --check: of the choice; another each time unless given.")
+    ] = None,
+    full: Annotated[bool, typer.Option("--full", help="fig3, fig4: the paper's net of 4 x 2560 hidden units.")] = False,
+    corpus: Annotated[
+        Path | None,
+        typer.Option(
+            help="alignment, fig3, fig4: a folder of wav files and transcripts in place of the spoken digits."
+        ),
+    ] = None,
 ) -> None:
-    """The ADADELTA paper's experiments on MNIST, beside its figures."""
-    from .lab.display import Display
+    """The ADADELTA paper's experiments on MNIST and on speech, beside its figures."""
+    from . import apart
+    from .lab import zeiler2012 as paper
     from .lab.places import place
-    from .lab.zeiler2012 import Reproduced, check, parts, reproduce
-    from .report.zeiler2012.page import write_comparisons, write_reproduction
-    from .report.zeiler2012.table import terminal_table
+    from .lab.zeiler2012 import published as committed
 
     console = Console()
-    check([name for name in chosen or () if name != "search"])
+    asked = chosen or [*paper.parts(), *(name for name in apart.PARTS if name != "search")]
+    names = [name for name in asked if name not in apart.PARTS]
+    paper.check(names, apart.PARTS)
+    if check or published:
+        results = [result for result in committed.read() if result.part.name in names]
+        if check:
+            _check(console, results, cells, seed, jobs)
+        else:
+            _show(console, results, out)
+        return
+    planned = paper.planned_seeds() if seeds is None else seeds
+    with place(on, jobs=jobs, device=device, address=address) as where:
+        if names:
+            how = paper.Options(planned, epochs, where, out, fresh=not resume, train=train)
+            _run_parts(console, [paper.parts()[name] for name in names], how)
+        if train:
+            others = apart.Asked(out, seeds, epochs, not resume, where, full, corpus, device)
+            _run_apart(console, [name for name in asked if name in apart.PARTS], others)
+
+
+def _run_apart(console: Console, names: Sequence[str], asked: apart.Asked) -> None:
     try:
-        with place(on, jobs=jobs, device=device, address=address) as where:
-            if "search" in (chosen or ()):
-                _search(console, seeds=seeds, epochs=epochs, on=where, out=out, fresh=not resume)
-            done: list[Reproduced] = []
-            for name in (each for each in chosen or parts() if each != "search"):
-                # A display for each, since each has trials and a best of its own.
-                with Display(console) as display:
-                    done += reproduce(
-                        [name], seeds=seeds, epochs=epochs, on=where, out=out, fresh=not resume, progress=display
-                    )
-                write_comparisons(done[-1], out)
-                page = write_reproduction(done, out)
+        for name in names:
+            apart.PARTS[name](console, asked)
     except KeyboardInterrupt:
-        console.print(
-            f"Stopped. What is finished is kept in {out}; the same command goes on from there.", highlight=False
-        )
-        raise typer.Exit(130) from None
-    if done:
-        console.print(terminal_table(done))
-        console.print(f"\nThe page: {page}", highlight=False, soft_wrap=True)
+        _stopped(console, asked.out)
 
 
-def _search(console: Console, *, out: Path, **asked: Any) -> None:
-    """Try every way to begin that the paper may have used, and write the table of them."""
+def _stopped(console: Console, out: Path) -> NoReturn:
+    console.print(f"Stopped. What is finished is kept in {out}; the same command goes on from there.", highlight=False)
+    raise typer.Exit(130) from None
+
+
+def _run_parts(console: Console, parts: Sequence[Part], options: Options) -> None:
+    """Run the parts and show what came out after each, so that an interrupted run has a page too."""
     from .lab.display import Display
-    from .lab.zeiler2012.candidates import CANDIDATES
-    from .lab.zeiler2012.search import try_out
-    from .report.zeiler2012.search import terminal_tables, write_search
+    from .report.zeiler2012.page import write_comparisons, write_reproduction
 
-    tried = []
-    for number, candidate in enumerate(CANDIDATES, 1):
-        console.print(f"candidate {number} of {len(CANDIDATES)}", highlight=False)
-        with Display(console) as display:
-            tried.append(try_out(candidate, out=out, progress=display, **asked))
-        page = write_search(tried, out)
-    console.print(terminal_tables(tried))
+    try:
+        if options.train:
+            _estimate(console, [work for part in parts for work in part.work(options)], options.on)
+        done: list[Result] = []
+        for part in parts:
+            # A display for each, since each has trials and a best of its own.
+            with Display(console) as display:
+                done.append(part.run(options, display))
+            options.out.mkdir(parents=True, exist_ok=True)
+            write_comparisons(done[-1], options.out)
+            write_reproduction(done, options.out)
+    except KeyboardInterrupt:
+        _stopped(console, options.out)
+    there = [result for result in done if not result.is_empty]
+    if not there:
+        raise ValueError(f"nothing of these parts is finished in {options.out}")
+    _show(console, there, options.out, linked=True)
+
+
+def _estimate(console: Console, works: Sequence[Work], on: Place) -> None:
+    """Say how long the work takes in processes of this machine; how fast another place is, is not known."""
+    from .lab.places import Processes
+    from .lab.zeiler2012.estimate import estimate
+    from .report import words
+
+    if works and isinstance(on, Processes):
+        with console.status("measuring an epoch of each kind"):
+            found = estimate(works, on.jobs)
+        console.print(
+            f"About {words.duration(found.seconds)} for {words.plural(found.epochs, 'epoch')} of "
+            f"{words.plural(found.trials, 'trial')}, if each epoch takes as long as 20 of its batches did just now.",
+            highlight=False,
+        )
+
+
+def _show(console: Console, results: Sequence[Result], out: Path, *, linked: bool = False) -> None:
+    """Write results.json, table.txt and the page, and print the table."""
+    from .lab.zeiler2012 import published
+    from .report.zeiler2012.page import write_reproduction
+    from .report.zeiler2012.table import as_text, terminal_table
+
+    out.mkdir(parents=True, exist_ok=True)
+    replace(out / "results.json", published.as_text(results).encode())
+    replace(out / "table.txt", as_text(results).encode())
+    page = write_reproduction(results, out, linked=linked)
+    console.print(terminal_table(results))
     console.print(f"\nThe page: {page}", highlight=False, soft_wrap=True)
+
+
+def _check(console: Console, results: Sequence[Result], cells: int, seed: int | None, jobs: int | None) -> None:
+    from .lab.display import Display
+    from .lab.places import Processes
+    from .lab.zeiler2012 import checking
+    from .report.zeiler2012.table import checked_table
+
+    choice = random.randrange(10**6) if seed is None else seed
+    sampled = checking.sample(results, cells, choice)
+    console.print(f"The choice is that of --seed {choice}.", highlight=False)
+    _estimate(console, [each.work for each in sampled], Processes(jobs))
+    with Display(console) as display:
+        checked = list(checking.check(sampled, jobs, display))
+    console.print(checked_table(checked))
+    if any(each.agrees is False for each in checked):
+        raise typer.Exit(1)
 
 
 def _pythons(given: list[str]) -> dict[str, str]:

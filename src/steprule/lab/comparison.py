@@ -26,7 +26,7 @@ from .problem import Problem, find_problem
 from .results import Comparison, Epoch, Outcome, Run, Trial
 from .store import Key, Store
 
-__all__ = ["RULES", "Progress", "compare"]
+__all__ = ["RULES", "Progress", "compare", "versions"]
 
 RULES = ("sgd", "momentum", "nesterov", "adagrad", "rmsprop", "rmsprop_nesterov", "adadelta", "adam")
 """The rules that are compared unless others are asked for."""
@@ -59,6 +59,7 @@ def compare(
     on: str | Place = "processes",
     out: str | Path = "compare",
     fresh: bool = False,
+    train: bool = True,
     progress: Progress | None = None,
 ) -> Comparison:
     """Train the model of `problem` by each of `rules` with every setting and seed, and return what was measured.
@@ -71,7 +72,8 @@ def compare(
 
     Each finished epoch is kept in `out/results.sqlite`. What is there from an earlier call is not run again, unless
     `fresh`; an interrupted trial starts anew; the numbers are those of an uninterrupted call. Trials that failed are
-    tried again.
+    tried again. Where `train` is false, nothing is trained or dropped: what is there is returned, and the rest is
+    unfinished.
 
     Raises `ValueError` or `TypeError` for arguments that cannot be, `steprule.lab.data.DataError` for missing data, and
     `RuntimeError` where the problem cannot be made in a worker.
@@ -105,15 +107,15 @@ def compare(
     with _place(on, jobs) as place:
         place.refuse(chosen)
         keys = _keys(_name(problem, make), make, chosen, tried, seeds, epochs, place.deciding)
-        store = _store(Path(out), fresh=fresh)
-        try:
-            _run(keys, store, made, epochs, place, progress)
-            outcomes = tuple(store.outcome(key) for key in keys)
-        finally:
-            store.close()
+        if train:
+            with contextlib.closing(_store(Path(out), fresh=fresh)) as store:
+                _run(keys, store, made, epochs, place, progress)
+                outcomes = tuple(store.outcome(key) for key in keys)
+        else:
+            outcomes = _kept(keys, Path(out))
         facts = place.facts()
     began, seconds = started.isoformat(timespec="seconds"), time.monotonic() - clock
-    run = Run(machine.command(), began, seconds, facts, _versions())
+    run = Run(machine.command(), began, seconds, facts, versions())
     return Comparison(made.name, made.description, made.metric, epochs, seeds, tried, outcomes, run)
 
 
@@ -174,6 +176,14 @@ def _store(out: Path, *, fresh: bool) -> Store:
     return store
 
 
+def _kept(keys: Sequence[Key], out: Path) -> tuple[Outcome, ...]:
+    path = out / "results.sqlite"
+    if not path.is_file():
+        return tuple(Outcome(key.trial, "unfinished", ()) for key in keys)
+    with contextlib.closing(Store(path)) as store:
+        return tuple(store.outcome(key) for key in keys)
+
+
 def _run(
     keys: Sequence[Key], store: Store, problem: Problem, epochs: int, place: Place, progress: Progress | None
 ) -> None:
@@ -202,11 +212,12 @@ def _run(
                 progress.ended(store.outcome(key))
 
 
-def _versions() -> dict[str, str]:
-    versions: dict[str, Any] = {"steprule": __version__, "Python": platform.python_version()}
+def versions() -> dict[str, str]:
+    """Return the versions of all that may decide a number."""
+    found: dict[str, Any] = {"steprule": __version__, "Python": platform.python_version()}
     for package in _PACKAGES:
         try:
-            versions[package] = metadata.version(package)
+            found[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
             continue
-    return versions | {"torch": str(torch.__version__)}
+    return found | {"torch": str(torch.__version__)}

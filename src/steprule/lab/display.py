@@ -52,11 +52,21 @@ class Display:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._stop()
+
+    def _stop(self) -> None:
         if self._live is not None:
             self._live.update(self._drawn())
             self._live.stop()
+            self._live = None
 
     def begin(self, problem: Problem, trials: int, epochs: int, kept: int, jobs: int) -> None:
+        # One comparison may follow another, on another problem.
+        self._stop()
+        self._done = self._failed = 0
+        self._running, self._best = {}, None
+        for task in self._bar.task_ids:
+            self._bar.remove_task(task)
         self._metric, self._epochs, self._total = problem.metric, epochs, trials * epochs
         self._began = self._printed = time.monotonic()
         processes = f"{jobs} process" if jobs == 1 else f"{jobs} processes"

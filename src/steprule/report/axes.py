@@ -12,7 +12,7 @@ try:
 except ModuleNotFoundError as missing:
     raise ModuleNotFoundError("the report's figures need Altair: pip install 'steprule[lab]'") from missing
 
-__all__ = ["NUMBERS", "ValueScale", "epoch_axis", "epoch_ticks", "log_ticks", "value_scale"]
+__all__ = ["NUMBERS", "ValueScale", "epoch_axis", "epoch_ticks", "log_scale", "log_ticks", "value_scale"]
 
 NUMBERS = (
     "replace(format(datum.value, datum.value != 0 && (abs(datum.value) < 0.001 || abs(datum.value) >= 100000) "
@@ -49,12 +49,17 @@ def value_scale(title: str, values: Sequence[float], may_be_log: bool) -> ValueS
     """Logarithmic where it may be and the positive values span more than `LOG_FROM`, else linear and not from zero."""
     low, high = min(values, default=0.0), max(values, default=0.0)
     if may_be_log and low > 0 and high / low >= LOG_FROM:
-        scale = alt.Scale(type="log", domain=[low * 0.94, high * 1.06], nice=False)
-        return ValueScale(f"{title} (log scale)", scale, log_ticks(low, high))
+        return log_scale(title, low, high)
     if low == high:
         around = abs(low) / 10 or 1.0
         return ValueScale(title, alt.Scale(domain=[low - around, high + around], nice=True))
     return ValueScale(title, alt.Scale(zero=False))
+
+
+def log_scale(title: str, low: float, high: float) -> ValueScale:
+    """Logarithmic, from a little below `low` to a little above `high`, both positive."""
+    scale = alt.Scale(type="log", domain=[low * 0.94, high * 1.06], nice=False)
+    return ValueScale(f"{title} (log scale)", scale, log_ticks(low, high))
 
 
 def log_ticks(low: float, high: float) -> tuple[float, ...]:

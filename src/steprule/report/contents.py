@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..lab.results import Comparison
+from ..lab.results import Comparison, Setting
 from ..lab.summary import RuleSummary, SettingSummary, Summary
 from . import words
 from .drawing import Figure
@@ -28,18 +28,19 @@ def lead(part: str, drawn: Sequence[Figure]) -> str:
     return "Point at a mark to read its numbers."
 
 
-def rule_rows(summary: Summary) -> list[dict[str, Any]]:
-    """One row per rule, best first."""
-    return [_rule_row(rule, summary) for rule in summary.rules]
+def rule_rows(summary: Summary, published: Mapping[Setting, float]) -> list[dict[str, Any]]:
+    """One row per rule, best first; with what is published of its best setting."""
+    return [_rule_row(rule, summary, published) for rule in summary.rules]
 
 
-def _rule_row(rule: RuleSummary, summary: Summary) -> dict[str, Any]:
+def _rule_row(rule: RuleSummary, summary: Summary, published: Mapping[Setting, float]) -> dict[str, Any]:
     row = {
         "rule": rule.rule,
         "is_best": rule is summary.winner and len(summary.rules) > 1,
         "setting": words.best_setting(rule),
         "mean": "",
         "deviation": "",
+        "published": words.NOTHING,
         "loss": words.NOTHING,
         "share": f"{100 * rule.near_best / rule.ended:.0f}{words.NO_BREAK_SPACE}%" if rule.ended else words.NOTHING,
         "near": f"{rule.near_best} of {rule.ended}" if rule.ended else "",
@@ -50,6 +51,8 @@ def _rule_row(rule: RuleSummary, summary: Summary) -> dict[str, Any]:
         digits = words.decimals(summary)
         row["mean"] = words.number(rule.best.score.mean, digits)
         row["deviation"] = words.deviation(rule.best.score, digits, rule.best.seeds)
+        if rule.best.setting in published:
+            row["published"] = words.number(published[rule.best.setting], digits)
         row["loss"] = words.significant(rule.best.loss.mean) if rule.best.loss else words.NOTHING
     return row
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 try:
@@ -9,7 +10,7 @@ try:
 except ModuleNotFoundError as missing:
     raise ModuleNotFoundError("the report's figures need Altair: pip install 'steprule[lab]'") from missing
 
-from ..lab.results import Comparison
+from ..lab.results import Comparison, Setting
 from ..lab.summary import Summary, summarise
 from . import words
 from .curves import loss_curves, metric_curves
@@ -19,15 +20,17 @@ from .heatmaps import heat_maps
 __all__ = ["Figure", "Key", "figures", "heat_maps", "loss_curves", "metric_curves", "near_best_bars"]
 
 
-def figures(comparison: Comparison) -> tuple[Figure, ...]:
+def figures(comparison: Comparison, published: Mapping[Setting, float] | None = None) -> tuple[Figure, ...]:
     """Every figure that the comparison has data for: curves, the share near the best, heat maps.
+
+    What is `published` of a setting stands in its cell of a heat map.
 
     Raises:
         ValueError: the comparison contradicts itself, see `steprule.lab.summary.summarise`.
     """
     summary = summarise(comparison)
     found = [metric_curves(comparison, summary), loss_curves(comparison, summary), near_best_bars(summary)]
-    return (*(figure for figure in found if figure is not None), *heat_maps(summary))
+    return (*(figure for figure in found if figure is not None), *heat_maps(summary, published or {}))
 
 
 def near_best_bars(summary: Summary) -> Figure | None:

@@ -12,7 +12,7 @@ try:
 except ModuleNotFoundError as missing:
     raise ModuleNotFoundError("the report's figures need Altair: pip install 'steprule[lab]'") from missing
 
-from ..lab.results import Metric
+from ..lab.results import Metric, Setting
 from ..lab.summary import RuleSummary, SettingSummary, Summary, worse_by
 from . import words
 from .drawing import Figure, Key, file_name, layered, rows
@@ -49,19 +49,19 @@ class _Map:
     note: str = ""
 
 
-def heat_maps(summary: Summary) -> tuple[Figure, ...]:
+def heat_maps(summary: Summary, published: Mapping[Setting, float] | None = None) -> tuple[Figure, ...]:
     """One map of rate by rule for the rules that vary only `lr`, and one for each other rule that varies anything.
 
     A rule that varies one hyperparameter gets one row of cells, a rule that varies two gets them as rows and columns.
     Of three and more, the two with the most values are drawn, `lr` before others, and each cell shows the best
-    setting over the rest. Empty where no rule has a finished setting.
+    setting over the rest. What is `published` of a setting stands under ours. Empty where no rule has a finished setting.
     """
     if summary.winner is None:
         return ()
     by_rate = [rule for rule in summary.rules if set(_varied(rule)) <= {"lr"} and "lr" in _values(rule)]
     maps = [_rate_map(by_rate)] if any(_varied(rule) for rule in by_rate) else []
     maps += [_own_map(rule, summary) for rule in summary.rules if rule not in by_rate and _varied(rule)]
-    return tuple(_figure(found, summary) for found in maps)
+    return tuple(_figure(found, summary, published or {}) for found in maps)
 
 
 def _values(rule: RuleSummary) -> dict[str, tuple[float, ...]]:
@@ -138,11 +138,11 @@ def _best_of(settings: Sequence[SettingSummary], summary: Summary) -> SettingSum
     return min(settings, key=score)
 
 
-def _figure(found: _Map, summary: Summary) -> Figure:
+def _figure(found: _Map, summary: Summary, published: Mapping[Setting, float]) -> Figure:
     metric, digits = summary.metric, words.decimals(summary)
     title = ", ".join(filter(None, [metric.name, metric.unit]))
     limits = [summary.limit(times) for times in REACHES]
-    data = [_row(cell, summary, limits) for cell in found.cells]
+    data = [_row(cell, summary, limits, published) for cell in found.cells]
     unit = f" in {metric.unit}" if metric.unit else ""
     over = f", mean over {summary.seeds} seeds" if summary.seeds > 1 else ", one seed"
     caption = (
@@ -175,7 +175,7 @@ def _shade(score: float, limits: Sequence[float], metric: Metric) -> int:
     return SHADES - 1 - passed
 
 
-def _row(cell: _Cell, summary: Summary, limits: Sequence[float]) -> dict[str, Any]:
+def _row(cell: _Cell, summary: Summary, limits: Sequence[float], published: Mapping[Setting, float]) -> dict[str, Any]:
     setting = cell.setting
     row: dict[str, Any] = {
         "row": cell.row,
@@ -183,12 +183,19 @@ def _row(cell: _Cell, summary: Summary, limits: Sequence[float]) -> dict[str, An
         "setting": words.setting_name(setting.setting),
         "chosen": cell.chosen,
     }
+    digits = words.decimals(summary)
+    papers = f"\npaper {words.number(published[setting.setting], digits)}" if setting.setting in published else ""
     if setting.state != "finished":
-        return row | {"shade": -1, "text": _short_state(setting), "result": words.state(setting), "loss": words.NOTHING}
+        return row | {
+            "shade": -1,
+            "text": _short_state(setting) + papers,
+            "result": words.state(setting),
+            "loss": words.NOTHING,
+        }
     mean = setting.score.mean
     return row | {
         "shade": _shade(mean, limits, summary.metric),
-        "text": words.number(mean, words.decimals(summary)),
+        "text": words.number(mean, digits) + papers,
         "result": words.quantity(setting.score, summary, setting.seeds),
         "loss": words.significant(setting.loss.mean) if setting.loss else words.NOTHING,
     }
@@ -223,7 +230,7 @@ def _chart(found: _Map, data: list[dict[str, Any]], labels: Sequence[str], title
         base.transform_filter("datum.chosen").mark_rect(style="cell-chosen", fill="transparent", **ring),
     ]
     # Vega centres the first line of a text alone.
-    lift = alt.expr("indexof(datum.text, '\\n') < 0 ? 0  : -6")
+    lift = alt.expr("-6 * (length(split(datum.text, '\\n')) - 1)")
     layers += [
         base.transform_filter(condition)
         .mark_text(style=style, fontSize=size, lineBreak="\n", lineHeight=12, dy=lift)

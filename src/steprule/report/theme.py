@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-__all__ = ["DARK", "DASHES", "FONT", "LIGHT", "SHADES", "SHAPES", "STRONG", "config", "css_names", "looks"]
+__all__ = ["DARK", "DASHES", "DISTANCES", "FONT", "LIGHT", "SHADES", "SHAPES", "STRONG", "config", "css_names", "looks"]
 
 FONT = '-apple-system, BlinkMacSystemFont, "Segoe UI", Roboto, "Helvetica Neue", Arial, "Liberation Sans", sans-serif'
 STATIC_FONT = "Arial, 'Liberation Sans', Helvetica, sans-serif"
@@ -20,16 +20,20 @@ _RULES_LIGHT = ("#0072b2", "#d55e00", "#008f68", "#b4588f", "#a87400", "#2f8fcf"
 _RULES_DARK = ("#6ea2ff", "#f5853f", "#33c498", "#e591c4", "#e6b422", "#8fd3fa", "#eceff1", "#9aa1a8")
 _HEAT_LIGHT = ("#f0f3f2", "#dce9e7", "#c0dbd8", "#98c6c3", "#66abaa", "#2a7b7f", "#0c565c")
 _HEAT_DARK = ("#1d2527", "#1f343a", "#21474d", "#255c61", "#2a6d70", "#55b5ae", "#93e6da")
+# Blue below, orange above: told apart with any kind of colour blindness, and all pale enough for one colour of text.
+_APART_LIGHT = ("#8fbce4", "#b9d5ef", "#dce9f6", "#f1f2ee", "#fbe8d6", "#f6cfa6", "#efb06f")
+_APART_DARK = ("#1f5c94", "#1d4770", "#1c3349", "#20272a", "#41301d", "#5f4117", "#835510")
 
 
-def _colours(rules: tuple[str, ...], heat: tuple[str, ...], **others: str) -> dict[str, str]:
-    named = {f"rule-{i}": colour for i, colour in enumerate(rules)}
-    return named | {f"heat-{i}": colour for i, colour in enumerate(heat)} | others
+def _colours(rules: tuple[str, ...], heat: tuple[str, ...], apart: tuple[str, ...], **others: str) -> dict[str, str]:
+    lists = {"rule": rules, "heat": heat, "apart": apart}
+    return {f"{name}-{i}": colour for name, colours in lists.items() for i, colour in enumerate(colours)} | others
 
 
 LIGHT: Mapping[str, str] = _colours(
     _RULES_LIGHT,
     _HEAT_LIGHT,
+    _APART_LIGHT,
     paper="#fdfdfb",
     panel="#f5f5f1",
     ink="#1c2023",
@@ -45,6 +49,7 @@ LIGHT: Mapping[str, str] = _colours(
 DARK: Mapping[str, str] = _colours(
     _RULES_DARK,
     _HEAT_DARK,
+    _APART_DARK,
     paper="#14181a",
     panel="#1b2023",
     ink="#e8eaea",
@@ -58,6 +63,8 @@ DARK: Mapping[str, str] = _colours(
 """The same names with their values on a dark screen."""
 
 SHADES = len(_HEAT_LIGHT)
+DISTANCES = len(_APART_LIGHT)
+"""The shades of the distance from a published number: from far below over near, in the middle, to far above."""
 STRONG = 5
 """From this shade on a heat map's numbers are printed in the colour `strong`, below it in `ink`."""
 
@@ -111,6 +118,7 @@ def config(colours: Mapping[str, str], font: str = STATIC_FONT) -> dict[str, Any
         "range": {
             "category": [colours[f"rule-{i}"] for i in range(len(_RULES_LIGHT))],
             "ordinal": [colours[f"heat-{i}"] for i in range(SHADES)],
+            "diverging": [colours[f"apart-{i}"] for i in range(DISTANCES)],
         },
         "axis": text
         | {
@@ -146,6 +154,8 @@ def _styles(colours: Mapping[str, str]) -> dict[str, Any]:
         "cell-pale": {"color": colours["ink"]},
         "cell-without": {"color": colours["muted"], "fontStyle": "italic"},
         "cell-outline": {"stroke": colours["edge"], "strokeDash": [3, 3]},
+        "cell-ours": {"color": colours["ink"], "fontWeight": "bold"},
+        "cell-beside": {"color": colours["ink"]},
         "cell-chosen": {"stroke": colours["ink"], "strokeWidth": 1.75},
         "bar-own": {"color": colours["heat-2"]},
         "bar-any": {"color": colours["heat-5"]},

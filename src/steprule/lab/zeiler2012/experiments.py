@@ -1,57 +1,66 @@
-"""The paper's experiments as data, how they are run, and what came out beside the paper's figures."""
+"""The parts of the paper that are comparisons of settings: their protocol, how they are run, and what came out."""
 
 from __future__ import annotations
 
-import sys
+import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
-from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, Literal
 
 from ..comparison import Progress, compare
-from ..places import Place
+from ..grids import settings
 from ..results import Comparison, Setting
 from ..summary import SettingSummary, summarise
+from . import files
+from .parts import Options, Work
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+__all__ = ["ENDED", "Aims", "Cell", "Experiment", "Printed", "Reproduced", "Row", "Run"]
 
-__all__ = ["Cell", "Part", "Reproduced", "Row", "Run", "check", "parts", "reproduce"]
+ENDED: Final = ("finished", "diverged")
+"""The states of a trial that has a result."""
+
+Shown = Literal["table", "curves", "lines"]
 
 
 @dataclass(frozen=True)
 class Cell:
-    """The test error, in %, that the paper reports for a setting."""
+    """The test error, in %, that the paper reports for a setting of the run with this number, which counts from 1."""
 
     setting: Setting
     error: float
+    run: int = 1
+
+
+@dataclass(frozen=True)
+class Aims:
+    """How near the paper a table should come; see `agreement.Agreement` for the three."""
+
+    difference: float | None = None
+    ratio: float | None = None
+    rank: float | None = None
+
+
+@dataclass(frozen=True)
+class Printed:
+    """What the paper prints of a part: `cells` column by column, `down` the hyperparameter that varies in a column."""
+
+    cells: tuple[Cell, ...] = ()
+    down: str = ""
+    aims: Aims = Aims()
+
+    def error(self, setting: Setting, run: int = 1) -> float | None:
+        """Return the paper's figure for a setting, None where it has none."""
+        return next((cell.error for cell in self.cells if (cell.setting, cell.run) == (setting, run)), None)
 
 
 @dataclass(frozen=True)
 class Run:
-    """One problem with the rules and grids that are tried on it, and the paper's figures."""
+    """One problem with the rules and grids that are tried on it."""
 
     problem: str
     epochs: int
     grids: Mapping[str, Mapping[str, tuple[float, ...]]]
-    cells: tuple[Cell, ...]
-
-    def expected(self, setting: Setting) -> float | None:
-        """Return the paper's figure for `setting`, None where it has none."""
-        return next((cell.error for cell in self.cells if cell.setting == setting), None)
-
-
-@dataclass(frozen=True)
-class Part:
-    """A table, figure or sentence of the paper."""
-
-    name: str
-    title: str
-    runs: tuple[Run, ...]
 
 
 @dataclass(frozen=True)
@@ -65,93 +74,84 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Reproduced:
-    """A part that was run again: its comparisons, in the order of its runs."""
+class Experiment:
+    """A part that is made of comparisons; `shown` says as what its page shows them."""
 
-    part: Part
+    name: str
+    title: str
+    shown: Shown
+    runs: tuple[Run, ...]
+    printed: Printed
+
+    def work(self, options: Options) -> Iterator[Work]:
+        """Yield the trials that are not finished, setting by setting."""
+        kept = dataclasses.replace(options, train=False)
+        for run, comparison in zip(self.runs, self._comparisons(kept, None), strict=True):
+            for outcome in comparison.outcomes:
+                if options.fresh or outcome.status not in ENDED:
+                    yield Work(run.problem, outcome.trial.setting, comparison.epochs)
+
+    def run(self, options: Options, progress: Progress | None = None) -> Reproduced:
+        """Run each comparison by `steprule.lab.compare`, in `options.out/NAME/NUMBER`."""
+        return Reproduced(self, tuple(self._comparisons(options, progress)))
+
+    def read(self, told: Sequence[Mapping[str, Any]]) -> Reproduced:
+        """Return the result whose `as_json` is `told`."""
+        return Reproduced(self, tuple(map(files.comparison, told)))
+
+    def _comparisons(self, options: Options, progress: Progress | None) -> Iterator[Comparison]:
+        for number, run in enumerate(self.runs, 1):
+            yield compare(
+                run.problem,
+                rules=list(run.grids),
+                epochs=run.epochs if options.epochs is None else options.epochs,
+                seeds=options.seeds,
+                grid=run.grids,
+                on=options.on,
+                out=Path(options.out) / self.name / str(number),
+                fresh=options.fresh,
+                train=options.train,
+                progress=progress,
+            )
+
+
+@dataclass(frozen=True)
+class Reproduced:
+    """An experiment that was run again: its comparisons, in the order of its runs."""
+
+    part: Experiment
     comparisons: tuple[Comparison, ...]
 
     def rows(self) -> Iterator[Row]:
-        """Yield every setting that was tried."""
-        for run, comparison in zip(self.part.runs, self.comparisons, strict=True):
-            for rule in summarise(comparison).rules:
-                for each in rule.settings:
-                    yield Row(self.part.name, comparison.problem, each, run.expected(each.setting))
+        """Yield every setting that was tried, in the order of the grids."""
+        for number, comparison in enumerate(self.comparisons, 1):
+            rules = {each.rule: each for each in summarise(comparison).rules}
+            for rule in comparison.grids:
+                for each in rules[rule].settings:
+                    expected = self.part.printed.error(each.setting, number)
+                    yield Row(self.part.name, comparison.problem, each, expected)
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether no trial has ended."""
+        return not any(each.status in ENDED for made in self.comparisons for each in made.outcomes)
 
-@cache
-def parts() -> Mapping[str, Part]:
-    """Return what can be run, by name: the contents of `expected.toml`."""
-    text = resources.files(__package__).joinpath("expected.toml").read_text(encoding="utf-8")
-    return {name: _part(name, read) for name, read in tomllib.loads(text)["parts"].items()}
+    @property
+    def missing(self) -> str:
+        """How many of the trials that were planned are not there, or failed."""
+        planned = sum(len(settings(made.grids)) * made.seeds for made in self.comparisons)
+        there = sum(each.status in ENDED for made in self.comparisons for each in made.outcomes)
+        return f"{planned - there} of {planned} trials are not finished" if there < planned else ""
 
+    def as_json(self) -> list[dict[str, Any]]:
+        """Return the comparisons; of an experiment without curves, the last epoch of each trial alone."""
+        return [
+            files.as_json(comparison, whole=self.part.shown == "curves") | {"command": self._command(comparison)}
+            for comparison in self.comparisons
+        ]
 
-def check(chosen: Sequence[str]) -> None:
-    """Raise `ValueError` for a part that there is none."""
-    for name in chosen:
-        if name not in parts():
-            raise ValueError(f"there is no part {name!r} of the paper; allowed are {', '.join(parts())}")
-
-
-def _part(name: str, read: Mapping[str, Any]) -> Part:
-    return Part(name, read["title"], tuple(map(_run, read["runs"])))
-
-
-def _run(read: Mapping[str, Any]) -> Run:
-    cells = tuple(Cell(Setting(cell["rule"], cell["at"]), cell["error"]) for cell in read["cells"])
-    grids = {rule: _grid(rule, cells) for rule in read["rules"]} | {
-        rule: {name: tuple(values) for name, values in grid.items()} for rule, grid in read.get("grid", {}).items()
-    }
-    return Run(read["problem"], read["epochs"], grids, cells)
-
-
-def _grid(rule: str, cells: Sequence[Cell]) -> dict[str, tuple[float, ...]]:
-    """Return the values that the paper's cells of a rule have, each once."""
-    found: dict[str, dict[float, None]] = {}
-    for cell in cells:
-        if cell.setting.rule == rule:
-            for name, value in cell.setting.hyperparameters.items():
-                found.setdefault(name, {})[value] = None
-    return {name: tuple(values) for name, values in found.items()}
-
-
-def reproduce(
-    chosen: Sequence[str] = (),
-    *,
-    seeds: int = 5,
-    epochs: int | None = None,
-    jobs: int | None = None,
-    on: str | Place = "processes",
-    out: str | Path = "zeiler2012",
-    fresh: bool = False,
-    progress: Progress | None = None,
-) -> tuple[Reproduced, ...]:
-    """Run the `chosen` parts again, all unless given, and return what was measured beside the paper's figures.
-
-    Each run is a `steprule.lab.compare` in a folder of `out`: what is finished there is kept, unless `fresh`. `epochs` is
-    the paper's own number unless given; `jobs` and `on` are those of `compare`. Raises `ValueError` for a part that there is
-    none, and as `compare` does.
-    """
-    known = parts()
-    check(chosen)
-    return tuple(
-        Reproduced(
-            part,
-            tuple(
-                compare(
-                    run.problem,
-                    rules=list(run.grids),
-                    epochs=epochs or run.epochs,
-                    seeds=seeds,
-                    grid=run.grids,
-                    jobs=jobs,
-                    on=on,
-                    out=Path(out) / part.name / str(number),
-                    fresh=fresh,
-                    progress=progress,
-                )
-                for number, run in enumerate(part.runs, 1)
-            ),
-        )
-        for part in (known[name] for name in chosen or known)
-    )
+    def _command(self, comparison: Comparison) -> str:
+        """The command that makes it again, without the folders of whoever ran it."""
+        given = [] if comparison.epochs in {run.epochs for run in self.part.runs} else ["--epochs", comparison.epochs]
+        words = ["steprule reproduce zeiler2012", self.part.name, "--seeds", comparison.seeds, *given]
+        return " ".join(map(str, words))

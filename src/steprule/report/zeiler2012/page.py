@@ -1,51 +1,51 @@
-"""The paper's experiments as a page: its figures beside ours, and a page for each comparison behind it."""
+"""The paper's experiments as a page: its figures beside ours, its claims, and a page for each comparison behind them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from ...lab.results import Comparison
-from ...lab.zeiler2012 import Reproduced
+from ...lab.zeiler2012 import Reproduced, Result
+from ...lab.zeiler2012.claims import judged
+from ...lab.zeiler2012.judging import RULE
 from ..page import write_report
 from ..sheet import write_sheet
-from .words import lines, near
+from . import words
+from .distance import KEYS
+from .sections import place, section
 
 __all__ = ["write_comparisons", "write_reproduction"]
 
 
-def write_comparisons(reproduced: Reproduced, folder: Path) -> None:
-    """Write the page of each comparison of a part where its results are. Raises `OSError` where that cannot be."""
-    for place, comparison in _placed(reproduced):
-        write_report(comparison, folder / place)
+def write_comparisons(result: Result, folder: Path) -> None:
+    """Write the page of each comparison of a part where its results are, with the paper's numbers beside ours.
 
-
-def _placed(reproduced: Reproduced) -> Iterator[tuple[Path, Comparison]]:
-    for number, comparison in enumerate(reproduced.comparisons, 1):
-        yield Path(reproduced.part.name) / str(number), comparison
-
-
-def write_reproduction(reproduced: Sequence[Reproduced], folder: Path) -> Path:
-    """Write `folder/index.html`, which leads to the pages of `write_comparisons`; return its path.
-
-    Raises `OSError` where the folder cannot be written.
+    A part that is not made of comparisons has none. Raises `OSError` where the folder cannot be written.
     """
-    parts = []
-    for part in reproduced:
-        links = [
-            {"text": comparison.description, "href": f"{place.as_posix()}/index.html"}
-            for place, comparison in _placed(part)
-        ]
-        several = len(part.comparisons) > 1
-        parts.append(
-            {
-                "name": part.part.name,
-                "title": part.part.title,
-                "several": several,
-                "lines": lines(part),
-                "near": near(list(part.rows())),
-                "links": links,
-                "facts": [("Seeds", [str(part.comparisons[0].seeds)]), ("Command", [part.comparisons[0].run.command])],
-            }
-        )
-    return write_sheet(folder, "zeiler2012.html.jinja", (), (), {"parts": parts})
+    if not isinstance(result, Reproduced):
+        return
+    for number, comparison in enumerate(result.comparisons, 1):
+        printed = {cell.setting: cell.error for cell in result.part.printed.cells if cell.run == number}
+        write_report(comparison, folder / place(result, number), printed)
+
+
+def write_reproduction(results: Sequence[Result], folder: Path, *, linked: bool = True) -> Path:
+    """Write `folder/index.html` and the figures; return the page's path. See `steprule.report.sheet.write_sheet`.
+
+    Where `linked`, it leads to the pages of `write_comparisons`.
+    """
+    sections = [section(result) for result in results]
+    claims = judged(results)
+    drawn = [figure for each in sections for figure in each.figures]
+    content: dict[str, Any] = {
+        "sections": sections,
+        "linked": linked,
+        "verdict": words.verdict(claims),
+        "missing": words.not_here(results),
+        "claims": [(each.claim, each.verdict, words.evidence(each)) for each in claims],
+        "rule": RULE,
+        "keys": KEYS,
+    }
+    names = dict.fromkeys(rule for figure in drawn for rule in figure.rules)
+    return write_sheet(folder, "zeiler2012.html.jinja", drawn, names, content)

@@ -2,45 +2,114 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from io import StringIO
 
 try:
     from rich import box
-    from rich.console import Group
+    from rich.console import Console, Group, RenderableType
+    from rich.padding import Padding
     from rich.table import Table
     from rich.text import Text
 except ModuleNotFoundError as missing:
     raise ModuleNotFoundError("the report's table needs Rich: pip install 'steprule[lab]'") from missing
 
-from ...lab.zeiler2012 import Reproduced
-from .words import lines, near
+from ...lab.zeiler2012 import Result
+from ...lab.zeiler2012.checking import Checked
+from ...lab.zeiler2012.claims import judged
+from ...lab.zeiler2012.judging import RULE, Judged
+from .. import words as numbers
+from . import words
+from .distance import KEYS, style
+from .grid import Cell, Grid
+from .sections import Section, section
 
-__all__ = ["terminal_table"]
+__all__ = ["as_text", "checked_table", "terminal_table"]
 
 
-def terminal_table(reproduced: Sequence[Reproduced]) -> Group:
-    """Return a table for each part, a row for each setting."""
-    return Group(*(each for part in reproduced for each in (_table(part), Text(near(list(part.rows())) + "\n"))))
+def terminal_table(results: Sequence[Result]) -> Group:
+    """Return a table for each part, then the paper's claims with their verdicts."""
+    parts = [each for result in results for each in _section(section(result))]
+    claims = judged(results)
+    missing = words.not_here(results)
+    return Group(_legend(), *parts, *(_claims(claims) if claims else ()), *([Text(missing)] if missing else []))
 
 
-def _table(reproduced: Reproduced) -> Table:
-    table = Table(
-        box=box.SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
-        show_edge=False,
-        title=Text(reproduced.part.title),
-        title_justify="left",
-        title_style="bold",
-    )
-    several = len(reproduced.comparisons) > 1
-    if several:
-        table.add_column("problem", overflow="fold")
-    table.add_column("rule")
-    table.add_column("setting", overflow="fold")
-    table.add_column("test error, %", justify="right")
-    table.add_column("paper", justify="right")
-    table.add_column("apart", justify="right")
-    for line in lines(reproduced):
-        cells = (line.rule, line.setting, line.measured, line.paper, line.apart)
-        table.add_row(*map(Text, ((line.problem, *cells) if several else cells)))
+def as_text(results: Sequence[Result]) -> str:
+    """Return what the terminal shows as lines of 80 columns without colours, for a file."""
+    console = Console(file=StringIO(), width=80, color_system=None)
+    with console.capture() as captured:
+        console.print(terminal_table(results))
+    return "".join(f"{line.rstrip()}\n" for line in captured.get().splitlines())
+
+
+def _legend() -> Text:
+    text = Text("Test error in %, mean ± standard deviation over the seeds (the paper's). From the paper's:\n")
+    for index, key in enumerate(KEYS):
+        text.append(f" {key.label} ", style(index))
+        text.append("\n" if index == len(KEYS) // 2 else " ")
+    return text.append("\n")
+
+
+def _section(part: Section) -> Iterable[RenderableType]:
+    yield Text(part.title, style="bold")
+    if part.grid:
+        yield _table(part.grid)
+    sentences = [*part.sentences, *([f"Not complete: {part.missing}."] if part.missing else [])]
+    yield Text("\n".join([*sentences, ""]))
+
+
+def _table(grid: Grid) -> Table:
+    table = _empty()
+    for index, column in enumerate(grid.columns):
+        is_number = index in grid.numbers
+        table.add_column(Text(column), justify="right" if is_number else "left", overflow="fold")
+    for row in grid.rows:
+        table.add_row(*map(_cell, row))
     return table
+
+
+def _cell(cell: Cell) -> Text:
+    return Text(str(cell), "" if cell.shade is None else style(cell.shade))
+
+
+def _claims(claims: Sequence[Judged]) -> Iterable[RenderableType]:
+    yield Text("What the paper says", style="bold")
+    for each in claims:
+        verdict = Text(each.verdict, style="bold")
+        yield Text.assemble(f"{each.claim.section}  {each.claim.says}: ", verdict)
+        if each.evidence:
+            yield Padding(Text(words.evidence(each)), (0, 0, 0, 5))
+    yield Text(f"\n{words.verdict(claims)} {RULE}\n".lstrip())
+
+
+def _empty() -> Table:
+    return Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
+
+
+def checked_table(checked: Sequence[Checked]) -> Table:
+    """Return a row for each trial that was run again, beside the committed one."""
+    table = _empty()
+    for name in ("part", "setting", "seed"):
+        table.add_column(name, overflow="fold")
+    for name in ("committed", "now", "must be"):
+        table.add_column(name, justify="right")
+    table.add_column("")
+    for each in checked:
+        trial = each.sampled.outcome.trial
+        told = {True: "as committed", False: "NOT as committed", None: "not decided: one committed seed"}[each.agrees]
+        cells = (
+            each.sampled.part,
+            numbers.setting_name(trial.setting),
+            str(trial.seed),
+            _error(each.before),
+            "failed" if each.now is None else _error(each.now),
+            "the same" if each.same else f"{_error(each.low)} to {_error(each.high)}",
+            f"failed: {each.cause}" if each.now is None else told,
+        )
+        table.add_row(*map(Text, cells), style="" if each.agrees is not False else "bold")
+    return table
+
+
+def _error(value: float) -> str:
+    return "diverged" if value == float("inf") else numbers.NOTHING if value == -float("inf") else f"{value:.2f}"

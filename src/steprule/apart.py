@@ -1,0 +1,166 @@
+"""Parts of the ADADELTA paper that are no comparison of settings, for `steprule reproduce zeiler2012`.
+
+The search for what the paper leaves out, Fig. 2, and what is on speech: each runs in its own way, and writes its own page.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Final
+
+try:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import Progress as Bar
+except ModuleNotFoundError as missing:
+    raise ModuleNotFoundError(f"the command line needs {missing.name}: pip install 'steprule[lab]'") from missing
+
+from .lab.places import Place
+from .lab.results import Setting
+
+__all__ = ["PARTS", "Asked"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Asked:
+    """What the command line asks of a part: `None` where it does not say, and the part's own number holds."""
+
+    out: Path
+    seeds: int | None
+    epochs: int | None
+    fresh: bool
+    on: Place
+    full: bool
+    corpus: Path | None
+    device: str
+
+
+def search(console: Console, asked: Asked) -> None:
+    """Try every way to begin that the paper may have used, and write the table of them."""
+    from .lab.display import Display
+    from .lab.zeiler2012.candidates import CANDIDATES
+    from .lab.zeiler2012.search import try_out
+    from .report.zeiler2012.search import terminal_tables, write_search
+
+    tried = []
+    for number, candidate in enumerate(CANDIDATES, 1):
+        console.print(f"candidate {number} of {len(CANDIDATES)}", highlight=False)
+        with Display(console) as display:
+            tried.append(
+                try_out(
+                    candidate,
+                    seeds=asked.seeds or 1,
+                    epochs=asked.epochs,
+                    on=asked.on,
+                    out=asked.out,
+                    fresh=asked.fresh,
+                    progress=display,
+                )
+            )
+        page = write_search(tried, asked.out)
+    console.print(terminal_tables(tried))
+    console.print(f"\nThe page: {page}", highlight=False, soft_wrap=True)
+
+
+def fig2(console: Console, asked: Asked) -> None:
+    """Run Fig. 2, draw it, and print what its claims come to."""
+    from .lab.zeiler2012.figure2 import EPOCHS, run
+    from .report.zeiler2012.figure2 import terminal_table, write_figures
+
+    out, seeds, planned = asked.out / "fig2", asked.seeds or 5, asked.epochs or EPOCHS
+    with _bar(console) as bar:
+        task = bar.add_task("Fig. 2", total=seeds * planned)
+
+        def shown(seed: int, done: int) -> None:
+            bar.update(task, completed=seed * planned + done, description=f"Fig. 2, seed {seed}")
+            if not console.is_terminal:
+                console.print(f"Fig. 2, seed {seed}: {done} of {planned} epochs", highlight=False)
+
+        found = run(out, seeds, planned, shown)
+    write_figures(found, out)
+    console.print(terminal_table(found))
+    console.print(f"\nThe figure: {out / 'figure2.svg'}", highlight=False, soft_wrap=True)
+
+
+def alignment(console: Console, asked: Asked) -> None:
+    """Align the corpus, measure what its GMM-HMM recognises, and write the page to check both by."""
+    from .lab.data.progress import counted
+    from .lab.problems.speech import corpus_data
+    from .lab.speech import facts
+    from .report.speech.page import described, recognition, write_alignment
+
+    prepared = corpus_data(None if asked.corpus is None else str(asked.corpus.resolve()))
+    with counted("recognisers", facts.trainings(prepared)) as advance:
+        speakers = facts.speakers_held_out(prepared, advance)
+        recordings = facts.recordings_held_out(prepared, advance)
+    page = write_alignment(
+        prepared, facts.durations(prepared), facts.by_speaker(prepared), speakers, recordings, asked.out / "alignment"
+    )
+    console.print(f"{described(prepared)}\n\n{recognition(speakers, recordings)}", highlight=False)
+    console.print(f"\nThe page: {page}", highlight=False, soft_wrap=True)
+
+
+def _on_replicas(name: str) -> Callable[[Console, Asked], None]:
+    def run_figure(console: Console, asked: Asked) -> None:
+        """Run Fig. 3 or 4, draw it, and print what its claims come to."""
+        from .lab.zeiler2012.speech import plans, run
+        from .report.zeiler2012.speech import terminal_table, write_page
+
+        plan = plans()[name] if asked.seeds is None else dataclasses.replace(plans()[name], seeds=asked.seeds)
+        with _Trainings(console, name, plan.runs, plan.updates) as shown:
+            found = run(
+                plan,
+                asked.out / name,
+                progress=shown.told,
+                full=asked.full,
+                corpus=asked.corpus,
+                device=asked.device or "cpu",
+                fresh=asked.fresh,
+            )
+        page = write_page([found], asked.out / name)
+        console.print(terminal_table(found))
+        console.print(f"\nThe page: {page}", highlight=False, soft_wrap=True)
+
+    return run_figure
+
+
+def _bar(console: Console) -> Bar:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    return Bar(*columns, console=console, disable=not console.is_terminal)
+
+
+class _Trainings:
+    """Shows trainings one after another, each of so many updates; where nobody watches, a line for each measurement."""
+
+    def __init__(self, console: Console, name: str, trainings: int, updates: int) -> None:
+        self._console, self._name, self._updates = console, name, updates
+        self._bar = _bar(console)
+        self._task = self._bar.add_task(name, total=trainings)
+        self._seen: dict[tuple[Setting, int], None] = {}
+
+    def __enter__(self) -> _Trainings:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def told(self, setting: Setting, seed: int, updates: int) -> None:
+        """Take note of a measurement."""
+        self._seen[setting, seed] = None
+        said = f"{self._name}: {setting}, seed {seed}, {updates:,} of {self._updates:,} updates"
+        self._bar.update(self._task, completed=len(self._seen) - (updates < self._updates), description=said)
+        if not self._console.is_terminal:
+            self._console.print(said, highlight=False)
+
+
+PARTS: Final[Mapping[str, Callable[[Console, Asked], None]]] = {
+    "fig2": fig2,
+    "alignment": alignment,
+    "fig3": _on_replicas("fig3"),
+    "fig4": _on_replicas("fig4"),
+    "search": search,
+}
+"""By the name that the command line takes. `search` is run only where it is asked for."""

@@ -1,0 +1,87 @@
+"""What each part shows, whatever it is made of: the terminal prints it and the page lays it out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from ...lab.zeiler2012 import Experiment, Reproduced, Result
+from ..drawing import Figure
+from . import figures, grid, words
+from .grid import Grid
+
+__all__ = ["Section", "place", "section"]
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part as a reader sees it.
+
+    `sentences` say what came out, `missing` what is not there. `grid` is printed in the terminal; on the page its figure
+    stands for it where `draws_grid`. `links` are texts and addresses beside the page, `facts` terms with lines of text.
+    """
+
+    name: str
+    title: str
+    sentences: tuple[str, ...] = ()
+    missing: str = ""
+    grid: Grid | None = None
+    draws_grid: bool = False
+    figures: tuple[Figure, ...] = ()
+    links: tuple[tuple[str, str], ...] = ()
+    facts: tuple[tuple[str, list[str]], ...] = ()
+
+
+def section(result: Result) -> Section:
+    """Return what a part shows."""
+    return _MAKERS[type(result.part)](result)
+
+
+def place(reproduced: Reproduced, number: int) -> Path:
+    """Return where the results and the page of a comparison are, in the folder of the whole; numbers count from 1."""
+    return Path(reproduced.part.name) / str(number)
+
+
+def _experiment(result: Result) -> Section:
+    assert isinstance(result, Reproduced)
+    part = result.part
+    drawn = None
+    if part.shown == "curves":
+        told, drawn = grid.curves(result.comparisons[0]), figures.curves(result)
+    elif part.shown == "table":
+        told = grid.table(result)
+        drawn = figures.table(result, told)
+    else:
+        told = grid.lines(result)
+    return Section(
+        name=part.name,
+        title=part.title,
+        sentences=tuple(words.agreements(result)),
+        missing=result.missing,
+        grid=told,
+        draws_grid=part.shown == "table",
+        figures=(drawn,) if drawn else (),
+        links=tuple(
+            (comparison.description, (place(result, number) / "index.html").as_posix())
+            for number, comparison in enumerate(result.comparisons, 1)
+        ),
+        facts=tuple(_facts(result)),
+    )
+
+
+def _facts(result: Reproduced) -> list[tuple[str, list[str]]]:
+    run = result.comparisons[0].run
+    seeds = result.comparisons[0].seeds
+    return [
+        ("Seeds", [f"0 to {seeds - 1}" if seeds > 1 else "0"]),
+        ("Epochs", [str(result.comparisons[0].epochs)]),
+        ("Command", [run.command]),
+        ("Versions", [", ".join(f"{name} {version}" for name, version in run.versions.items())]),
+        ("Machine", [", ".join(f"{name} {value}" for name, value in run.machine.items())]),
+    ]
+
+
+_MAKERS: Final[Mapping[type, Callable[[Result], Section]]] = {Experiment: _experiment}
+"""What makes a section of a result, by the class of its part."""

@@ -1,0 +1,87 @@
+"""`steprule reproduce zeiler2012`: what its words do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from tests.lab import small
+from typer.testing import CliRunner
+
+from steprule import reproducing
+from steprule.lab import zeiler2012
+from steprule.lab.results import Setting
+from steprule.lab.zeiler2012 import Cell, Experiment, Printed, Run, published, reproduction
+
+PART = Experiment(
+    "lines",
+    "Lines",
+    "lines",
+    (Run(small.named(small.line), 3, {"sgd": {"lr": (0.1,)}}),),
+    Printed((Cell(Setting("sgd", {"lr": 0.1}), 0.5),)),
+)
+
+
+@pytest.fixture
+def steprule(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> CliRunner:
+    """The command with one small part, whose committed results lie in the test's folder."""
+    for module in (zeiler2012, reproduction, published):
+        monkeypatch.setattr(module, "parts", lambda: {"lines": PART})
+    monkeypatch.setattr("steprule.report.zeiler2012.words.parts", lambda: {"lines": PART})
+    monkeypatch.setattr("steprule.lab.zeiler2012.claims.claims", lambda: ())
+    monkeypatch.setattr(published.read, "__defaults__", (tmp_path / "committed.json",))
+    monkeypatch.chdir(tmp_path)
+    return CliRunner()
+
+
+def run(runner: CliRunner, *words: str) -> str:
+    ended = runner.invoke(reproducing.app, ["zeiler2012", *words], catch_exceptions=False)
+    assert ended.exit_code == 0, ended.output
+    return " ".join(ended.output.split())
+
+
+def test_runs_says_how_long_and_checks_what_was_committed(steprule: CliRunner, tmp_path: Path) -> None:
+    said = run(steprule, "--seeds", "2", "--jobs", "1")
+    assert "for 6 epochs of 2 trials, if each epoch takes as long as 20 of its batches" in said
+    assert "The page: zeiler2012/index.html" in said
+    out = tmp_path / "zeiler2012"
+    assert {each.name for each in out.iterdir()} == {"lines", "figures", "index.html", "results.json", "table.txt"}
+    table = (out / "table.txt").read_text()
+    assert "About" not in run(steprule, "--seeds", "2", "--jobs", "1"), "nothing is left to train"
+
+    kept = run(steprule, "--no-train", "--seeds", "3", "--jobs", "1", "--out", str(out))
+    assert "1 of 3 trials are not finished" in kept
+
+    with pytest.raises(ValueError, match=r"there are no committed results: committed.json"):
+        run(steprule, "--published")
+    committed = tmp_path / "committed.json"
+    run(steprule, "--no-train", "--seeds", "2", "--jobs", "1", "--out", str(out))
+    committed.write_bytes((out / "results.json").read_bytes())
+    run(steprule, "--published", "--out", "elsewhere")
+    assert (tmp_path / "elsewhere" / "table.txt").read_text() == table
+    assert (tmp_path / "elsewhere" / "results.json").read_bytes() == committed.read_bytes()
+
+    assert "as committed" in run(steprule, "--check", "--cells", "2", "--seed", "1", "--jobs", "1")
+    changed = committed.read_text().replace('"seed": 0', '"seed": 7')
+    committed.write_text(changed)
+    ended = steprule.invoke(reproducing.app, ["zeiler2012", "--check", "--cells", "2", "--jobs", "1"])
+    assert ended.exit_code == 1
+    assert "NOT" in ended.output
+
+
+def test_what_is_not_there_is_told(steprule: CliRunner) -> None:
+    with pytest.raises(ValueError, match="nothing of these parts is finished in zeiler2012"):
+        run(steprule, "--no-train", "--jobs", "1")
+    with pytest.raises(ValueError, match="there is no part 'table3' of the paper; allowed are lines"):
+        run(steprule, "table3")
+
+
+def test_alone_it_runs_every_experiment(monkeypatch: pytest.MonkeyPatch) -> None:
+    called = []
+    monkeypatch.setattr(reproducing, "d2l", lambda: called.append("d2l"))
+    monkeypatch.setattr(reproducing, "zeiler2012", lambda check: called.append(("zeiler2012", check)))
+    for words in ([], ["--check"]):
+        assert CliRunner().invoke(reproducing.app, words, catch_exceptions=False).exit_code == 0
+    assert called == ["d2l", ("zeiler2012", False), ("zeiler2012", True)]
+    with pytest.raises(ValueError, match="--check stands after the experiment's name"):
+        CliRunner().invoke(reproducing.app, ["--check", "d2l"], catch_exceptions=False)
