@@ -18,6 +18,7 @@ from steprule.lab.results import Setting
 from steprule.lab.zeiler2012 import Reproduced, published
 from steprule.report import theme
 from steprule.report.zeiler2012.distance import KEYS, shade
+from steprule.report.zeiler2012.figures import curves
 from steprule.report.zeiler2012.page import write_comparisons, write_reproduction
 from steprule.report.zeiler2012.table import as_text, terminal_table
 
@@ -71,6 +72,16 @@ def test_the_page_says_what_is_missing_and_what_the_paper_says(page: Path) -> No
     assert re.search(r"Momentum ends best after 50 epochs</th><td class=\"verdict-holds\">holds", text)
     assert 'href="table1/1/index.html"' in text
     assert "How it was run" in text
+
+
+@pytest.mark.parametrize(
+    ("there", "said"),
+    [(3, "deviation over 3 seeds. Each"), (2, "deviation over 2 seeds (3 are planned)"), (1, "One seed, of which")],
+)
+def test_fig_1_says_how_many_seeds_it_is_drawn_of(there: int, said: str) -> None:
+    figure = curves(reproduced("fig1", there=there))
+    assert figure is not None
+    assert said in figure.caption
 
 
 def test_each_figure_is_a_file(page: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 try:
@@ -104,7 +105,7 @@ def curves(reproduced: Reproduced) -> Figure | None:
         name=reproduced.part.name,
         part=reproduced.part.name,
         title=reproduced.part.title,
-        caption=_caption(comparison),
+        caption=_caption(comparison, drawn),
         description=f"Test error by epoch; after the last: {ends}.",
         chart=line_chart(data, list(drawn), list(comparison.grids), x, y, marked, hover),
         least_width=300,
@@ -132,11 +133,17 @@ def _points(rule: str, errors: Errors) -> list[dict[str, Any]]:
     return found
 
 
-def _caption(comparison: Comparison) -> str:
+def _caption(comparison: Comparison, drawn: Mapping[str, Errors]) -> str:
     settings = [
         f"{rule} {words.hyperparameters({name: value for name, (value,) in grid.items()})}"
         for rule, grid in comparison.grids.items()
     ]
-    band = "The band is the mean ± the standard deviation" if comparison.seeds > 1 else "One seed"
-    over = f" over {comparison.seeds} seeds" if comparison.seeds > 1 else ""
-    return f"{band}{over}. Each method at the best setting of the paper's tables: {'; '.join(settings)}."
+    there = sorted({sum(map(bool, errors.courses.values())) for errors in drawn.values()})
+    seeds = words.plural(there[-1], "seed") if len(there) == 1 else f"{there[0]} to {there[-1]} seeds"
+    band = (
+        "One seed, of which there is no band"
+        if there == [1]
+        else f"The band is the mean ± standard deviation over {seeds}"
+    )
+    planned = "" if there == [comparison.seeds] else f" ({comparison.seeds} are planned)"
+    return f"{band}{planned}. Each method at the best setting of the paper's tables: {'; '.join(settings)}."
