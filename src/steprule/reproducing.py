@@ -211,7 +211,7 @@ def _run_parts(console: Console, parts: Sequence[Part], options: Options) -> Non
     _show(console, there, options.out, linked=True)
 
 
-def _estimate(console: Console, works: Sequence[Work], on: Place) -> None:
+def _estimate(console: Console, works: Sequence[Work], on: str | Place) -> None:
     """Say how long the work takes in processes of this machine; how fast another place is, is not known."""
     from .lab.places import Processes
     from .lab.zeiler2012.estimate import estimate

@@ -21,7 +21,7 @@ def table() -> dict[str, np.ndarray]:
     for step in range(6):
         one.grad, other.grad = torch.randn(5), torch.randn(3)
         if step in (2, 4):
-            one.grad[0] = 0  # gaps around a single point
+            one.grad[0] = 0  # gaps, with a single point between them and one after
         if step == 3:
             other.grad = None
         optimizer.step()
@@ -47,7 +47,7 @@ def test_a_rate_without_gradient_is_a_gap_and_a_point_between_two_is_seen():
     lines, dots = (each.data.values for each in left.layer)
     gaps = [(each["step"], each["dimension"]) for each in lines if each["value"] is None]
     assert gaps == [(3, 0), (5, 0)]
-    assert [(each["step"], each["dimension"]) for each in dots] == [(4, 0)]
+    assert [(each["step"], each["dimension"]) for each in dots] == [(4, 0), (6, 0)]
 
 
 def test_the_example_of_the_documentation_runs():

@@ -19,7 +19,7 @@ from ..places import Place
 from ..results import Setting
 from ..summary import SettingSummary, Spread, summarise
 from .candidates import EPOCHS, Candidate, Units
-from .experiments import parts
+from .protocol import experiments
 
 __all__ = ["DECIDING", "DEFAULT", "Tried", "best", "try_out"]
 
@@ -101,7 +101,7 @@ class Tried:
 def expected(units: Units, setting: Setting) -> float:
     """Return the paper's test error, in %, of a cell that is tried of nets with such `units`."""
     part = "table1" if setting in DECIDING[units] else _PART[units]
-    found = parts()[part].runs[0].expected(setting)
+    found = experiments()[part].printed.error(setting, 1)
     assert found is not None
     return found
 
