@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.lab.speech.tones import LETTER_SECONDS, PAUSE_SECONDS, WORDS, spoken, write_corpus, write_wav
+from tests.lab.speech.tones import WORDS, spoken, write_corpus, write_wav
 
 from steprule.lab.speech import facts
 from steprule.lab.speech.chains import SILENCE
 from steprule.lab.speech.corpus import folder
-from steprule.lab.speech.features import STEP
 from steprule.lab.speech.prepared import Prepared, prepare
 from steprule.report.speech.page import described, recognition, write_alignment
 
@@ -32,17 +32,23 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
         return prepare(folder(root / "speech"))
 
 
-def test_durations_are_those_of_the_tones(prepared: Prepared) -> None:
-    found = {each.unit: each for each in facts.durations(prepared)}
+def test_durations_are_those_of_the_paths(prepared: Prepared) -> None:
+    # The pause before is left out in every third utterance; the word's states have 3, 5, 5 and 7 frames.
+    paths = []
+    for number, frames in enumerate(map(len, prepared.energies)):
+        before = [] if number % 3 == 0 else [0] * 4 + [1] * 2 + [2] * 2
+        word = [3] * 3 + [4] * 5 + [5] * 5 + [6] * 7
+        behind = frames - len(before) - len(word)
+        paths.append(np.array([*before, *word, 7, 8, *[9] * (behind - 2)]))
+    found = {each.unit: each for each in facts.durations(replace(prepared, paths=paths))}
     assert list(found) == [SILENCE, *WORDS]
     for word in WORDS:
-        assert (found[word].states, found[word].count) == (4, 12)
-        # Trained on one speaker's twelve recordings, a pause keeps some of the frames that hear both it and a tone.
-        assert abs(found[word].frames - 2 * LETTER_SECONDS / STEP) <= 8
-        assert found[word].shortest <= found[word].frames / 4 <= found[word].longest
-    assert abs(found[SILENCE].frames - PAUSE_SECONDS / STEP) <= 5 and found[SILENCE].count == 72
-    total = sum(each.frames * each.count for each in found.values())
-    assert total == pytest.approx(sum(map(len, prepared.energies)))
+        assert found[word] == facts.Duration(word, 4, 12, 20.0, 0.0, 3.0, 7.0)
+    pauses = [frames - 20 for frames in map(len, prepared.energies)]
+    assert (found[SILENCE].states, found[SILENCE].count) == (3, 36 + 24)
+    assert found[SILENCE].frames == pytest.approx(sum(pauses) / 60)
+    # Its second state has 1 frame behind each word and 2 before two thirds of them.
+    assert found[SILENCE].shortest == pytest.approx((36 + 2 * 24) / 60)
 
 
 def test_words_are_recognised_of_whom_no_model_has_heard(prepared: Prepared) -> None:
