@@ -20,7 +20,7 @@ WITHOUT_FRAMEWORKS := tests/test_notation.py tests/test_specification.py tests/t
 	tests/test_reference.py tests/test_sparsity.py tests/kernels/test_cpu.py tests/conformance/test_engines.py \
 	tests/conformance/test_many_steps.py
 
-.PHONY: help compare test test-mxnet test-keras conformance reproduce-d2l docs-d2l lint format bench bench-gpu bench-jax docs wheel browser clean
+.PHONY: help compare test test-mxnet test-keras conformance reproduce-d2l docs-d2l lint format bench bench-gpu bench-jax bench-simulate docs docs-staleness wheel browser clean
 
 help:
 	@echo "make compare   compare the update rules on real data; writes compare/index.html"
@@ -35,6 +35,8 @@ help:
 	@echo "make bench     measure against PyTorch; writes benchmarks/latest.json"
 	@echo "make bench-gpu the same on a GPU; writes benchmarks/gpu.json"
 	@echo "make bench-jax in JAX, against optax; writes benchmarks/jax.json"
+	@echo "make bench-simulate the simulated cluster, against plain training; writes benchmarks/simulate.json"
+	@echo "make docs-staleness the study of staleness, and what docs/staleness.md shows of it"
 	@echo "make docs      the documentation, in docs/_build/index.html"
 	@echo "make wheel     the package, in dist/"
 	@echo "make browser   install Chromium, which the page's tests need (Debian, as root)"
@@ -125,6 +127,15 @@ bench-gpu: .venv/lab
 bench-jax: .venv/dev
 	$(BIN)/steprule bench --framework jax --rules sgd,adagrad,rmsprop,adadelta,adam --json benchmarks/jax.json
 
+bench-simulate: .venv/lab
+	$(BIN)/python benchmarks/simulate.py
+
+# In about twenty minutes on two cores; what is finished is kept.
+docs-staleness: .venv/lab
+	$(BIN)/steprule cluster study
+	mkdir -p docs/images/staleness
+	cp staleness/table.txt staleness/figures/*.svg docs/images/staleness/
+
 docs: .venv/dev
 	$(BIN)/sphinx-build --quiet --fail-on-warning --builder html docs docs/_build
 
@@ -135,4 +146,4 @@ browser:
 	command -v chromium || (apt-get update -qq && apt-get install -y -qq chromium fonts-dejavu-core)
 
 clean:
-	rm -rf .venv .venv-mxnet dist docs/_build compare d2l .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf .venv .venv-mxnet dist docs/_build compare d2l staleness .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

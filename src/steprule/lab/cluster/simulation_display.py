@@ -26,9 +26,10 @@ class SimulationDisplay:
 
     def __init__(self, console: Console, simulation: Simulation, metric: Metric) -> None:
         self._console, self._simulation, self._metric = console, simulation, metric
-        self._live: Final = Live(console=console, refresh_per_second=4, get_renderable=self._drawn)
         self._last: Measured | None = None
         self._began = time.monotonic()
+        # It draws once as it is made.
+        self._live: Final = Live(console=console, refresh_per_second=4, get_renderable=self._drawn)
 
     def __enter__(self) -> SimulationDisplay:
         if self._console.is_terminal:
