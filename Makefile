@@ -21,6 +21,7 @@ WITHOUT_FRAMEWORKS := tests/test_notation.py tests/test_specification.py tests/t
 	tests/conformance/test_many_steps.py
 
 .PHONY: help compare test test-mxnet test-keras conformance reproduce-d2l docs-d2l reproduce-zeiler2012 docs-zeiler2012 lint format bench bench-gpu bench-jax docs wheel browser clean
+.PHONY: help compare test test-mxnet test-keras conformance reproduce-d2l docs-d2l lint format bench bench-gpu bench-jax bench-simulate docs docs-staleness wheel browser clean
 
 help:
 	@echo "make compare   compare the update rules on real data; writes compare/index.html"
@@ -37,6 +38,8 @@ help:
 	@echo "make bench     measure against PyTorch; writes benchmarks/latest.json"
 	@echo "make bench-gpu the same on a GPU; writes benchmarks/gpu.json"
 	@echo "make bench-jax in JAX, against optax; writes benchmarks/jax.json"
+	@echo "make bench-simulate the simulated cluster, against plain training; writes benchmarks/simulate.json"
+	@echo "make docs-staleness the study of staleness, and what docs/staleness.md shows of it"
 	@echo "make docs      the documentation, in docs/_build/index.html"
 	@echo "make wheel     the package, in dist/"
 	@echo "make browser   install Chromium, which the page's tests need (Debian, as root)"
@@ -140,6 +143,15 @@ bench-gpu: .venv/lab
 bench-jax: .venv/dev
 	$(BIN)/steprule bench --framework jax --rules sgd,adagrad,rmsprop,adadelta,adam --json benchmarks/jax.json
 
+bench-simulate: .venv/lab
+	$(BIN)/python benchmarks/simulate.py
+
+# In about twenty minutes on two cores; what is finished is kept.
+docs-staleness: .venv/lab
+	$(BIN)/steprule cluster study
+	mkdir -p docs/images/staleness
+	cp staleness/table.txt staleness/figures/*.svg docs/images/staleness/
+
 docs: .venv/dev
 	$(BIN)/sphinx-build --quiet --fail-on-warning --builder html docs docs/_build
 
@@ -151,3 +163,4 @@ browser:
 
 clean:
 	rm -rf .venv .venv-mxnet dist docs/_build compare d2l zeiler2012 .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf .venv .venv-mxnet dist docs/_build compare d2l staleness .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -156,7 +156,7 @@ def study(
     from .lab.staleness import GRIDS
     from .lab.staleness import study as run
     from .report.staleness.page import write_study
-    from .report.staleness.table import terminal_table
+    from .report.staleness.table import as_text, terminal_table
 
     known = {**GRIDS, **parse_grid(grid or [])}
     chosen = [name.strip() for name in rules.split(",")] if rules else list(known)
@@ -182,5 +182,6 @@ def study(
         )
         raise typer.Exit(130) from None
     page = write_study(found, out)
+    replace(out / "table.txt", as_text(found).encode())
     console.print(terminal_table(found))
     console.print(f"\nThe page: {page}", highlight=False, soft_wrap=True)

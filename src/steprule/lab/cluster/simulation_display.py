@@ -26,9 +26,10 @@ class SimulationDisplay:
 
     def __init__(self, console: Console, simulation: Simulation, metric: Metric) -> None:
         self._console, self._simulation, self._metric = console, simulation, metric
-        self._live: Final = Live(console=console, refresh_per_second=4, get_renderable=self._drawn)
         self._last: Measured | None = None
         self._began = time.monotonic()
+        # It draws once as it is made.
+        self._live: Final = Live(console=console, refresh_per_second=4, get_renderable=self._drawn)
 
     def __enter__(self) -> SimulationDisplay:
         if self._console.is_terminal:
@@ -52,9 +53,7 @@ class SimulationDisplay:
         passed = time.monotonic() - self._began
         left = f", about {passed / done * (all - done):.0f} s left" if done else ""
         lines = [f"{done} of {all} pushes, {done / max(passed, 1e-9):.1f} a second{left}", self._state(), self._told()]
-        return Group(
-            ProgressBar(total=all, completed=done, width=40), *(Text(line, no_wrap=True) for line in lines if line)
-        )
+        return Group(ProgressBar(total=all, completed=done, width=40), *(Text(line) for line in lines if line))
 
     def _state(self) -> str:
         simulation = self._simulation

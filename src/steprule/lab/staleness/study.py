@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ... import rules as builtin
-from ...cluster import simulate
+from ...cluster import Conditions, simulate
 from ..cluster.simulated import CONDITIONS
 from ..comparison import Progress, compare
 from ..problem import Problem, find_problem
@@ -70,6 +70,7 @@ class Study:
     """
 
     description: str
+    conditions: Conditions
     metric: Metric
     chosen_on: Literal["validation", "test"]
     epochs: int
@@ -148,15 +149,16 @@ def study(
             last = ran(number, grid, seeds) if grid else last
             found[which] = {rule.rule: rule.settings[0] for rule in summarise(last).rules} if grid else {}
         rows += [Row(rule, number, found["kept"].get(rule), found["own"].get(rule)) for rule in grids]
-    batches = find_problem(problem)().batches_per_epoch
+    plain = find_problem(problem)()
     return Study(
-        searched[1].description,
-        searched[1].metric,
+        plain.description,
+        CONDITIONS,
+        plain.metric,
         summaries[1].chosen_on,
         epochs,
         seeds,
         searched[1].grids,
-        {number: staleness(number, epochs * batches) for number in replicas},
+        {number: staleness(number, epochs * plain.batches_per_epoch) for number in replicas},
         tuple(rows),
         last.run,
     )

@@ -47,7 +47,9 @@ def reproduce(
 
     Each comparison is a `steprule.lab.compare` in a folder of `out`, and its trials run `on` what that function takes; what
     is finished there is kept, unless `fresh`. `seeds` and `epochs` are the protocol's unless given. Where `train` is false,
-    nothing is trained, and what `out` has is returned. Raises `ValueError` for a part that there is none, and as `compare` does.
+    nothing is trained, and what `out` has is returned.
+
+    Raises `ValueError` for a part that there is none, and as `compare` does.
     """
     check(chosen)
     options = Options(planned_seeds() if seeds is None else seeds, epochs, on, Path(out), fresh, train)

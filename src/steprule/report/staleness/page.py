@@ -22,7 +22,7 @@ def write_study(study: Study, folder: Path) -> Path:
     parts = [
         {
             "name": which,
-            "title": words.titled(study, which),
+            "heading": words.HEADINGS[which],
             "figure": by_part.get(which),
             "lines": words.lines(study, which),
         }

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from io import StringIO
+
 try:
     from rich import box
-    from rich.console import Group
+    from rich.console import Console, Group
     from rich.table import Table
     from rich.text import Text
 except ModuleNotFoundError as missing:
@@ -13,7 +15,15 @@ except ModuleNotFoundError as missing:
 from ...lab.staleness import Study
 from . import words
 
-__all__ = ["terminal_table"]
+__all__ = ["as_text", "terminal_table"]
+
+
+def as_text(study: Study) -> str:
+    """Return the tables as plain text of 100 columns."""
+    console = Console(width=100, file=StringIO())
+    with console.capture() as captured:
+        console.print(terminal_table(study))
+    return "\n".join(line.rstrip() for line in captured.get().splitlines()) + "\n"
 
 
 def terminal_table(study: Study) -> Group:

@@ -11,10 +11,25 @@ from ...lab.staleness.study import STANDS
 from ...lab.summary import SettingSummary
 from .. import words
 
-__all__ = ["WHICH", "Line", "Which", "explained", "lines", "measured", "protocol", "staleness_lines", "titled"]
+__all__ = [
+    "HEADINGS",
+    "WHICH",
+    "Line",
+    "Which",
+    "explained",
+    "lines",
+    "measured",
+    "protocol",
+    "staleness_lines",
+    "titled",
+]
 
 Which = Literal["kept", "own"]
 WHICH: Final[tuple[Which, ...]] = ("kept", "own")
+HEADINGS: Final[dict[Which, str]] = {
+    "kept": "With the setting that suits one replica",
+    "own": "With a setting for each",
+}
 
 
 @dataclass(frozen=True)
@@ -28,9 +43,9 @@ class Line:
 
 
 def titled(study: Study, which: Which) -> str:
-    """Return the heading of one half of the study."""
+    """Return the title of the figure of one half of the study."""
     metric = words.capital(study.metric.name)
-    return f"{metric}, {'at the setting of one replica' if which == 'kept' else 'each number at a setting of its own'}"
+    return f"{metric} by number of replicas, {'one setting for all' if which == 'kept' else 'a setting for each'}"
 
 
 def explained(study: Study, which: Which) -> str:

@@ -1,0 +1,59 @@
+"""`steprule cluster simulate` and `study`, as they are typed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tests.lab import small
+from typer.testing import CliRunner, Result
+
+from steprule.cluster import simulate
+from steprule.clustering import app
+from steprule.lab import problem
+from steprule.rules import sgd
+
+LINE = small.named(small.line)
+
+
+def typed(*words: str) -> Result:
+    return CliRunner().invoke(app, list(words))
+
+
+def test_a_simulation_is_written_with_a_record_of_each_push(tmp_path: Path) -> None:
+    rule = ("--rule", "sgd", "--set", "lr=0.05", "--replicas", "3", "--updates", "20", "--every", "10")
+    done = typed("simulate", LINE, *rule, "--compute", "1", "--push", "0", "--fetch", "0", "--out", str(tmp_path))
+    assert done.exit_code == 0, done.output
+    assert "after 10 pushes: loss" in done.output and "3 of 3 replicas alive" in done.output
+    direct = simulate(problem.find_problem(LINE)(), sgd, {"lr": 0.05}, replicas=3, updates=20, every=10)
+    pushes = np.load(tmp_path / "pushes.npy", allow_pickle=False)
+    np.testing.assert_array_equal(pushes, direct.pushes)
+    written = json.loads((tmp_path / "simulation.json").read_text())
+    assert written["conditions"] == "compute 1, push 0, fetch 0"
+    assert [each["test"] for each in written["measured"]] == [each.test for each in direct.measured]
+    assert written["updates"] == 20
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("simulate", LINE, "--compute", "fast"), "distribution 'fast' holds 'fast'"),
+        (("simulate", LINE, "--set", "lr"), "--set is 'lr'"),
+        (("study", LINE, "--replicas", "1,2.5"), "--replicas is '1,2.5'"),
+        (("study", LINE, "--rules", "mine"), "--rules names 'mine', which has no grid"),
+    ],
+)
+def test_what_cannot_be_is_told(words: tuple[str, ...], told: str) -> None:
+    done = typed(*words)
+    assert done.exit_code == 1
+    assert told in str(done.exception)
+
+
+def test_a_study_writes_its_page_and_tables(tmp_path: Path) -> None:
+    small_one = ("--replicas", "1,3", "--epochs", "1", "--seeds", "1", "--jobs", "1", "--out", str(tmp_path))
+    done = typed("study", LINE, "--rules", "sgd", "--grid", "sgd.lr=0.1", *small_one)
+    assert done.exit_code == 0, done.output
+    assert (tmp_path / "index.html").is_file()
+    assert "lr=0.1" in (tmp_path / "table.txt").read_text()
