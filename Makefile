@@ -20,8 +20,8 @@ WITHOUT_FRAMEWORKS := tests/test_notation.py tests/test_specification.py tests/t
 	tests/test_reference.py tests/test_sparsity.py tests/kernels/test_cpu.py tests/conformance/test_engines.py \
 	tests/conformance/test_many_steps.py
 
-.PHONY: help compare test test-mxnet test-keras conformance reproduce-d2l docs-d2l reproduce-zeiler2012 docs-zeiler2012 lint format bench bench-gpu bench-jax docs wheel browser clean
-.PHONY: help compare test test-mxnet test-keras conformance reproduce-d2l docs-d2l lint format bench bench-gpu bench-jax bench-simulate docs docs-staleness wheel browser clean
+.PHONY: help compare test test-mxnet test-keras conformance reproduce-d2l docs-d2l reproduce-zeiler2012 docs-zeiler2012 \
+	docs-staleness lint format bench bench-gpu bench-jax bench-simulate docs wheel browser clean
 
 help:
 	@echo "make compare   compare the update rules on real data; writes compare/index.html"
@@ -162,5 +162,4 @@ browser:
 	command -v chromium || (apt-get update -qq && apt-get install -y -qq chromium fonts-dejavu-core)
 
 clean:
-	rm -rf .venv .venv-mxnet dist docs/_build compare d2l zeiler2012 .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
-	rm -rf .venv .venv-mxnet dist docs/_build compare d2l staleness .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf .venv .venv-mxnet dist docs/_build compare d2l zeiler2012 staleness .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

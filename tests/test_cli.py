@@ -27,7 +27,7 @@ from steprule.bench import sparse as bench_sparse
 from steprule.bench import steps as bench_steps
 from steprule.bench.timing import Times
 from steprule.kernels import cpu, gpu
-from steprule.lab import Comparison, Epoch, Metric, Outcome, Problem, Setting, Trial
+from steprule.lab import Comparison, Epoch, Metric, Outcome, Problem, Setting, Trial, machine
 from steprule.lab.comparison import RULES
 from steprule.lab.data import DATA_SETS
 from steprule.lab.display import Display
@@ -83,7 +83,7 @@ class TestHelp:
         ended = run("--help")
         assert ended.status == 0
         listed = ended.out.partition("Commands:")[2]
-        assert re.findall(r"^  (\w+)  ", listed, re.MULTILINE) == [*COMMANDS, "reproduce"]
+        assert re.findall(r"^  (\w+)  ", listed, re.MULTILINE) == [*COMMANDS, "reproduce", "cluster"]
 
     def test_is_what_no_word_at_all_gets(self, run: Run) -> None:
         ended = run()
@@ -238,6 +238,7 @@ class TestCompare:
         assert (ended.status, ended.err) == (0, "")
         (arguments,) = asked
         arguments.pop("progress")
+        assert arguments.pop("on").jobs == machine.available_cores()
         assert arguments == {
             "problem": "digits",
             "rules": RULES,
@@ -245,7 +246,6 @@ class TestCompare:
             "seeds": 5,
             "rates": RATES,
             "grid": {},
-            "jobs": None,
             "out": Path("compare"),
             "fresh": False,
         }
@@ -256,6 +256,7 @@ class TestCompare:
         assert run("compare", *words.split()).status == 0
         (arguments,) = asked
         arguments.pop("progress")
+        assert arguments.pop("on").jobs == 4
         assert arguments == {
             "problem": "mnist",
             "rules": ["adadelta", "own.py:lion"],
@@ -263,7 +264,6 @@ class TestCompare:
             "seeds": 3,
             "rates": (1.0, 0.1),
             "grid": {"adadelta": {"rho": (0.9, 0.95), "eps": (1e-6,)}, "lion": {"lr": (1e-4,)}},
-            "jobs": 4,
             "out": Path("there"),
             "fresh": True,
         }

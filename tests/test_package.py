@@ -20,13 +20,23 @@ from tests.requirements import require_installed
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src"
 # What is no module: the marker of types, and the report's page.
-_PAGES = ("page", "sheet", "macros", "d2l", "zeiler2012")
+_PAGES = (
+    "page",
+    "sheet",
+    "macros",
+    "d2l",
+    "zeiler2012",
+    "zeiler2012-search",
+    "zeiler2012-speech",
+    "speech",
+    "staleness",
+)
 OTHER = {
     "steprule/py.typed",
     *(f"steprule/report/{name}.html.jinja" for name in _PAGES),
     *(f"steprule/report/page.{kind}" for kind in ("css", "js")),
     *(f"steprule/lab/{name}/expected.toml" for name in ("d2l", "zeiler2012")),
-    *(f"steprule/lab/zeiler2012/{name}" for name in ("protocol.toml", "results.json")),
+    *(f"steprule/lab/zeiler2012/{name}" for name in ("protocol.toml", "results.json", "speech.toml")),
 }
 
 

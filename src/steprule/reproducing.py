@@ -22,7 +22,7 @@ from .folders import replace
 from .lab.d2l.results import Missing, Training
 
 if TYPE_CHECKING:
-    from . import apart
+    from .apart import Asked
     from .lab.places import Place
     from .lab.zeiler2012 import Options, Part, Result
     from .lab.zeiler2012.parts import Work
@@ -174,10 +174,12 @@ def zeiler2012(
             _run_apart(console, [name for name in asked if name in apart.PARTS], others)
 
 
-def _run_apart(console: Console, names: Sequence[str], asked: apart.Asked) -> None:
+def _run_apart(console: Console, names: Sequence[str], asked: Asked) -> None:
+    from .apart import PARTS
+
     try:
         for name in names:
-            apart.PARTS[name](console, asked)
+            PARTS[name](console, asked)
     except KeyboardInterrupt:
         _stopped(console, asked.out)
 

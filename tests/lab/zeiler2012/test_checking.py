@@ -9,6 +9,7 @@ import pytest
 from tests.lab import small
 from tests.lab.zeiler2012.made import reproduced
 
+from steprule.lab.places import Processes
 from steprule.lab.results import Outcome
 from steprule.lab.zeiler2012 import Experiment, Options, Printed, Reproduced, Run
 from steprule.lab.zeiler2012.checking import Checked, Sampled, check, sample
@@ -20,7 +21,7 @@ PART = Experiment("lines", "a title", "lines", (Run(small.named(small.line), 30,
 @pytest.fixture(scope="module")
 def committed(tmp_path_factory: pytest.TempPathFactory) -> Reproduced:
     """Of two settings, the second of which diverges."""
-    return PART.run(Options(3, jobs=1, out=tmp_path_factory.mktemp("out")))
+    return PART.run(Options(3, on=Processes(1), out=tmp_path_factory.mktemp("out")))
 
 
 def altered(made: Reproduced, more: float, **versions: str) -> Reproduced:

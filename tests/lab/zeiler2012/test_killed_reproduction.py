@@ -12,19 +12,25 @@ from tests.lab import small
 from tests.lab.processes import children, gone, kill, soon
 from tests.requirements import require_installed
 
-import steprule.lab.zeiler2012.experiments as experiments
-from steprule.lab.zeiler2012 import Part, Run, reproduce
+from steprule.lab.places import Processes
+from steprule.lab.zeiler2012 import reproduction
+from steprule.lab.zeiler2012.experiments import Experiment, Printed, Run
 
 ROOT = Path(__file__).parents[3]
 SEEDS = 12
 TRIALS = 2 * SEEDS
-PART = Part("lines", "a part", (Run(small.named(small.slow), small.EPOCHS, {"sgd": {"lr": (0.1, 100.0)}}, ()),))
+PART = Experiment(
+    "lines", "a part", "lines", (Run(small.named(small.slow), small.EPOCHS, {"sgd": {"lr": (0.1, 100.0)}}),), Printed()
+)
 
 # The command as it is, of a part that takes no minutes.
 COMMAND = """
 from tests.lab.zeiler2012.test_killed_reproduction import PART
 from steprule.lab import zeiler2012
-zeiler2012.parts = zeiler2012.experiments.parts = lambda: {"lines": PART}
+from steprule.lab.zeiler2012 import published, reproduction
+from steprule.report.zeiler2012 import words
+for module in (zeiler2012, published, reproduction, words):
+    module.parts = lambda: {"lines": PART}
 from steprule.cli import main
 main()
 """
@@ -37,7 +43,7 @@ def started(out: Path) -> subprocess.Popen[str]:
 
 
 def numbers(out: Path) -> list[Any]:
-    (made,) = reproduce(["lines"], seeds=SEEDS, jobs=2, out=out)
+    (made,) = reproduction.reproduce(["lines"], seeds=SEEDS, on=Processes(2), out=out)
     return [
         (outcome.trial, outcome.status, repr([(e.number, e.loss, e.test, e.validation) for e in outcome.epochs]))
         for outcome in made.comparisons[0].outcomes
@@ -49,7 +55,7 @@ def test_three_kills_change_no_number(tmp_path: Path, monkeypatch: pytest.Monkey
     notes = tmp_path / "notes"
     notes.touch()
     monkeypatch.setenv("SMALL_NOTES", str(notes))
-    monkeypatch.setattr(experiments, "parts", lambda: {"lines": PART})
+    monkeypatch.setattr(reproduction, "parts", lambda: {"lines": PART})
 
     def trained() -> int:
         return len(notes.read_text().splitlines())

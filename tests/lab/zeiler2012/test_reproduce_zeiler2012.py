@@ -35,7 +35,7 @@ def steprule(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> CliRunner:
 
 
 def run(runner: CliRunner, *words: str) -> str:
-    ended = runner.invoke(reproducing.app, ["zeiler2012", *words], catch_exceptions=False)
+    ended = runner.invoke(reproducing.app, ["zeiler2012", "lines", *words], catch_exceptions=False)
     assert ended.exit_code == 0, ended.output
     return " ".join(ended.output.split())
 
@@ -64,7 +64,7 @@ def test_runs_says_how_long_and_checks_what_was_committed(steprule: CliRunner, t
     assert "as committed" in run(steprule, "--check", "--cells", "2", "--seed", "1", "--jobs", "1")
     changed = committed.read_text().replace('"seed": 0', '"seed": 7')
     committed.write_text(changed)
-    ended = steprule.invoke(reproducing.app, ["zeiler2012", "--check", "--cells", "2", "--jobs", "1"])
+    ended = steprule.invoke(reproducing.app, ["zeiler2012", "lines", "--check", "--cells", "2", "--jobs", "1"])
     assert ended.exit_code == 1
     assert "NOT" in ended.output
 

@@ -9,6 +9,7 @@ from tests.lab import small
 from tests.requirements import require_data_set
 
 from steprule.lab import compare
+from steprule.lab.places import Processes
 from steprule.lab.problem import find_problem
 from steprule.lab.results import Setting
 from steprule.lab.zeiler2012 import Cell, Experiment, Options, Printed, Run, parts, protocol, reproduce, reproduction
@@ -91,7 +92,7 @@ def small_part(monkeypatch: pytest.MonkeyPatch) -> Experiment:
 
 
 def test_a_part_is_run_as_compare_does_and_kept(tmp_path: Path, small_part: Experiment) -> None:
-    (made,) = reproduce(["lines"], seeds=2, jobs=1, out=tmp_path)
+    (made,) = reproduce(["lines"], seeds=2, on=Processes(1), out=tmp_path)
     alone = compare(
         small.named(small.line),
         rules=["sgd", "vsgd"],
@@ -104,36 +105,36 @@ def test_a_part_is_run_as_compare_does_and_kept(tmp_path: Path, small_part: Expe
     ours = [[(e.loss, e.test) for e in outcome.epochs] for outcome in made.comparisons[0].outcomes]
     theirs = [[(e.loss, e.test) for e in outcome.epochs] for outcome in alone.outcomes]
     assert repr(ours) == repr(theirs)
-    again = reproduce(["lines"], seeds=2, jobs=1, out=tmp_path)
+    again = reproduce(["lines"], seeds=2, on=Processes(1), out=tmp_path)
     assert repr(again[0].comparisons[0].outcomes) == repr(made.comparisons[0].outcomes), "run again, with other times"
     assert (tmp_path / "lines" / "2" / "results.sqlite").is_file()
 
 
 def test_without_training_what_is_there_is_read_and_nothing_is_written(tmp_path: Path, small_part: Experiment) -> None:
-    (nothing,) = reproduce(seeds=2, jobs=1, out=tmp_path, train=False)
+    (nothing,) = reproduce(seeds=2, on=Processes(1), out=tmp_path, train=False)
     assert nothing.is_empty
     assert nothing.missing == "8 of 8 trials are not finished"
     assert list(tmp_path.iterdir()) == []
-    (one,) = reproduce(seeds=1, jobs=1, out=tmp_path)
+    (one,) = reproduce(seeds=1, on=Processes(1), out=tmp_path)
     assert (one.is_empty, one.missing) == (False, "")
     for fresh in (False, True):
-        (two,) = reproduce(seeds=2, jobs=1, out=tmp_path, train=False, fresh=fresh)
+        (two,) = reproduce(seeds=2, on=Processes(1), out=tmp_path, train=False, fresh=fresh)
         assert two.missing == "4 of 8 trials are not finished"
         first = [outcome for made in two.comparisons for outcome in made.outcomes if outcome.trial.seed == 0]
         assert repr(first) == repr([outcome for made in one.comparisons for outcome in made.outcomes])
 
 
 def test_the_work_that_is_left_is_told_and_estimated(tmp_path: Path, small_part: Experiment) -> None:
-    reproduce(seeds=1, jobs=1, out=tmp_path)
-    work = list(small_part.work(Options(2, jobs=1, out=tmp_path)))
+    reproduce(seeds=1, on=Processes(1), out=tmp_path)
+    work = list(small_part.work(Options(2, on=Processes(1), out=tmp_path)))
     assert [(str(each.setting), each.epochs) for each in work] == [
         ("sgd(lr=0.1)", 30),
         ("sgd(lr=100)", 30),
         ("vsgd()", 30),
         ("adadelta(eps=0.0001)", 2),
     ]
-    assert len(list(small_part.work(Options(2, epochs=1, jobs=1, out=tmp_path)))) == 8
-    assert len(list(small_part.work(Options(2, jobs=1, out=tmp_path, fresh=True)))) == 8
+    assert len(list(small_part.work(Options(2, epochs=1, on=Processes(1), out=tmp_path)))) == 8
+    assert len(list(small_part.work(Options(2, on=Processes(1), out=tmp_path, fresh=True)))) == 8
     found, four = estimate(work, jobs=1), estimate(work * 4, jobs=4)
     assert (found.trials, found.epochs, four.epochs) == (4, 92, 368)
     assert found.seconds > 0

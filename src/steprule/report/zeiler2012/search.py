@@ -149,4 +149,4 @@ def write_search(tried: Sequence[Tried], folder: Path) -> Path:
     replace(into / "results.json", json.dumps([each.as_json() for each in tried], indent=1).encode())
     replace(into / "table.md", _markdown(tried).encode())
     content = {"sheets": _sheets(tried), "protocol": _protocol(tried), "words": _WORDS}
-    return write_sheet(into, "zeiler2012_search.html.jinja", (), (), content)
+    return write_sheet(into, "zeiler2012-search.html.jinja", (), (), content)
