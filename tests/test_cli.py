@@ -83,7 +83,7 @@ class TestHelp:
         ended = run("--help")
         assert ended.status == 0
         listed = ended.out.partition("Commands:")[2]
-        assert re.findall(r"^  (\w+)  ", listed, re.MULTILINE) == [*COMMANDS, "reproduce"]
+        assert re.findall(r"^  (\w+)  ", listed, re.MULTILINE) == [*COMMANDS, "reproduce", "cluster"]
 
     def test_is_what_no_word_at_all_gets(self, run: Run) -> None:
         ended = run()

@@ -45,6 +45,37 @@ PUBLIC = {
         "update",
         "validated",
     ],
+    "steprule.cluster": [
+        "FIRST",
+        "Bursts",
+        "Client",
+        "Conditions",
+        "Distribution",
+        "Failures",
+        "Fetched",
+        "Gradient",
+        "KeptShard",
+        "Measured",
+        "Partition",
+        "Piece",
+        "Plan",
+        "Progress",
+        "Push",
+        "Receipt",
+        "Rows",
+        "Shard",
+        "Simulated",
+        "Simulation",
+        "Stragglers",
+        "Trained",
+        "Training",
+        "Version",
+        "Work",
+        "may_begin",
+        "next_number",
+        "simulate",
+        "train",
+    ],
     "steprule.curvature": [
         "Curvature",
         "Newton",
@@ -176,6 +207,10 @@ def test_curvature_loads_torch_and_no_other_framework():
     assert loaded_by("import steprule.curvature") & {"torch", "jax", "keras", "tensorflow", "mxnet", "optax"} == {
         "torch"
     }
+
+
+def test_the_logic_of_the_parameter_server_loads_no_transport():
+    assert loaded_by("import steprule.cluster") & {"ray", "rich", "jax", "keras", "tensorflow"} == set()
 
 
 def test_jax_functions_load_jax_and_no_other_framework():

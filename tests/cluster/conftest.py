@@ -15,7 +15,9 @@ def ray_here() -> Iterator[None]:
     require_installed("ray")
     from steprule.cluster import engine
 
-    with warnings.catch_warnings():
+    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
+        # Ray's workers give way to everything else, and then never get ready on a busy machine.
+        patch.setenv("RAY_worker_niceness", "0")
         # Of Ray's own files and sockets.
         warnings.simplefilter("ignore", ResourceWarning)
         with engine.running(None, 6):

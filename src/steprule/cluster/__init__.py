@@ -8,15 +8,21 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+try:
+    import safetensors as _  # noqa: F401
+except ModuleNotFoundError as missing:
+    raise ModuleNotFoundError(f"a parameter server needs {missing.name}: pip install 'steprule[cluster]'") from missing
+
 from .client import Client, may_begin, next_number
 from .conditions import Bursts, Conditions, Distribution, Failures, Stragglers
 from .kept import KeptShard
 from .messages import FIRST, Fetched, Push, Receipt, Rows, Version
 from .partition import Partition, Piece
 from .plan import Gradient, Plan, Work
+from .records import Measured, Simulated
 from .reports import Progress
 from .shard import Shard
-from .simulation import Measured, Simulated, Simulation, simulate
+from .simulation import Simulation, simulate
 
 if TYPE_CHECKING:
     from .training import Trained, Training, train

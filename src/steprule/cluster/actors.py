@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import collections
 import os
+import socket
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,34 +17,45 @@ import torch
 
 from ..specification import Rule
 from .client import Client, next_number
-from .kept import KeptShard
+from .kept import KeptShard, has_snapshots
 from .messages import Fetched, Push, Receipt
 from .partition import Partition, Piece
 from .plan import Gradient, Plan
 from .reports import ReplicaReport, ShardReport
 from .shard import Shard
 
-__all__ = ["ReplicaActor", "ShardActor"]
+__all__ = ["ReplicaActor", "ShardActor", "kept_shard"]
+
+
+def name_of(number: int) -> str:
+    """Return the name with which the files of a shard begin."""
+    return f"shard-{number}"
+
+
+def kept_shard(
+    rule: Rule, parameters: NDArray[Any], pieces: Sequence[Piece], folder: Path, number: int, plan: Plan
+) -> KeptShard:
+    """Return the shard of that number as the plan has it: from its files, or with these `parameters` where it has none."""
+    shard = Shard(rule, parameters, pieces, on_nonfinite=plan.on_nonfinite, device=plan.device, **dict(plan.options))
+    return KeptShard(shard, folder, name_of(number), every=plan.snapshot_every, journal=plan.journal, sync=plan.sync)
 
 
 class ShardActor:
     """A `KeptShard`, restored from its files where it has some.
 
     Ray calls its methods one after the other, and again where the process died before they had returned, so that a push
-    may come twice. `placed` is a list of one reference to its slice at the beginning.
+    may come twice. Where its files begin, is for whoever makes it: it has no parameters of its own to begin with.
     """
 
-    def __init__(
-        self, rule: Rule, placed: Sequence[Any], pieces: Sequence[Piece], folder: Path, number: int, plan: Plan
-    ) -> None:
+    def __init__(self, rule: Rule, dtype: Any, pieces: Sequence[Piece], folder: Path, number: int, plan: Plan) -> None:
         torch.set_num_threads(plan.threads)
-        (parameters,) = ray.get(list(placed))
-        shard = Shard(
-            rule, parameters, pieces, on_nonfinite=plan.on_nonfinite, device=plan.device, **dict(plan.options)
-        )
-        self._kept: Final = KeptShard(
-            shard, folder, f"shard-{number}", every=plan.snapshot_every, journal=plan.journal, sync=plan.sync
-        )
+        if not has_snapshots(folder, name_of(number)):
+            raise FileNotFoundError(
+                f"{folder} on {socket.gethostname()} has no snapshot of shard {number}; allowed is a folder that all "
+                "machines of the cluster see"
+            )
+        parameters = np.zeros(sum(piece.size for piece in pieces), dtype)
+        self._kept: Final = kept_shard(rule, parameters, pieces, folder, number, plan)
         self._pushes, self._seconds, self._bytes = 0, 0.0, 0
 
     def fetch(self) -> Fetched:
@@ -75,6 +86,7 @@ class ShardActor:
             dict(shard.outcomes),
             dict(shard.staleness),
             dict(self._kept.failures),
+            shard.refused_in_a_row,
             self._pushes,
             self._seconds,
             self._bytes,
@@ -115,7 +127,6 @@ class ReplicaActor:
         self._into: Final = partition.dense_views(self._dense)
         self._fetches: list[Any] = []
         self._pushes: list[Any] = []
-        self._outcomes: collections.Counter[str] = collections.Counter()
 
     def place(self) -> tuple[int, str]:
         """Return this process and the node that it is on."""
@@ -123,18 +134,11 @@ class ReplicaActor:
 
     def run(self, steps: int) -> ReplicaReport:
         """Take so many steps; the last push may still be under way at the end."""
-        total = sum(self._step() for _ in range(steps))
-        return self._report(steps, total)
+        return ReplicaReport(steps, sum(self._step() for _ in range(steps)))
 
-    def finish(self) -> ReplicaReport:
+    def finish(self) -> None:
         """Wait until every push has arrived."""
         self._confirm()
-        return self._report(0, 0.0)
-
-    def _report(self, steps: int, loss: float) -> ReplicaReport:
-        outcomes = dict(self._outcomes)
-        self._outcomes.clear()
-        return ReplicaReport(steps, loss, outcomes)
 
     def _step(self) -> float:
         if self._client.wants_fetch:
@@ -159,5 +163,4 @@ class ReplicaActor:
     def _confirm(self) -> None:
         for shard, receipt in enumerate(ray.get(self._pushes)):
             self._client.confirm(shard, receipt)
-            self._outcomes[receipt.outcome] += 1
         self._pushes = []

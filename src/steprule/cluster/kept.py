@@ -24,9 +24,9 @@ _MISSING: Final = {
 }
 
 
-def has_snapshots(folder: Path) -> bool:
-    """Whether some shard has written a snapshot there."""
-    return any(folder.glob("*.safetensors"))
+def has_snapshots(folder: Path, name: str = "*") -> bool:
+    """Whether the shard of that name, or any, has written a snapshot there."""
+    return any(folder.glob(f"{name}.safetensors"))
 
 
 class KeptShard:

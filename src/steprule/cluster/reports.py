@@ -12,18 +12,19 @@ __all__ = ["Progress", "ReplicaReport", "ShardReport"]
 
 @dataclass(frozen=True)
 class ReplicaReport:
-    """What a replica did since its last report: steps, the sum of their losses, the outcomes of its pushes to all shards."""
+    """What a replica did since its last report: steps, and the sum of their losses."""
 
     steps: int
     loss: float
-    outcomes: Mapping[str, int]
 
 
 @dataclass(frozen=True)
 class ShardReport:
-    """A shard as it is: `outcomes` and `staleness` count pushes, `failures` files that could not be written.
+    """A shard as it is: `outcomes` and `staleness` count pushes, `failures` files that could not be written,
+    and `refused_in_a_row` the pushes that were refused since one was applied.
 
-    `process` is its process on Ray's node `node`. `lost` are updates that were lost by restarts. Since its process began, `pushes` took `seconds` and brought `bytes`.
+    `process` is its process on Ray's node `node`. `lost` are updates that were lost by restarts. Since its process began,
+    `pushes` took `seconds` and brought `bytes`.
     """
 
     process: int
@@ -33,6 +34,7 @@ class ShardReport:
     outcomes: Mapping[str, int]
     staleness: Mapping[int, int]
     failures: Mapping[str, int]
+    refused_in_a_row: int
     pushes: int
     seconds: float
     bytes: int

@@ -75,6 +75,8 @@ class Shard:
         """How many pushes came to each outcome of `Receipt`."""
         self.staleness: collections.Counter[int] = collections.Counter()
         """How many pushes were applied with each staleness."""
+        self.refused_in_a_row = 0
+        """How many pushes were refused since one was applied."""
         self._seen: dict[int, int] = {}
         self._restored = 0
         self._lost_before = self._lost_now = 0
@@ -140,6 +142,8 @@ class Shard:
         fetched = push.fetched.updates if push.fetched.life == life else min(push.fetched.updates, self._restored)
         if outcome == "applied":
             self.version = Version(life, updates + 1)
+            self.refused_in_a_row = 0
+        self.refused_in_a_row += outcome == "refused"
         return Receipt(outcome, self.version, updates - fetched)
 
     def _learn_of_losses(self, push: Push) -> None:

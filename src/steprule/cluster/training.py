@@ -56,7 +56,8 @@ def train(
     from the snapshots that are there; without, there must be none. `progress` is called about once a second, and at the end.
 
     Raises `ValueError` and `TypeError` for arguments that cannot be, `FloatingPointError` as `on_nonfinite` says,
-    `RuntimeError` where all pushes are refused or a process cannot be started, and what a replica's gradient raises.
+    `RuntimeError` where all pushes to a shard are refused or a process cannot be started, and what a replica's gradient
+    raises.
     """
     if has_snapshots(folder) and not resume:
         raise ValueError(f"{folder} has snapshots of a training; allowed is to resume it, or another folder")
@@ -64,10 +65,12 @@ def train(
         training = Training(work, rule, plan, folder.resolve())
         try:
             training.run(progress)
+            training.shards.snapshot()
+            training.shards.ask()
+            progress(training)
+            return Trained(training.parameters(), training.progress())
         finally:
             training.end()
-        progress(training)
-        return Trained(training.parameters(), training.progress())
 
 
 class Training:
@@ -86,7 +89,7 @@ class Training:
         self.replicas: Final = Replicas(work, self.partition, self.shards.handles, plan)
         self._pace: Final = [1.0] * plan.replicas
         self._began = self._shown = time.monotonic()
-        self._loss, self._steps, self._refused = 0.0, 0, 0
+        self._loss, self._steps = 0.0, 0
         self._mean = math.nan
         self._left = self._missing()
 
@@ -126,14 +129,15 @@ class Training:
                     self._pace[number] = steps / max(seconds, 1e-3)
                     self._take(report)
             self.shards.watch()
+            self._check()
             if time.monotonic() - self._shown > _SECONDS_BETWEEN_PROGRESS:
                 self._shown = time.monotonic()
                 progress(self)
 
     def end(self) -> None:
-        """Write the last snapshots."""
-        self.shards.snapshot()
-        self.shards.ask()
+        """End its processes; shards first write what they have applied since their last snapshots."""
+        self.replicas.end()
+        self.shards.end()
 
     def _missing(self) -> int:
         """Return how many steps are still to be taken."""
@@ -153,21 +157,22 @@ class Training:
 
     def _settle(self) -> None:
         """Wait until every push has arrived, and count what is still missing: what was lost with a death, or refused."""
-        for report in self.replicas.finish():
-            self._take(report)
+        self.replicas.finish()
         self.shards.ask()
+        self._check()
         self._left = self._missing()
 
     def _take(self, report: ReplicaReport) -> None:
         self._loss += report.loss
         self._steps += report.steps
-        refused = report.outcomes.get("refused", 0)
-        self._refused = 0 if report.outcomes.get("applied") else self._refused + refused
-        if self._refused >= _REFUSED_IN_A_ROW:
-            raise RuntimeError(
-                f"the last {self._refused} pushes were infinite or NaN in some elements, and no other came: the training "
-                "has diverged"
-            )
+
+    def _check(self) -> None:
+        for number, report in enumerate(self.shards.reports):
+            if report.refused_in_a_row >= _REFUSED_IN_A_ROW:
+                raise RuntimeError(
+                    f"the last {report.refused_in_a_row} pushes to shard {number} were infinite or NaN in some elements: "
+                    "the training has diverged"
+                )
 
 
 def _named(replicas: Any, shards: Any) -> dict[str, int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import dataclasses
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from ray.exceptions import ActorDiedError, RayActorError, RayTaskError
 
 from ..specification import Rule
-from .actors import ReplicaActor, ShardActor
+from .actors import ReplicaActor, ShardActor, kept_shard
 from .partition import Partition
 from .plan import Plan, Work
 from .reports import ReplicaReport, ShardReport
@@ -55,11 +56,13 @@ class Shards:
             ShardActor
         )
         made = made.options(num_gpus=0 if plan.device == "cpu" else 1)
-        # Held here, since an actor that starts again asks for them again.
-        self._placed: Final = [ray.put(flat[part]) for part in partition.slices]
+        here = dataclasses.replace(plan, device="cpu")
+        for number, (part, pieces) in enumerate(zip(partition.slices, partition.pieces, strict=True)):
+            # What cannot be, is found here, and the first snapshots are what the actors begin with.
+            kept_shard(rule, flat[part], pieces, folder, number, here).close()
         self.handles: Final[list[Any]] = [
-            made.remote(rule, [part], pieces, folder, number, plan)
-            for number, (part, pieces) in enumerate(zip(self._placed, partition.pieces, strict=True))
+            made.remote(rule, flat.dtype, pieces, folder, number, plan)
+            for number, pieces in enumerate(partition.pieces)
         ]
         self._timeout: Final = plan.timeout
         self._questions: dict[Any, tuple[int, _Silence]] = {}
@@ -88,19 +91,27 @@ class Shards:
             if silence.broken():
                 self.hung[number] += 1
                 ray.kill(self.handles[number], no_restart=False)
-        if not self._questions and time.monotonic() - self._asked > _SECONDS_BETWEEN_QUESTIONS:
+        if time.monotonic() - self._asked > _SECONDS_BETWEEN_QUESTIONS:
             self._asked = time.monotonic()
-            self._questions = {
-                each.report.remote(): (number, _Silence(self._timeout)) for number, each in enumerate(self.handles)
-            }
+            silent = [number for number, _ in self._questions.values()]
+            for number, each in enumerate(self.handles):
+                if number not in silent:
+                    self._questions[each.report.remote()] = (number, _Silence(self._timeout))
 
     def fetch(self) -> list[NDArray[Any]]:
         """Return each slice, as it is now."""
         return [fetched.parameters for fetched in _got(each.fetch.remote() for each in self.handles)]
 
-    def snapshot(self) -> bool:
-        """Have each write a snapshot; return whether all could."""
-        return all(_got(each.snapshot.remote() for each in self.handles))
+    def snapshot(self) -> None:
+        """Have each write a snapshot; what cannot be written, its report tells."""
+        _got(each.snapshot.remote() for each in self.handles)
+
+    def end(self) -> None:
+        """End the actors, after a snapshot of each that answers in time."""
+        ray.wait(
+            [each.snapshot.remote() for each in self.handles], num_returns=len(self.handles), timeout=self._timeout
+        )
+        _end(self.handles)
 
 
 class Replicas:
@@ -152,17 +163,18 @@ class Replicas:
                 self._started(each)
                 continue
             number, steps, since, _ = self._turns.pop(each)
-            ended.append((number, steps, time.monotonic() - since, self._report(each, number)))
+            ended.append((number, steps, time.monotonic() - since, self._answer(each, number)))
         self._kill_the_hung()
         return ended
 
-    def finish(self) -> list[ReplicaReport]:
-        """Wait until the pushes of all free replicas have arrived; return their reports."""
-        return [
-            report
-            for number in self.free
-            if (report := self._report(self.handles[number].finish.remote(), number)) is not None
-        ]
+    def finish(self) -> None:
+        """Wait until the pushes of all free replicas have arrived."""
+        for number in self.free:
+            self._answer(self.handles[number].finish.remote(), number)
+
+    def end(self) -> None:
+        """End the actors."""
+        _end(self.handles)
 
     def _await(self, number: int) -> None:
         self.places.pop(number, None)
@@ -177,16 +189,16 @@ class Replicas:
         except RayActorError:
             self._await(number)
 
-    def _report(self, turn: Any, number: int) -> ReplicaReport | None:
+    def _answer(self, question: Any, number: int) -> Any:
+        """Return what a replica answers; None where it died, which is then awaited."""
         try:
-            report: ReplicaReport = ray.get(turn)
+            return ray.get(question)
         except RayActorError:
             self.restarts[number] += 1
             self._await(number)
             return None
         except RayTaskError as error:
             raise told(error) from None
-        return report
 
     def _kill_the_hung(self) -> None:
         for number, *_, silence in self._turns.values():
@@ -197,6 +209,11 @@ class Replicas:
 
 def _cannot_start(number: int, error: Exception) -> Exception:
     return RuntimeError(f"replica {number} cannot be started: {error}")
+
+
+def _end(actors: Iterable[Any]) -> None:
+    for each in actors:
+        ray.kill(each)
 
 
 def _ready(references: Iterable[Any], seconds: float) -> list[Any]:
@@ -213,4 +230,6 @@ def _got(references: Any) -> list[Any]:
         found: list[Any] = ray.get(list(references))
     except RayTaskError as error:
         raise told(error) from None
+    except ActorDiedError as error:
+        raise RuntimeError(f"a shard cannot be started: {error}") from None
     return found

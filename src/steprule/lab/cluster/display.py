@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from types import TracebackType
 from typing import Final
 
@@ -71,12 +72,13 @@ class ClusterDisplay:
             table.add_column(head, justify="right")
         for number, (shard, rate) in enumerate(zip(progress.shards, rates, strict=True)):
             table.add_row(str(number), *_cells(shard, rate, progress.restarts.get(f"shard {number}", 0)))
-        bar = ProgressBar(total=progress.updates, completed=min(progress.done, progress.updates), width=40)
+        bar = Table.grid()  # which ends its line, as the bar alone does not
+        bar.add_row(ProgressBar(total=progress.updates, completed=min(progress.done, progress.updates), width=40))
         # Each of several lines is a reason to look, and there is none while all is well.
         troubles = [f"started again: {_listed(progress.restarts)}"] if progress.restarts else []
         troubles += [f"silent, and killed: {_listed(progress.hung)}"] if progress.hung else []
         known = [self._told(self._last)] if self._last is not None else []
-        return Group(bar, *(Text(line, no_wrap=True) for line in (_line(progress, rates), *known, *troubles)), table)
+        return Group(bar, *(Text(line) for line in (_line(progress, rates), *known, *troubles)), table)
 
 
 def _cells(shard: ShardReport, rate: Rate, restarts: int) -> list[str]:
@@ -113,5 +115,5 @@ def _number(value: float, form: str) -> str:
     return "-" if math.isnan(value) else format(value, form)
 
 
-def _listed(counts: object) -> str:
-    return ", ".join(f"{name} {count}" for name, count in dict(counts).items())  # type: ignore[call-overload]
+def _listed(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} ({count})" for name, count in counts.items())

@@ -53,9 +53,7 @@ class SimulationDisplay:
         passed = time.monotonic() - self._began
         left = f", about {passed / done * (all - done):.0f} s left" if done else ""
         lines = [f"{done} of {all} pushes, {done / max(passed, 1e-9):.1f} a second{left}", self._state(), self._told()]
-        return Group(
-            ProgressBar(total=all, completed=done, width=40), *(Text(line) for line in lines if line)
-        )
+        return Group(ProgressBar(total=all, completed=done, width=40), *(Text(line) for line in lines if line))
 
     def _state(self) -> str:
         simulation = self._simulation
