@@ -81,6 +81,7 @@ class Simulation:
         warm_start: int = 0,
         device: str = "cpu",
     ) -> None:
+        _whole("seed", seed, 0)
         gradients = Gradients(problem, seed, shards, device)
         every = problem.batches_per_epoch if every is None else every
         updates = problem.batches_per_epoch * problem.epochs if updates is None else updates
