@@ -26,7 +26,7 @@ FIRST: Final = Version(0, 0)
 
 @dataclass(frozen=True)
 class Rows:
-    """A gradient of which all rows but some are zero: their numbers, int64 (rows,), and values (rows, *shape of a row).
+    """A gradient of which all rows but some are zero: their numbers, int64 (rows,), and values, (rows, then the shape of a row).
 
     A number may stand there twice; its values are then summed.
     """
