@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
@@ -168,22 +169,18 @@ def test_more_processes_than_the_cluster_has_processors_are_refused(tmp_path: Pa
 
 
 def test_everything_listens_on_loopback_alone():
-    import ray
-
-    session = Path(ray._private.worker._global_node.get_session_dir_path()).name
-    found = _listening(session)
-    assert found and {address for address, _ in found} <= {"127.0.0.1", "::1"}, found
+    found = _listening()
+    assert len(found) > 3  # of Ray's own processes and of those that wait for work
+    assert set(found) <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
 
 
-def _listening(session: str) -> list[tuple[str, int]]:
-    """Return the addresses on which processes of a session of Ray listen."""
-    import psutil
+def _listening() -> list[str]:
+    """Return the addresses on which this process and those that it has started listen."""
+    import psutil  # which Ray brings
 
+    mine = psutil.Process()
     found = []
-    for process in psutil.process_iter():
-        try:
-            if session in " ".join(process.cmdline()):
-                found += [tuple(each.laddr) for each in process.net_connections("tcp") if each.status == "LISTEN"]
-        except (psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess):
-            continue
+    for process in [mine, *mine.children(recursive=True)]:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            found += [each.laddr.ip for each in process.net_connections("tcp") if each.status == "LISTEN"]
     return found

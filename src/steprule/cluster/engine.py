@@ -9,6 +9,7 @@ from contextlib import contextmanager
 
 try:
     import ray
+    from ray._private import ray_constants
 except ModuleNotFoundError as missing:
     raise ModuleNotFoundError(f"a cluster needs {missing.name}: pip install 'steprule[cluster]'") from missing
 
@@ -32,13 +33,7 @@ def running(address: str | None, processes: int, *, dashboard: bool = False) -> 
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     if address is None:
-        ray.init(
-            num_cpus=max(processes, os.cpu_count() or 1),
-            include_dashboard=dashboard,
-            dashboard_host="127.0.0.1",
-            logging_level=logging.ERROR,
-            _node_ip_address="127.0.0.1",
-        )
+        _start(processes, dashboard=dashboard)
     else:
         ray.init(address=address, logging_level=logging.ERROR)
     try:
@@ -46,6 +41,39 @@ def running(address: str | None, processes: int, *, dashboard: bool = False) -> 
         yield
     finally:
         ray.shutdown()
+
+
+def _start(processes: int, *, dashboard: bool) -> None:
+    with _alone():
+        ray.init(
+            num_cpus=max(processes, os.cpu_count() or 1),
+            include_dashboard=dashboard,
+            dashboard_host="127.0.0.1",
+            logging_level=logging.ERROR,
+        )
+    address = ray.util.get_node_ip_address()
+    if address != "127.0.0.1":
+        ray.shutdown()
+        raise RuntimeError(f"this Ray listens on {address}; allowed without an address is 127.0.0.1 alone")
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    """Have Ray take this machine for one that is in no cluster, as it does on Windows and macOS: all is on loopback.
+
+    Otherwise it takes the machine's address, in the place of a loopback address that it is given too, and listens on all.
+    """
+    variable = ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR
+    before, known = os.environ.get(variable), ray_constants.ENABLE_RAY_CLUSTER
+    os.environ[variable], ray_constants.ENABLE_RAY_CLUSTER = "0", False
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = known
+        if before is None:
+            del os.environ[variable]
+        else:
+            os.environ[variable] = before
 
 
 def _require(processes: int) -> None:

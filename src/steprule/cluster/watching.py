@@ -185,7 +185,7 @@ class Replicas:
         try:
             self.places[number] = ray.get(question)
         except ActorDiedError as error:
-            raise _cannot_start(number, error) from None
+            raise _cannot_start(f"replica {number}", error) from None
         except RayActorError:
             self._await(number)
 
@@ -207,8 +207,9 @@ class Replicas:
                 ray.kill(self.handles[number], no_restart=False)
 
 
-def _cannot_start(number: int, error: Exception) -> Exception:
-    return RuntimeError(f"replica {number} cannot be started: {error}")
+def _cannot_start(what: str, error: Exception) -> Exception:
+    # The last line says what was raised; those before it, where, and Ray prints them.
+    return RuntimeError(f"{what} cannot be started: {str(error).strip().splitlines()[-1]}")
 
 
 def _end(actors: Iterable[Any]) -> None:
@@ -231,5 +232,5 @@ def _got(references: Any) -> list[Any]:
     except RayTaskError as error:
         raise told(error) from None
     except ActorDiedError as error:
-        raise RuntimeError(f"a shard cannot be started: {error}") from None
+        raise _cannot_start("a shard", error) from None
     return found
