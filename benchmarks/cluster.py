@@ -258,9 +258,10 @@ def main() -> None:
 
     def note(net: str, who: str, replicas: int, shards: int, measure: Callable[[], dict[str, float]]) -> None:
         found.append({"net": net, "who": who, "replicas": replicas, "shards": shards, **measure()})
-        replace(
-            chosen.json, json.dumps({"machine": facts(), "seconds": chosen.seconds, "found": found}, indent=1).encode()
-        )
+        # JSON has no NaN.
+        written = [{key: None if value != value else value for key, value in each.items()} for each in found]
+        content = {"machine": facts(), "seconds": chosen.seconds, "found": written}
+        replace(chosen.json, json.dumps(content, indent=1).encode())
         print(found[-1], flush=True)
 
     with engine.running(None, max(chosen.replicas) + max(chosen.shards)):

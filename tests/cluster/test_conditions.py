@@ -62,11 +62,11 @@ def test_conditions_are_read_and_told() -> None:
 @pytest.mark.parametrize(
     ("name", "text", "told"),
     [
-        ("stragglers", "1.5,2", "stragglers: share is 1.5"),
+        ("stragglers", "1.5,2", "stragglers: share is 1.5; allowed is a number from 0 to 1"),
         ("stragglers", "0.5", "allowed are numbers for share, factor"),
         ("bursts", "1,2", "allowed are numbers for between, length, factor"),
         ("bursts", "0,1,2", "bursts: between is 0.0"),
-        ("failures", "0", "failures: life is 0.0"),
+        ("failures", "0", "failures: life is 0.0; allowed is a finite number above 0"),
         ("failures", "1,-1", "failures: absence is -1.0"),
         ("failures", "1,2,3", "allowed are numbers for life, absence"),
     ],

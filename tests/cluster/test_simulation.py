@@ -198,6 +198,7 @@ def test_a_loss_that_is_no_number_ends_it() -> None:
         ({"updates": 2.5}, "updates is 2.5"),
         ({"every": True}, "every is True"),
         ({"warm_start": -1}, "warm_start is -1; allowed is a whole number from 0"),
+        ({"seed": -1}, "seed is -1; allowed is a whole number from 0"),
         ({"n_push": 0}, "n_push is 0"),
         ({"shards": 99}, "shards is 99"),
     ],

@@ -19,9 +19,10 @@ from .kept import KeptShard
 from .messages import FIRST, Fetched, Push, Receipt, Rows, Version
 from .partition import Partition, Piece
 from .plan import Gradient, Plan, Work
+from .records import Measured, Simulated
 from .reports import Progress
 from .shard import Shard
-from .simulation import Measured, Simulated, Simulation, simulate
+from .simulation import Simulation, simulate
 
 if TYPE_CHECKING:
     from .training import Trained, Training, train

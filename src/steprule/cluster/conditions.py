@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 import numpy as np
 
@@ -84,10 +84,13 @@ class _Read:
             names = ", ".join(field.name for field in fields(cls))  # type: ignore[arg-type]  # each is a dataclass
             raise ValueError(f"{cls.__name__.lower()} is {given!r}; allowed are numbers for {names}") from None
 
-    def _require(self, **good: bool) -> None:
-        for name, fine in good.items():
-            if not fine:
-                raise ValueError(f"{type(self).__name__.lower()}: {name} is {getattr(self, name)}, out of its range")
+    def _above_zero(self, *names: str) -> None:
+        for name in names:
+            if not 0 < getattr(self, name) < math.inf:
+                self._refuse(name, "a finite number above 0")
+
+    def _refuse(self, name: str, allowed: str) -> NoReturn:
+        raise ValueError(f"{type(self).__name__.lower()}: {name} is {getattr(self, name)}; allowed is {allowed}")
 
 
 @dataclass(frozen=True)
@@ -98,7 +101,9 @@ class Stragglers(_Read):
     factor: float
 
     def __post_init__(self) -> None:
-        self._require(share=0 <= self.share <= 1, factor=0 < self.factor < math.inf)
+        if not 0 <= self.share <= 1:
+            self._refuse("share", "a number from 0 to 1")
+        self._above_zero("factor")
 
 
 @dataclass(frozen=True)
@@ -114,8 +119,7 @@ class Bursts(_Read):
     factor: float
 
     def __post_init__(self) -> None:
-        self._require(between=0 < self.between < math.inf, length=0 < self.length < math.inf)
-        self._require(factor=0 < self.factor < math.inf)
+        self._above_zero("between", "length", "factor")
 
 
 @dataclass(frozen=True)
@@ -129,7 +133,9 @@ class Failures(_Read):
     absence: float = math.inf
 
     def __post_init__(self) -> None:
-        self._require(life=0 < self.life < math.inf, absence=self.absence > 0)
+        self._above_zero("life")
+        if not self.absence > 0:
+            self._refuse("absence", "a number above 0, or infinity")
 
 
 @dataclass(frozen=True)

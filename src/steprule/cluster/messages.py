@@ -26,7 +26,9 @@ FIRST: Final = Version(0, 0)
 
 @dataclass(frozen=True)
 class Rows:
-    """A gradient of which all rows but some are zero: their numbers, int64 (rows,), and values (rows, *shape of a row).
+    """A gradient of which all rows but some are zero: their numbers, int64 (rows,), and their values.
+
+    The values have the shape of a row behind that first dimension.
 
     A number may stand there twice; its values are then summed.
     """

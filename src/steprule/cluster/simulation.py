@@ -13,7 +13,6 @@ import heapq
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 
@@ -27,60 +26,10 @@ from .client import Client, may_begin, next_number
 from .conditions import Conditions, Pace
 from .gradients import Gradients, Trainable
 from .messages import Fetched, Push
+from .records import PUSH, Measured, Simulated
 from .shard import Shard
 
-__all__ = ["PUSH", "Measured", "Simulated", "Simulation", "simulate"]
-
-PUSH: Final = np.dtype(
-    [
-        ("replica", np.int32),
-        ("shard", np.int32),
-        ("number", np.int64),
-        ("sent", np.float64),
-        ("time", np.float64),
-        ("staleness", np.int64),
-        ("outcome", "U7"),
-        ("loss", np.float64),
-    ]
-)
-"""The record of one push to one shard: when it was sent and when it arrived, in seconds of the cluster, what `Receipt` says
-of it, and the mean loss of its steps' batches."""
-
-
-@dataclass(frozen=True)
-class Measured:
-    """What was measured after `updates` pushes, at `time` seconds of the cluster's clock.
-
-    `loss` is the mean over the examples of the pushes since the last measurement, each at the parameters that its gradient
-    was computed at; `test` and `validation` are the problem's metric at the server's parameters. `alive` is the number of
-    replicas that are.
-    """
-
-    updates: int
-    time: float
-    loss: float
-    test: float
-    validation: float | None
-    alive: int
-
-
-@dataclass(frozen=True)
-class Simulated:
-    """What came out: `pushes`, a record array of `PUSH` in the order of arrival, and the measurements.
-
-    `parameters` are the server's at the end, by name. `updates` counts the pushes that all shards have had; it is below
-    what was asked for where a loss was NaN or infinite at a measurement, or no replica was left that would ever push.
-    `lost` counts the gradients that died with their replica, and `deaths` the replicas' deaths.
-    """
-
-    pushes: NDArray[Any]
-    measured: tuple[Measured, ...]
-    parameters: Mapping[str, NDArray[Any]]
-    updates: int
-    time: float
-    lost: int
-    deaths: int
-    seconds: float
+__all__ = ["Simulation", "simulate"]
 
 
 class _Replica:
@@ -132,6 +81,7 @@ class Simulation:
         warm_start: int = 0,
         device: str = "cpu",
     ) -> None:
+        _whole("seed", seed, 0)
         gradients = Gradients(problem, seed, shards, device)
         every = problem.batches_per_epoch if every is None else every
         updates = problem.batches_per_epoch * problem.epochs if updates is None else updates
