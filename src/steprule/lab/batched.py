@@ -59,7 +59,12 @@ class Batched(Place):
     def facts(self) -> dict[str, str]:
         return machine.facts() | {"device": f"{self._name}, trials batched within {self._memory / 2**30:.1f} GiB"}
 
-    def refuse(self, rules: Sequence[Rule]) -> None:
+    def refuse(self, problem: Problem, rules: Sequence[Rule]) -> None:
+        if problem.trainer is not None:
+            raise ValueError(
+                f"{problem.name} is trained in a way of its own, which no batched model follows; allowed with a device are "
+                "problems without a trainer"
+            )
         for rule in rules:
             needs = [name for name in ("h", "g2") if name in rule.inputs]
             if needs:

@@ -105,7 +105,7 @@ def compare(
         )
     tried = grids(chosen, rates, grid)
     with _place(on, jobs) as place:
-        place.refuse(chosen)
+        place.refuse(made, chosen)
         keys = _keys(_name(problem, make), make, chosen, tried, seeds, epochs, place.deciding)
         if train:
             with contextlib.closing(_store(Path(out), fresh=fresh)) as store:

@@ -9,6 +9,7 @@ from typing import Final
 
 from ..specification import Rule
 from . import machine, workers
+from .problem import Problem
 from .workers import Event, Task
 
 __all__ = ["Place", "Processes", "place", "whole_or_none"]
@@ -39,8 +40,8 @@ class Place(ABC):
         caller closes the iterator, all of them end. Raises `RuntimeError` where the problem cannot be made there.
         """
 
-    def refuse(self, rules: Sequence[Rule]) -> None:  # noqa: B027  # most have nothing to say
-        """Raise `ValueError` for a rule that cannot be used there; most places take every rule."""
+    def refuse(self, problem: Problem, rules: Sequence[Rule]) -> None:  # noqa: B027  # most have nothing to say
+        """Raise `ValueError` for a problem or a rule that cannot be used there; most places take all."""
 
     def close(self) -> None:  # noqa: B027  # most hold nothing
         """Give back what the place holds; it can be used no more."""
