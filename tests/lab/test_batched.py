@@ -174,6 +174,14 @@ def test_rules_that_need_curvature_are_refused(name: str, tmp_path: Path) -> Non
     assert not (tmp_path / "results.sqlite").exists()
 
 
+def test_a_problem_with_a_trainer_of_its_own_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(
+        ValueError, match="is trained in a way of its own, which no batched model follows; allowed with"
+    ):
+        compare("digits@2", rules=["sgd"], on=Batched("cpu"), out=tmp_path)
+    assert not (tmp_path / "results.sqlite").exists()
+
+
 def test_a_failure_is_told_of_each_trial_of_the_batch() -> None:
     tasks = [Task(0, "sgd", {"lr": 0.1}, 0, 1), Task(1, "sgd", {"lr": -1.0}, 0, 1)]
     events = list(Batched("cpu").run(small.named(small.line), tasks))
