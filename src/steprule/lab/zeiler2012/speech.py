@@ -16,7 +16,7 @@ from typing import Any, Final
 import numpy as np
 
 from ...cluster import Conditions, Simulation
-from ...cluster.simulation import PUSH
+from ...cluster.records import PUSH
 from ...folders import replace
 from .. import named
 from ..grids import find_rule
