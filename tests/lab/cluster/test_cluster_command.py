@@ -14,7 +14,7 @@ import pytest
 from safetensors.numpy import load_file
 from tests.lab.processes import alive, soon
 
-from steprule.clustering import _options
+from steprule.lab.grids import parse_values
 
 pytestmark = [pytest.mark.cluster, pytest.mark.serial]
 
@@ -89,4 +89,4 @@ def _processes_of(folder: Path) -> list[int]:
 @pytest.mark.parametrize("text", ["lr", "=1", "lr=fast"])
 def test_a_hyperparameter_that_is_none_is_refused(text: str):
     with pytest.raises(ValueError, match=re.escape(f"--set is {text!r}; allowed is name=value with a number")):
-        _options([text])
+        parse_values([text])
