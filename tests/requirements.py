@@ -5,13 +5,14 @@ from __future__ import annotations
 import importlib.util
 import os
 import signal
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-__all__ = ["interrupts_heeded", "require", "require_data_set", "require_installed"]
+__all__ = ["interrupts_heeded", "ray_at_ease", "require", "require_data_set", "require_installed"]
 
 
 def require(condition: object, reason: str) -> None:
@@ -51,3 +52,16 @@ def interrupts_heeded() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+@contextmanager
+def ray_at_ease() -> Iterator[None]:
+    """Let Ray start here: on a busy machine, and in a process whose warnings are errors."""
+    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
+        # Ray's workers give way to everything else, and then never get ready on a busy machine.
+        patch.setenv("RAY_worker_niceness", "0")
+        # Of Ray's own files and sockets.
+        warnings.simplefilter("ignore", ResourceWarning)
+        # JAX, where a test before has loaded it, warns of each process that Ray starts.
+        warnings.filterwarnings("ignore", message=r"os\.fork\(\) was called", category=RuntimeWarning)
+        yield

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator
 
 import pytest
-from tests.requirements import require_installed
+from tests.requirements import ray_at_ease, require_installed
 
 
 @pytest.fixture(scope="module")
@@ -15,10 +14,5 @@ def ray_here() -> Iterator[None]:
     require_installed("ray")
     from steprule.cluster import engine
 
-    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
-        # Ray's workers give way to everything else, and then never get ready on a busy machine.
-        patch.setenv("RAY_worker_niceness", "0")
-        # Of Ray's own files and sockets.
-        warnings.simplefilter("ignore", ResourceWarning)
-        with engine.running(None, 6):
-            yield
+    with ray_at_ease(), engine.running(None, 6):
+        yield

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 from tests.cluster import bowl
-from tests.requirements import require_installed
+from tests.requirements import ray_at_ease, require_installed
 
 from steprule import rules
 from steprule.cluster import Plan, train
@@ -24,10 +23,7 @@ def two_nodes() -> Iterator[str]:
     import ray
     from ray.cluster_utils import Cluster
 
-    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
-        patch.setenv("RAY_worker_niceness", "0")
-        # Of Ray's own files and sockets.
-        warnings.simplefilter("ignore", ResourceWarning)
+    with ray_at_ease():
         cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2})
         try:
             cluster.add_node(num_cpus=2)
