@@ -15,6 +15,7 @@ except ModuleNotFoundError as missing:
     raise ModuleNotFoundError(f"the command line needs {missing.name}: pip install 'steprule[lab]'") from missing
 
 from . import around, clustering, equations, options, reproducing
+from .console import stoppable
 from .folders import replace
 from .program import lower
 
@@ -78,25 +79,23 @@ def compare(
     from .report.table import terminal_table
 
     console = Console()
-    try:
-        with place(on, jobs=jobs, device=device, address=address) as where, Display(console) as display:
-            comparison = run(
-                problem if corpus is None else with_corpus(problem, corpus),
-                rules=[name.strip() for name in rule_names.split(",")] if rule_names else RULES,
-                epochs=epochs,
-                seeds=seeds,
-                rates=parse_numbers(rates, "--rates") if rates else RATES,
-                grid=parse_grid(grid or []),
-                on=where,
-                out=out,
-                fresh=not resume,
-                progress=display,
-            )
-    except KeyboardInterrupt:
-        console.print(
-            f"Stopped. What is finished is kept in {out}; the same command goes on from there.", highlight=False
+    with (
+        stoppable(console, out),
+        place(on, jobs=jobs, device=device, address=address) as where,
+        Display(console) as display,
+    ):
+        comparison = run(
+            problem if corpus is None else with_corpus(problem, corpus),
+            rules=[name.strip() for name in rule_names.split(",")] if rule_names else RULES,
+            epochs=epochs,
+            seeds=seeds,
+            rates=parse_numbers(rates, "--rates") if rates else RATES,
+            grid=parse_grid(grid or []),
+            on=where,
+            out=out,
+            fresh=not resume,
+            progress=display,
         )
-        raise typer.Exit(130) from None
     page = write_report(comparison, out)
     console.print(terminal_table(comparison))
     console.print(f"\nThe page: {page}", highlight=False, soft_wrap=True)

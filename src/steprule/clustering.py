@@ -12,7 +12,7 @@ try:
 except ModuleNotFoundError as missing:
     raise ModuleNotFoundError(f"the command line needs {missing.name}: pip install 'steprule[lab]'") from missing
 
-from . import simulating
+from . import options, simulating
 
 __all__ = ["app"]
 
@@ -35,18 +35,11 @@ app.command()(simulating.study)
 
 @app.command()
 def run(
-    problem: Annotated[
-        str,
-        typer.Argument(help="digits, mnist, airfoil, or your own: package.module:function or path/to/file.py:function"),
-    ] = "mnist",
+    problem: options.Trained = "mnist",
     replicas: Annotated[int, typer.Option(help="Processes that compute gradients.")] = 2,
     shards: Annotated[int, typer.Option(help="Processes that hold the parameters.")] = 1,
-    rule: Annotated[
-        str, typer.Option(help="The rule that the shards apply; your own as for the problem.")
-    ] = "adadelta",
-    values: Annotated[
-        list[str] | None, typer.Option("--set", help="A hyperparameter, name=value; may be repeated.")
-    ] = None,
+    rule: options.OnServer = "adadelta",
+    values: options.Values = None,
     epochs: Annotated[
         float | None,
         typer.Option(
@@ -54,11 +47,11 @@ def run(
         ),
     ] = None,
     updates: Annotated[int | None, typer.Option(help="Updates of each shard, in place of --epochs.")] = None,
-    n_fetch: Annotated[int, typer.Option(help="Steps from one fetch to the next.")] = 1,
-    n_push: Annotated[int, typer.Option(help="Steps from one push to the next.")] = 1,
-    local_lr: Annotated[float | None, typer.Option(help="Rate of a replica's own steps between two fetches.")] = None,
+    n_fetch: options.NFetch = 1,
+    n_push: options.NPush = 1,
+    local_lr: options.LocalLr = None,
     overlap: Annotated[bool, typer.Option(help="Fetch and push while the next gradient is computed.")] = True,
-    warm_start: Annotated[int, typer.Option(help="Updates for which one replica trains alone.")] = 0,
+    warm_start: options.WarmStart = 0,
     snapshot_every: Annotated[int, typer.Option(help="Updates of a shard from one snapshot to the next.")] = 1000,
     journal: Annotated[bool, typer.Option("--journal", help="Write each push before it is acknowledged.")] = False,
     sync: Annotated[bool, typer.Option("--sync", help="Sync each entry of the journal to the disk.")] = False,

@@ -1,4 +1,4 @@
-"""The options of the command line that say where trials run, the same for every command that runs some."""
+"""Arguments and options that several commands have: what is trained, how replicas work, and where trials run."""
 
 from __future__ import annotations
 
@@ -9,7 +9,18 @@ try:
 except ModuleNotFoundError as missing:
     raise ModuleNotFoundError(f"the command line needs {missing.name}: pip install 'steprule[lab]'") from missing
 
-__all__ = ["Address", "Device", "On"]
+__all__ = ["Address", "Device", "LocalLr", "NFetch", "NPush", "On", "OnServer", "Trained", "Values", "WarmStart"]
+
+Trained = Annotated[
+    str,
+    typer.Argument(help="digits, mnist, airfoil, or your own: package.module:function or path/to/file.py:function"),
+]
+OnServer = Annotated[str, typer.Option("--rule", help="The rule that the shards apply; your own as for the problem.")]
+Values = Annotated[list[str] | None, typer.Option("--set", help="A hyperparameter, name=value; may be repeated.")]
+NFetch = Annotated[int, typer.Option("--n-fetch", help="Steps from one fetch to the next.")]
+NPush = Annotated[int, typer.Option("--n-push", help="Steps from one push to the next.")]
+LocalLr = Annotated[float | None, typer.Option("--local-lr", help="Rate of a replica's own steps between two fetches.")]
+WarmStart = Annotated[int, typer.Option("--warm-start", help="Updates for which one replica trains alone.")]
 
 On = Annotated[str, typer.Option("--on", help="Where trials run: processes of this machine, or ray, a Ray cluster.")]
 Address = Annotated[

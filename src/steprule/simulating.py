@@ -14,6 +14,8 @@ try:
 except ModuleNotFoundError as missing:
     raise ModuleNotFoundError(f"the command line needs {missing.name}: pip install 'steprule[lab]'") from missing
 
+from . import options
+from .console import stoppable
 from .folders import replace
 
 __all__ = ["simulate", "study"]
@@ -22,18 +24,11 @@ _TIMES = "a number, or a distribution of numpy's: gamma:10,0.1, exponential:0.05
 
 
 def simulate(
-    problem: Annotated[
-        str,
-        typer.Argument(help="digits, mnist, airfoil, or your own: package.module:function or path/to/file.py:function"),
-    ] = "mnist",
+    problem: options.Trained = "mnist",
     replicas: Annotated[int, typer.Option(help="Simulated replicas.")] = 100,
     shards: Annotated[int, typer.Option(help="Shards of the parameters.")] = 1,
-    rule: Annotated[
-        str, typer.Option(help="The rule that the shards apply; your own as for the problem.")
-    ] = "adadelta",
-    values: Annotated[
-        list[str] | None, typer.Option("--set", help="A hyperparameter, name=value; may be repeated.")
-    ] = None,
+    rule: options.OnServer = "adadelta",
+    values: options.Values = None,
     updates: Annotated[
         int | None, typer.Option(help="Pushes to train for; as many as the batches of the problem's epochs.")
     ] = None,
@@ -53,10 +48,10 @@ def simulate(
     failures: Annotated[
         str | None, typer.Option(help="LIFE[,ABSENCE]: mean seconds until a replica dies, and until it is back.")
     ] = None,
-    n_fetch: Annotated[int, typer.Option(help="Steps from one fetch to the next.")] = 1,
-    n_push: Annotated[int, typer.Option(help="Steps from one push to the next.")] = 1,
-    local_lr: Annotated[float | None, typer.Option(help="Rate of a replica's own steps between two fetches.")] = None,
-    warm_start: Annotated[int, typer.Option(help="Updates for which one replica trains alone.")] = 0,
+    n_fetch: options.NFetch = 1,
+    n_push: options.NPush = 1,
+    local_lr: options.LocalLr = None,
+    warm_start: options.WarmStart = 0,
     device: Annotated[str, typer.Option(help="cpu or cuda: where gradients are computed and shards step.")] = "cpu",
     seed: Annotated[int, typer.Option(help="Decides the weights, the order of the data, and what is drawn.")] = 0,
     out: Annotated[Path, typer.Option(help="Folder for simulation.json and pushes.npy.")] = Path("simulation"),
@@ -164,7 +159,7 @@ def study(
         if name not in known:
             raise ValueError(f"--rules names {name!r}, which has no grid; allowed are {', '.join(known)}, or --grid")
     console = Console()
-    try:
+    with stoppable(console, out):
         found = run(
             problem,
             grids={name: known[name] for name in chosen},
@@ -176,11 +171,6 @@ def study(
             fresh=not resume,
             displays=lambda: Display(console),
         )
-    except KeyboardInterrupt:
-        console.print(
-            f"Stopped. What is finished is kept in {out}; the same command goes on from there.", highlight=False
-        )
-        raise typer.Exit(130) from None
     page = write_study(found, out)
     replace(out / "table.txt", as_text(found).encode())
     console.print(terminal_table(found))

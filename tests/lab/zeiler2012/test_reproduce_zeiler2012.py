@@ -85,3 +85,16 @@ def test_alone_it_runs_every_experiment(monkeypatch: pytest.MonkeyPatch) -> None
     assert called == ["d2l", ("zeiler2012", False), ("zeiler2012", True)]
     with pytest.raises(ValueError, match="--check stands after the experiment's name"):
         CliRunner().invoke(reproducing.app, ["--check", "d2l"], catch_exceptions=False)
+
+
+@pytest.mark.parametrize("flag", ["--check", "--published", "--no-train"])
+def test_a_part_that_has_no_cells_is_not_passed_over(flag: str) -> None:
+    with pytest.raises(ValueError, match=rf"^fig2 is given with {flag}; allowed with it are table1, "):
+        CliRunner().invoke(reproducing.app, ["zeiler2012", "table1", "fig2", flag], catch_exceptions=False)
+
+
+@pytest.mark.parametrize("part", ["fig2", "search"])
+def test_no_seeds_are_refused(part: str, tmp_path: Path) -> None:
+    words = ["zeiler2012", part, "--seeds", "0", "--out", str(tmp_path)]
+    with pytest.raises(ValueError, match="seeds is 0; allowed is a whole number from 1"):
+        CliRunner().invoke(reproducing.app, words, catch_exceptions=False)

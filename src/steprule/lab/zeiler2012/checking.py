@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from itertools import groupby
 from statistics import fmean
 
-from .. import machine, workers
+from .. import workers
 from ..comparison import Progress, versions
-from ..places import Processes
+from ..places import Place, Processes
 from ..problem import find_problem
 from ..results import Comparison, Epoch, Outcome, Setting
 from ..summary import is_finished
@@ -112,20 +112,20 @@ def check(sampled: Sequence[Sampled], jobs: int | None = None, progress: Progres
     Elsewhere sums are rounded otherwise, and it must lie in the interval of a further run of its setting, by Student's t,
     so wide that all the trials together raise a false alarm with a probability of 1 %.
     """
-    jobs = machine.available_cores() if jobs is None else jobs
+    place = Processes(jobs)
     level = 1 - ALARM / max(1, len(sampled))
     for (problem, epochs), group in groupby(sampled, key=lambda each: (each.problem, each.comparison.epochs)):
         trials = list(group)
         if progress:
-            progress.begin(find_problem(problem)(), len(trials), epochs, 0, jobs)
-        for each, ended, last in _run(problem, trials, jobs, progress):
+            progress.begin(find_problem(problem)(), len(trials), epochs, 0, place.jobs)
+        for each, ended, last in _run(problem, trials, place, progress):
             outcome = Outcome(each.outcome.trial, ended.status, (last,) if last else ())
             now = None if ended.status == "failed" else _final(outcome)
-            yield Checked(each, now, ended.cause, _is_same(each, jobs), *_interval(each.finals, level))
+            yield Checked(each, now, ended.cause, _is_same(each, place), *_interval(each.finals, level))
 
 
 def _run(
-    problem: str, trials: Sequence[Sampled], jobs: int, progress: Progress | None
+    problem: str, trials: Sequence[Sampled], place: Place, progress: Progress | None
 ) -> Iterator[tuple[Sampled, workers.Ended, Epoch | None]]:
     tasks = []
     for number, each in enumerate(trials):
@@ -133,7 +133,7 @@ def _run(
         values = dict(trial.setting.hyperparameters)
         tasks.append(workers.Task(number, trial.setting.rule, values, trial.seed, each.comparison.epochs))
     epochs: dict[int, list[Epoch]] = {}
-    for event in workers.run(problem, tasks, jobs):
+    for event in place.run(problem, tasks):
         trial = trials[event.number].outcome.trial
         if isinstance(event, workers.Started):
             epochs[event.number] = []
@@ -150,9 +150,9 @@ def _run(
             yield trials[event.number], event, course[-1] if course else None
 
 
-def _is_same(sampled: Sampled, jobs: int) -> bool:
+def _is_same(sampled: Sampled, place: Place) -> bool:
     run = sampled.comparison.run
-    here = Processes(jobs).facts()
+    here = place.facts()
     return run.versions == versions() and all(
         run.machine.get(name) == here[name] for name in ("processor", "processes")
     )

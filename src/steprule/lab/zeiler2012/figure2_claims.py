@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from ..summary import Spread
 from .figure2 import LAYERS, Course, Figure2
+from .judging import by_seed
 
 __all__ = ["Claim", "claims"]
 
@@ -34,19 +35,8 @@ class Claim:
     differences: tuple[tuple[float, ...], ...]
 
     @property
-    def held(self) -> int:
-        """In how many seeds the whole claim holds."""
-        return sum(all(each < 0 for each in seed) for seed in zip(*self.differences, strict=True))
-
-    @property
-    def seeds(self) -> int:
-        return len(self.differences[0])
-
-    @property
     def verdict(self) -> str:
-        if self.held in (0, self.seeds):
-            return "holds" if self.held else "does not hold"
-        return f"holds in {self.held} of {self.seeds} seeds"
+        return by_seed([all(each < 0 for each in seed) for seed in zip(*self.differences, strict=True)])
 
 
 def claims(figure: Figure2) -> tuple[Claim, ...]:

@@ -5,7 +5,7 @@ Two errors of one seed are of the same initial weights and the same order of the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -17,7 +17,7 @@ from .experiments import Cell, Reproduced
 from .parts import Result
 from .protocol import Claim
 
-__all__ = ["RULE", "Asked", "Evidence", "Function", "Judged", "NotRunError", "Verdict", "judge"]
+__all__ = ["RULE", "Asked", "Evidence", "Function", "Judged", "NotRunError", "Verdict", "by_seed", "judge"]
 
 Verdict = Literal["holds", "does not hold", "within noise", "one seed", "not run"]
 
@@ -100,6 +100,14 @@ class Asked:
 
 
 Function = Callable[[Asked], Iterable[Evidence]]
+
+
+def by_seed(holds: Sequence[bool]) -> str:
+    """Return the verdict on a claim that is decided in each seed by itself."""
+    held = sum(holds)
+    if held in (0, len(holds)):
+        return "holds" if held else "does not hold"
+    return f"holds in {held} of {len(holds)} seeds"
 
 
 def judge(function: Function, asked: Asked) -> Judged:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from ..summary import Spread
+from .judging import by_seed
 from .speech import OURS, Course, SpeechFigure
 
 __all__ = ["Claim", "claims"]
@@ -30,10 +31,7 @@ class Claim:
 
     @property
     def verdict(self) -> str:
-        held, seeds = sum(self.holds), len(self.holds)
-        if held in (0, seeds):
-            return "holds" if held else "does not hold"
-        return f"holds in {held} of {seeds} seeds"
+        return by_seed(self.holds)
 
 
 def claims(found: SpeechFigure) -> tuple[Claim, ...]:

@@ -12,13 +12,12 @@ from typing import Final
 
 try:
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
-    from rich.progress import Progress as Bar
 except ModuleNotFoundError as missing:
     raise ModuleNotFoundError(f"the command line needs {missing.name}: pip install 'steprule[lab]'") from missing
 
-from .lab.places import Place
-from .lab.results import Setting
+from ..console import bar
+from ..lab.places import Place
+from ..lab.results import Setting
 
 __all__ = ["PARTS", "Asked"]
 
@@ -39,10 +38,10 @@ class Asked:
 
 def search(console: Console, asked: Asked) -> None:
     """Try every way to begin that the paper may have used, and write the table of them."""
-    from .lab.display import Display
-    from .lab.zeiler2012.candidates import CANDIDATES
-    from .lab.zeiler2012.search import try_out
-    from .report.zeiler2012.search import terminal_tables, write_search
+    from ..lab.display import Display
+    from ..lab.zeiler2012.candidates import CANDIDATES
+    from ..lab.zeiler2012.search import try_out
+    from ..report.zeiler2012.search import terminal_tables, write_search
 
     tried = []
     for number, candidate in enumerate(CANDIDATES, 1):
@@ -51,7 +50,7 @@ def search(console: Console, asked: Asked) -> None:
             tried.append(
                 try_out(
                     candidate,
-                    seeds=asked.seeds or 1,
+                    seeds=1 if asked.seeds is None else asked.seeds,
                     epochs=asked.epochs,
                     on=asked.on,
                     out=asked.out,
@@ -66,15 +65,17 @@ def search(console: Console, asked: Asked) -> None:
 
 def fig2(console: Console, asked: Asked) -> None:
     """Run Fig. 2, draw it, and print what its claims come to."""
-    from .lab.zeiler2012.figure2 import EPOCHS, run
-    from .report.zeiler2012.figure2 import terminal_table, write_figures
+    from ..lab.zeiler2012.figure2 import EPOCHS, run
+    from ..report.zeiler2012.figure2 import terminal_table, write_figures
 
-    out, seeds, planned = asked.out / "fig2", asked.seeds or 5, asked.epochs or EPOCHS
-    with _bar(console) as bar:
-        task = bar.add_task("Fig. 2", total=seeds * planned)
+    out = asked.out / "fig2"
+    seeds = 5 if asked.seeds is None else asked.seeds
+    planned = EPOCHS if asked.epochs is None else asked.epochs
+    with bar(console) as progress:
+        task = progress.add_task("Fig. 2", total=seeds * planned)
 
         def shown(seed: int, done: int) -> None:
-            bar.update(task, completed=seed * planned + done, description=f"Fig. 2, seed {seed}")
+            progress.update(task, completed=seed * planned + done, description=f"Fig. 2, seed {seed}")
             if not console.is_terminal:
                 console.print(f"Fig. 2, seed {seed}: {done} of {planned} epochs", highlight=False)
 
@@ -86,10 +87,10 @@ def fig2(console: Console, asked: Asked) -> None:
 
 def alignment(console: Console, asked: Asked) -> None:
     """Align the corpus, measure what its GMM-HMM recognises, and write the page to check both by."""
-    from .lab.data.progress import counted
-    from .lab.problems.speech import corpus_data
-    from .lab.speech import facts
-    from .report.speech.page import described, recognition, write_alignment
+    from ..lab.data.progress import counted
+    from ..lab.problems.speech import corpus_data
+    from ..lab.speech import facts
+    from ..report.speech.page import described, recognition, write_alignment
 
     prepared = corpus_data(None if asked.corpus is None else str(asked.corpus.resolve()))
     with counted("recognisers", facts.trainings(prepared)) as advance:
@@ -105,8 +106,8 @@ def alignment(console: Console, asked: Asked) -> None:
 def _on_replicas(name: str) -> Callable[[Console, Asked], None]:
     def run_figure(console: Console, asked: Asked) -> None:
         """Run Fig. 3 or 4, draw it, and print what its claims come to."""
-        from .lab.zeiler2012.speech import plans, run
-        from .report.zeiler2012.speech import terminal_table, write_page
+        from ..lab.zeiler2012.speech import plans, run
+        from ..report.zeiler2012.speech import terminal_table, write_page
 
         plan = plans()[name] if asked.seeds is None else dataclasses.replace(plans()[name], seeds=asked.seeds)
         with _Trainings(console, name, plan.runs, plan.updates) as shown:
@@ -126,17 +127,12 @@ def _on_replicas(name: str) -> Callable[[Console, Asked], None]:
     return run_figure
 
 
-def _bar(console: Console) -> Bar:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    return Bar(*columns, console=console, disable=not console.is_terminal)
-
-
 class _Trainings:
     """Shows trainings one after another, each of so many updates; where nobody watches, a line for each measurement."""
 
     def __init__(self, console: Console, name: str, trainings: int, updates: int) -> None:
         self._console, self._name, self._updates = console, name, updates
-        self._bar = _bar(console)
+        self._bar = bar(console)
         self._task = self._bar.add_task(name, total=trainings)
         self._seen: dict[tuple[Setting, int], None] = {}
 

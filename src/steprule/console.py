@@ -1,0 +1,34 @@
+"""What the commands that take long have in common on the console: a bar, and what an interruption says."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+try:
+    import typer
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+except ModuleNotFoundError as missing:
+    raise ModuleNotFoundError(f"the command line needs {missing.name}: pip install 'steprule[lab]'") from missing
+
+__all__ = ["bar", "stoppable"]
+
+
+def bar(console: Console, *, transient: bool = False) -> Progress:
+    """Return a bar that counts; it shows nothing where nobody watches."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    return Progress(*columns, console=console, disable=not console.is_terminal, transient=transient)
+
+
+@contextmanager
+def stoppable(console: Console, out: Path) -> Iterator[None]:
+    """Let Ctrl-C end a command whose finished work is kept in `out`: say so, and exit with status 130."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        console.print(
+            f"Stopped. What is finished is kept in {out}; the same command goes on from there.", highlight=False
+        )
+        raise typer.Exit(130) from None

@@ -1,0 +1,109 @@
+"""`steprule reproduce d2l`: the airfoil experiment of Dive into Deep Learning."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Annotated
+
+try:
+    import typer
+    from rich.console import Console
+    from rich.progress import TaskID
+except ModuleNotFoundError as missing:
+    raise ModuleNotFoundError(f"the command line needs {missing.name}: pip install 'steprule[lab]'") from missing
+
+from ..console import bar
+from ..folders import replace
+from ..lab.d2l.results import Missing, Training
+
+__all__ = ["d2l"]
+
+
+def d2l(
+    engines: Annotated[
+        str, typer.Option(help="Engines, with commas between: numpy, torch, mxnet, tensorflow, jax; all unless given.")
+    ] = "",
+    seeds: Annotated[int, typer.Option(help="Trainings of each plan.")] = 5,
+    epochs: Annotated[
+        int | None, typer.Option(help="Passes over the data; the book's own number unless given.")
+    ] = None,
+    python: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="The interpreter of an engine, mxnet=path/to/python; .venv-mxnet/bin/python is found by itself; may be "
+            "repeated."
+        ),
+    ] = None,
+    exercises: Annotated[
+        bool, typer.Option("--exercises", help="Answer the section's exercises by runs, too; with NumPy.")
+    ] = False,
+    out: Annotated[Path, typer.Option(help="Folder for results.json, table.txt and the page.")] = Path("d2l"),
+) -> None:
+    """The airfoil experiment of Dive into Deep Learning 12.9: ADADELTA in each framework, beside the book's figures."""
+    from ..lab.d2l import ENGINES, reproduce
+    from ..lab.d2l.exercises import answers
+    from ..report.d2l.page import write_reproduction
+    from ..report.d2l.table import as_text, terminal_table
+
+    console = Console()
+    with _Shown(console) as shown:
+        reproduction = reproduce(
+            engines.split(",") if engines else ENGINES,
+            seeds=seeds,
+            epochs=epochs,
+            pythons=_pythons(python or []),
+            progress=shown,
+        )
+    out.mkdir(parents=True, exist_ok=True)
+    results = reproduction.as_json()
+    replace(out / "results.json", json.dumps(results | {"exercises": []}, indent=1).encode())
+    answered = answers(seeds, lambda name: console.print(f"exercise {name} ...", highlight=False)) if exercises else ()
+    if answered:
+        results["exercises"] = [dataclasses.asdict(each) for each in answered]
+        replace(out / "results.json", json.dumps(results, indent=1).encode())
+    replace(out / "table.txt", as_text(reproduction).encode())
+    page = write_reproduction(reproduction, out, answered)
+    console.print(terminal_table(reproduction))
+    console.print(f"\nThe page: {page}", highlight=False, soft_wrap=True)
+
+
+def _pythons(given: list[str]) -> dict[str, str]:
+    pythons = {}
+    for each in given:
+        engine, equals, path = each.partition("=")
+        if not (engine and equals and path):
+            raise ValueError(f"--python is {each!r}; allowed is engine=path/to/python")
+        pythons[engine] = path
+    return pythons
+
+
+class _Shown:
+    """Shows a reproduction that runs, as a `steprule.lab.d2l.Progress`; where nobody watches, a line for each engine."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._bar = bar(console, transient=True)
+        self._task = TaskID(0)
+
+    def __enter__(self) -> _Shown:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def begin(self, trainings: int) -> None:
+        self._task = self._bar.add_task("", total=trainings)
+
+    def started(self, engine: str) -> None:
+        self._bar.update(self._task, description=engine)
+        if not self._console.is_terminal:
+            self._console.print(f"{engine} ...", highlight=False)
+
+    def trained(self, training: Training) -> None:
+        self._bar.update(self._task, advance=1, description=f"{training.plan.engine}, {training.plan.way}")
+
+    def missed(self, missing: Missing) -> None:
+        self._console.print(f"{missing.engine}: {missing.cause}", markup=False, highlight=False)

@@ -1,0 +1,166 @@
+"""`steprule reproduce zeiler2012`: the ADADELTA paper's experiments."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+try:
+    import typer
+    from rich.console import Console
+except ModuleNotFoundError as missing:
+    raise ModuleNotFoundError(f"the command line needs {missing.name}: pip install 'steprule[lab]'") from missing
+
+from .. import options
+from ..console import stoppable
+from ..folders import replace
+
+if TYPE_CHECKING:
+    from ..lab.places import Place
+    from ..lab.zeiler2012 import Options, Part, Result
+    from ..lab.zeiler2012.parts import Work
+
+__all__ = ["zeiler2012"]
+
+
+def zeiler2012(
+    chosen: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[PART]...",
+            help="table1, table2, fig1, fig2, tanh, schaul; on speech alignment, fig3, fig4; all unless given; and search.",
+        ),
+    ] = None,
+    seeds: Annotated[
+        int | None, typer.Option(help="Trainings of each setting; 5 unless given, 3 on speech, and 1 for the search.")
+    ] = None,
+    epochs: Annotated[
+        int | None, typer.Option(help="Passes over the data; the paper's own number unless given.")
+    ] = None,
+    jobs: Annotated[int | None, typer.Option(help="Processes; as many as there are cores unless given.")] = None,
+    on: options.On = "processes",
+    address: options.Address = "",
+    device: options.Device = "",
+    out: Annotated[Path, typer.Option(help="Folder for results and pages.")] = Path("zeiler2012"),
+    resume: Annotated[
+        bool, typer.Option("--resume/--fresh", help="Keep what is finished there, or begin anew.")
+    ] = True,
+    train: Annotated[
+        bool, typer.Option("--train/--no-train", help="Train what is missing, or show only what is finished there.")
+    ] = True,
+    published: Annotated[
+        bool, typer.Option("--published", help="Show the results that came with this package, and train nothing.")
+    ] = False,
+    check: Annotated[
+        bool, typer.Option("--check", help="Run some of those results again; status 1 if one does not come out.")
+    ] = False,
+    cells: Annotated[int, typer.Option(help="With --check: how many, chosen at random.")] = 5,
+    seed: Annotated[
+        int | None, typer.Option(help="With --check: of the choice; another each time unless given.")
+    ] = None,
+    full: Annotated[bool, typer.Option("--full", help="fig3, fig4: the paper's net of 4 x 2560 hidden units.")] = False,
+    corpus: Annotated[
+        Path | None,
+        typer.Option(
+            help="alignment, fig3, fig4: a folder of wav files and transcripts in place of the spoken digits."
+        ),
+    ] = None,
+) -> None:
+    """The ADADELTA paper's experiments on MNIST and on speech, beside its figures."""
+    from ..lab import zeiler2012 as paper
+    from ..lab.places import place
+    from ..lab.zeiler2012 import published as committed
+    from . import apart
+
+    console = Console()
+    asked = chosen or [*paper.parts(), *(name for name in apart.PARTS if name != "search")]
+    names = [name for name in asked if name not in apart.PARTS]
+    paper.check(names, apart.PARTS)
+    for flag, given in {"--check": check, "--published": published, "--no-train": not train}.items():
+        if given and chosen and len(names) < len(chosen):
+            alone = next(name for name in chosen if name in apart.PARTS)
+            raise ValueError(f"{alone} is given with {flag}; allowed with it are {', '.join(paper.parts())}")
+    if check or published:
+        results = [result for result in committed.read() if result.part.name in names]
+        if check:
+            _check(console, results, cells, seed, jobs)
+        else:
+            _show(console, results, out)
+        return
+    planned = paper.planned_seeds() if seeds is None else seeds
+    with place(on, jobs=jobs, device=device, address=address) as where, stoppable(console, out):
+        if names:
+            how = paper.Options(planned, epochs, where, out, fresh=not resume, train=train)
+            _run_parts(console, [paper.parts()[name] for name in names], how)
+        for name in (each for each in asked if train and each in apart.PARTS):
+            apart.PARTS[name](console, apart.Asked(out, seeds, epochs, not resume, where, full, corpus, device))
+
+
+def _run_parts(console: Console, parts: Sequence[Part], options: Options) -> None:
+    """Run the parts and show what came out after each, so that an interrupted run has a page too."""
+    from ..lab.display import Display
+    from ..report.zeiler2012.page import write_comparisons, write_reproduction
+
+    if options.train:
+        _estimate(console, [work for part in parts for work in part.work(options)], options.on)
+    done: list[Result] = []
+    for part in parts:
+        # A display for each, since each has trials and a best of its own.
+        with Display(console) as display:
+            done.append(part.run(options, display))
+        options.out.mkdir(parents=True, exist_ok=True)
+        write_comparisons(done[-1], options.out)
+        write_reproduction(done, options.out)
+    there = [result for result in done if not result.is_empty]
+    if not there:
+        raise ValueError(f"nothing of these parts is finished in {options.out}")
+    _show(console, there, options.out, linked=True)
+
+
+def _estimate(console: Console, works: Sequence[Work], on: str | Place) -> None:
+    """Say how long the work takes in processes of this machine; how fast another place is, is not known."""
+    from ..lab.places import Processes
+    from ..lab.zeiler2012.estimate import estimate
+    from ..report import words
+
+    if works and isinstance(on, Processes):
+        with console.status("measuring an epoch of each kind"):
+            found = estimate(works, on.jobs)
+        console.print(
+            f"About {words.duration(found.seconds)} for {words.plural(found.epochs, 'epoch')} of "
+            f"{words.plural(found.trials, 'trial')}, if each epoch takes as long as 20 of its batches did just now.",
+            highlight=False,
+        )
+
+
+def _show(console: Console, results: Sequence[Result], out: Path, *, linked: bool = False) -> None:
+    """Write results.json, table.txt and the page, and print the table."""
+    from ..lab.zeiler2012 import published
+    from ..report.zeiler2012.page import write_reproduction
+    from ..report.zeiler2012.table import as_text, terminal_table
+
+    out.mkdir(parents=True, exist_ok=True)
+    replace(out / "results.json", published.as_text(results).encode())
+    replace(out / "table.txt", as_text(results).encode())
+    page = write_reproduction(results, out, linked=linked)
+    console.print(terminal_table(results))
+    console.print(f"\nThe page: {page}", highlight=False, soft_wrap=True)
+
+
+def _check(console: Console, results: Sequence[Result], cells: int, seed: int | None, jobs: int | None) -> None:
+    from ..lab.display import Display
+    from ..lab.places import Processes
+    from ..lab.zeiler2012 import checking
+    from ..report.zeiler2012.table import checked_table
+
+    choice = random.randrange(10**6) if seed is None else seed
+    sampled = checking.sample(results, cells, choice)
+    console.print(f"The choice is that of --seed {choice}.", highlight=False)
+    _estimate(console, [each.work for each in sampled], Processes(jobs))
+    with Display(console) as display:
+        checked = list(checking.check(sampled, jobs, display))
+    console.print(checked_table(checked))
+    if any(each.agrees is False for each in checked):
+        raise typer.Exit(1)
