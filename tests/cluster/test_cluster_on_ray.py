@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 import signal
@@ -13,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from tests.cluster import bowl
-from tests.lab.processes import kill
+from tests.lab.processes import LOOPBACK, kill, listening
 
 from steprule import rules
 
@@ -169,18 +168,6 @@ def test_more_processes_than_the_cluster_has_processors_are_refused(tmp_path: Pa
 
 
 def test_everything_listens_on_loopback_alone():
-    found = _listening()
+    found = listening(os.getpid())
     assert len(found) > 3  # of Ray's own processes and of those that wait for work
-    assert set(found) <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
-
-
-def _listening() -> list[str]:
-    """Return the addresses on which this process and those that it has started listen."""
-    import psutil  # which Ray brings
-
-    mine = psutil.Process()
-    found = []
-    for process in [mine, *mine.children(recursive=True)]:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            found += [each.laddr.ip for each in process.net_connections("tcp") if each.status == "LISTEN"]
-    return found
+    assert set(found) <= LOOPBACK

@@ -11,7 +11,9 @@ from pathlib import Path
 
 from tests.requirements import require
 
-__all__ = ["PATIENCE", "alive", "children", "gone", "kill", "soon"]
+__all__ = ["LOOPBACK", "PATIENCE", "alive", "children", "gone", "kill", "listening", "soon"]
+
+LOOPBACK = {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
 
 # So long that only a fault reaches it, on the slowest machine.
 PATIENCE = 180.0
@@ -51,3 +53,15 @@ def soon(condition: Callable[[], object]) -> None:
 def kill(process: int) -> None:
     with contextlib.suppress(ProcessLookupError):
         os.kill(process, signal.SIGKILL)
+
+
+def listening(process: int) -> list[str]:
+    """Return the addresses on which a process and those that it has started listen."""
+    import psutil  # which Ray brings
+
+    mine = psutil.Process(process)
+    found = []
+    for each in [mine, *mine.children(recursive=True)]:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            found += [one.laddr.ip for one in each.net_connections("tcp") if one.status == "LISTEN"]
+    return found

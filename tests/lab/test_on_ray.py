@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from tests.lab import small
-from tests.lab.processes import children, gone, kill, soon
+from tests.lab.processes import LOOPBACK, children, gone, kill, listening, soon
 from tests.requirements import interrupts_heeded, require_installed
 
 pytestmark = pytest.mark.serial
@@ -101,6 +101,9 @@ def test_ctrl_c_ends_a_comparison_and_the_cluster_that_it_started(tmp_path: Path
     try:
         soon(lambda: (tmp_path / "notes").exists() or process.poll() is not None)
         assert process.poll() is None, process.communicate()
+        heard = listening(process.pid)
+        assert len(heard) > 3  # of Ray's own processes and of the worker
+        assert set(heard) <= LOOPBACK
         started = children(process.pid)
         os.kill(process.pid, signal.SIGINT)
         said, _ = process.communicate()

@@ -13,7 +13,7 @@ try:
 except ModuleNotFoundError as missing:
     raise ModuleNotFoundError(f"a cluster needs {missing.name}: pip install 'steprule[cluster]'") from missing
 
-__all__ = ["running"]
+__all__ = ["running", "start", "tell_nobody"]
 
 
 @contextmanager
@@ -29,12 +29,10 @@ def running(address: str | None, processes: int, *, dashboard: bool = False) -> 
         _require(processes)
         yield
         return
-    # Nothing is told to anybody.
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     if address is None:
-        _start(processes, dashboard=dashboard)
+        start(max(processes, os.cpu_count() or 1), dashboard=dashboard)
     else:
+        tell_nobody()
         ray.init(address=address, logging_level=logging.ERROR)
     try:
         _require(processes)
@@ -43,12 +41,25 @@ def running(address: str | None, processes: int, *, dashboard: bool = False) -> 
         ray.shutdown()
 
 
-def _start(processes: int, *, dashboard: bool) -> None:
+def tell_nobody() -> None:
+    """Keep the Ray that this process starts or joins from telling its makers that it is used."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+
+
+def start(cpus: int, *, dashboard: bool = False, log_to_driver: bool = True) -> None:
+    """Start a Ray of this machine with so many processors, which listens on the loopback interface alone.
+
+    Raises `RuntimeError` where it would listen elsewhere too.
+    """
+    tell_nobody()
     with _alone():
         ray.init(
-            num_cpus=max(processes, os.cpu_count() or 1),
+            address="local",
+            num_cpus=cpus,
             include_dashboard=dashboard,
             dashboard_host="127.0.0.1",
+            log_to_driver=log_to_driver,
             logging_level=logging.ERROR,
         )
     address = ray.util.get_node_ip_address()

@@ -137,14 +137,13 @@ class Ray(Place):
 
 
 def _begin(ray: Any, address: str) -> None:
-    quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address:
         _reach(address)
-        ray.init(address=address, **quiet)
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
         return
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    ray.init(address="local", num_cpus=machine.available_cores(), include_dashboard=False, **quiet)
+    from ..cluster import engine
+
+    engine.start(machine.available_cores(), log_to_driver=False)
 
 
 def _reach(address: str) -> None:
