@@ -599,3 +599,17 @@ def test_the_installed_command_is_this_one() -> None:
     done = subprocess.run([command, "show", "sgd"], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
     assert r"\Delta x_t &= -\eta \, g_t" in done.stdout
+
+
+class TestCluster:
+    @pytest.mark.parametrize(
+        ("words", "message"),
+        [
+            (["run", "digits", "--replicas", "0"], "replicas is 0; allowed is a whole number from 1"),
+            (["run", "digits", "--updates", "5", "--epochs", "1"], "--updates is 5 and --epochs is 1; allowed is one"),
+            (["simulate", "digits", "--replicas", "0"], "replicas is 0; allowed is a whole number from 1"),
+            (["study", "--replicas", "1,x"], "--replicas is '1,x'; allowed are whole numbers with commas between them"),
+        ],
+    )
+    def test_tells_what_cannot_be_in_one_sentence(self, run: Run, words: list[str], message: str) -> None:
+        assert one_sentence(run("cluster", *words)).startswith(message)

@@ -273,7 +273,9 @@ def _told(error: Exception) -> str:
     text = " ".join(str(error).split())
     known = (Path(__file__).parent, Path(sys.prefix), Path(sys.base_prefix))
     frames = traceback.extract_tb(error.__traceback__)
-    users = [frame for frame in frames if not any(Path(frame.filename).is_relative_to(place) for place in known)]
+    # Code that was made while running, such as a data class's __init__, is in no file.
+    files = [frame for frame in frames if not frame.filename.startswith("<")]
+    users = [frame for frame in files if not any(Path(frame.filename).is_relative_to(place) for place in known)]
     if isinstance(error, (ValueError, TypeError, RuntimeError, OSError, ModuleNotFoundError)) and not users:
         return text
     # Most likely a mistake in the user's file, and the frame that is nearest to it tells where.

@@ -69,7 +69,6 @@ def run(
 ) -> None:
     """Train a problem asynchronously, as Downpour SGD does, by any rule on the server."""
     from .cluster.plan import Plan
-    from .lab.cluster.board import Board
     from .lab.cluster.display import ClusterDisplay
     from .lab.cluster.run import run as train
     from .lab.cluster.run import updates_of
@@ -99,6 +98,9 @@ def run(
         threads=threads,
         options=parse_values(values or []),
     )
+    # After the checks: TensorBoard is slow to load, and noisy beside TensorFlow.
+    from .lab.cluster.board import Board
+
     console = Console()
     with contextlib.ExitStack() as stack:
         display = stack.enter_context(ClusterDisplay(console, found.metric))
