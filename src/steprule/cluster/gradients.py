@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from .memory import as_tensor
 from .partition import Partition
 
-__all__ = ["Gradients", "Trainable"]
+__all__ = ["Gradients", "Trainable", "parameters_of"]
 
 _Data = tuple[Tensor, Tensor]
 
@@ -49,6 +49,11 @@ class Trainable(Protocol):
         """Return the metric of the model on a whole data set."""
 
 
+def parameters_of(model: nn.Module) -> dict[str, nn.Parameter]:
+    """Return the parameters that are trained, by name."""
+    return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+
+
 class Gradients:
     """The model of a `problem`, with the initial weights of `seed`, and its training data, on `device`.
 
@@ -61,7 +66,7 @@ class Gradients:
     def __init__(self, problem: Trainable, seed: int, shards: int = 1, device: str = "cpu") -> None:
         self._problem: Final = problem
         self.module: Final = problem.model(seed).to(device)
-        self._parameters: Final = {name: p for name, p in self.module.named_parameters() if p.requires_grad}
+        self._parameters: Final = parameters_of(self.module)
         self.dtype: Final = _dtype(problem, self._parameters)
         self.partition: Final = Partition({name: p.shape for name, p in self._parameters.items()}, shards)
         self._train: Final = _on(problem.train, device)

@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 import torch
 from torch import Tensor, nn
 
+from ...cluster.gradients import parameters_of
 from ...cluster.messages import Rows
 from ...cluster.plan import Work
 from ..problem import Problem, find_problem
 
-__all__ = ["ProblemGradient", "parameters_of", "work_of"]
+__all__ = ["ProblemGradient", "work_of"]
 
 
 def work_of(problem_name: str, problem: Problem, seed: int) -> Work:
@@ -47,11 +48,6 @@ def work_of(problem_name: str, problem: Problem, seed: int) -> Work:
 
 def _gradient(problem_name: str, seed: int, replica: int, start: int) -> ProblemGradient:
     return ProblemGradient(find_problem(problem_name)(), seed, replica, start)
-
-
-def parameters_of(model: nn.Module) -> dict[str, nn.Parameter]:
-    """Return the parameters that are trained, by name."""
-    return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
 
 
 class ProblemGradient:

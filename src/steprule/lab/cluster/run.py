@@ -15,6 +15,7 @@ from safetensors.numpy import save
 
 import torch
 
+from ...cluster.gradients import parameters_of
 from ...cluster.plan import Plan
 from ...cluster.reports import Progress
 from ...cluster.training import Training, train
@@ -22,7 +23,7 @@ from ...folders import replace
 from ...specification import Rule
 from ..named import name_of
 from ..problem import Problem, find_problem
-from .gradients import parameters_of, work_of
+from .gradients import work_of
 
 __all__ = ["Measured", "Watcher", "run", "updates_of"]
 

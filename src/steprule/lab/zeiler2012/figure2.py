@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,11 +21,11 @@ import torch
 from torch import nn
 
 from ... import rules
-from ...folders import replace
 from ...torch import Adadelta, RateMonitor, RuleOptimizer
 from .. import named
 from ..problem import Problem
 from ..training import train_epoch
+from .kept import keep, kept
 from .problems import tanh
 
 __all__ = ["EPOCHS", "LAYERS", "Course", "Figure2", "Progress", "Settings", "run"]
@@ -105,11 +104,11 @@ def run(
     for seed in range(seeds):
         path = folder / f"seed-{seed}.json"
         key = {"settings": dataclasses.asdict(settings), "seed": seed, "code": _code(problem)}
-        found = _kept(path, key)
+        found = kept(path, key, "Fig. 2")
         if found is None:
             made = made or _doubled(problem())
             found = _train(made, settings, seed, progress)
-            replace(path, json.dumps({**key, **found}).encode())
+            keep(path, key, found)
         progress(seed, epochs)
         courses.append(_course(seed, found))
     return Figure2(settings, tuple(courses))
@@ -117,17 +116,6 @@ def run(
 
 def _code(problem: Callable[[], Problem]) -> list[str]:
     return [named.digest(each) for each in (problem, rules.adadelta.function)]
-
-
-def _kept(path: Path, key: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Return what `path` holds; None where there is nothing, or where it was made with other settings or of other code."""
-    if not path.exists():
-        return None
-    try:
-        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        return found if all(found[name] == value for name, value in key.items()) else None
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} is no training of Fig. 2 ({error!r}); remove it, or choose another folder") from None
 
 
 def _doubled(problem: Problem) -> Problem:

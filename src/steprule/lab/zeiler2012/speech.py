@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
-from importlib import resources
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,16 +14,12 @@ import numpy as np
 
 from ...cluster import Conditions, Simulation
 from ...cluster.records import PUSH
-from ...folders import replace
 from .. import named
 from ..grids import find_rule
 from ..problem import Problem, find_problem, with_corpus
 from ..results import Setting
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from . import protocol
+from .kept import keep, kept
 
 __all__ = ["Course", "Plan", "Point", "Progress", "SpeechFigure", "plans", "run"]
 
@@ -107,7 +100,7 @@ class SpeechFigure:
 @cache
 def plans() -> Mapping[str, Plan]:
     """Return the protocol of each figure, by its name: the contents of `speech.toml`."""
-    read = tomllib.loads(resources.files(__package__).joinpath("speech.toml").read_text(encoding="utf-8"))
+    read = protocol.read("speech.toml")
     common = {name: read[name] for name in ("seeds", "updates", "every", "warm_start", "conditions")}
 
     def settings(rule: str) -> tuple[Setting, ...]:
@@ -161,13 +154,13 @@ def run(
     def course(setting: Setting, seed: int) -> Course:
         values = [f"{value:g}" for value in setting.hyperparameters.values()]
         path = folder / f"{'-'.join([setting.rule, *values])}-{seed}.json"
-        kept = None if fresh else _kept(path, key)
-        if kept is None:
-            kept = _train(plan, problem, setting, seed, device, told)
-            replace(path, json.dumps({"key": key, **kept}).encode())
+        found = None if fresh else kept(path, key, "this figure")
+        if found is None:
+            found = _train(plan, problem, setting, seed, device, told)
+            keep(path, key, found)
         told(setting, seed, plan.updates)
         return Course(
-            setting, seed, tuple(Point(*each) for each in kept["points"]), kept["staleness"], kept["diverged"]
+            setting, seed, tuple(Point(*each) for each in found["points"]), found["staleness"], found["diverged"]
         )
 
     tried = tuple(course(setting, 0) for settings in plan.settings.values() for setting in settings)
@@ -185,19 +178,6 @@ def _silent(*_: object) -> None:
 
 def _code(make: Callable[[], Problem]) -> list[str]:
     return [named.digest(each) for each in (make, Simulation, Conditions)]
-
-
-def _kept(path: Path, key: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Return what `path` holds; None where there is nothing, or where it was made by another plan or other code."""
-    if not path.exists():
-        return None
-    try:
-        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        return found if found["key"] == key else None
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(
-            f"{path} is no training of this figure ({error!r}); remove it, or choose another folder"
-        ) from None
 
 
 def _train(
