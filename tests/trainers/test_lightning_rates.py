@@ -8,10 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 from tests.requirements import require_installed
-from tests.trainers.digits import MARKS, data, net
-from torch.utils.data import DataLoader, TensorDataset
+from tests.trainers.digits import MARKS
+from tests.trainers.in_lightning import fit
 
-import torch
 from steprule.torch import Adadelta
 
 pytestmark = MARKS
@@ -19,32 +18,9 @@ pytestmark = MARKS
 
 def _fitted(folder: Path, callback: Any, epochs: int, checkpoint: Path | None = None) -> Any:
     require_installed("lightning")
-    import lightning
     from lightning.pytorch.loggers import CSVLogger
 
-    class Digits(lightning.LightningModule):
-        def __init__(self) -> None:
-            super().__init__()
-            self.net = net()
-
-        def training_step(self, batch: Any, number: int) -> torch.Tensor:
-            images, targets = batch
-            return torch.nn.functional.cross_entropy(self.net(images), targets)
-
-        def configure_optimizers(self) -> Any:
-            return Adadelta(self.parameters())
-
-    trainer = lightning.Trainer(
-        accelerator="cpu",
-        max_epochs=epochs,
-        default_root_dir=folder,
-        logger=CSVLogger(folder),
-        callbacks=[callback],
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        gradient_clip_val=1.0,
-    )
-    trainer.fit(Digits(), DataLoader(TensorDataset(*data()), batch_size=64), ckpt_path=checkpoint)
+    trainer, _ = fit(Adadelta, epochs, folder, checkpoint, logger=CSVLogger(folder), callbacks=[callback])
     return trainer
 
 
