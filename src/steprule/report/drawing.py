@@ -28,7 +28,7 @@ class Figure:
     """A chart with its words, for the section `part` of a page.
 
     `least_width` and `most_width` are in CSS pixels; below the least, its box scrolls. The chart has a fixed width, for
-    files and notebooks; the page makes it as wide as its box.
+    files and notebooks; the page makes it as wide as its box, unless it is several side by side.
     """
 
     name: str
@@ -36,7 +36,7 @@ class Figure:
     title: str
     caption: str
     description: str
-    chart: alt.LayerChart
+    chart: alt.LayerChart | alt.VConcatChart
     least_width: int
     most_width: int | None = None
     keys_title: str = ""

@@ -80,12 +80,14 @@ def _page(template: str, drawn: Sequence[Figure], names: Iterable[str], content:
 def _for_page(figure: Figure) -> dict[str, Any]:
     """As wide as its box, without title and legend, which the page prints itself."""
     usermeta = {"isolates": bool(figure.rules)}
-    chart = figure.chart.properties(width="container", description=figure.description, usermeta=usermeta)
+    # Vega-Lite has no width of a container for several charts side by side.
+    width = {"width": "container"} if isinstance(figure.chart, alt.LayerChart) else {}
+    chart = figure.chart.properties(**width, description=figure.description, usermeta=usermeta)
     specification: dict[str, Any] = chart.to_dict()
     del specification["config"]
     for parameter in specification.get("params", []):
         parameter.pop("bind", None)
-    for layer in specification["layer"]:
+    for layer in specification.get("layer", []):
         for channel in layer["encoding"].values():
             if "legend" in channel:
                 channel["legend"] = None

@@ -1,6 +1,6 @@
 """Parts of the ADADELTA paper that are no comparison of settings, for `steprule reproduce zeiler2012`.
 
-The search for what the paper leaves out, Fig. 2, and what is on speech: each runs in its own way, and writes its own page.
+The search for what the paper leaves out, and what is on speech: each runs in its own way, and writes its own page.
 """
 
 from __future__ import annotations
@@ -61,28 +61,6 @@ def search(console: Console, asked: Asked) -> None:
         page = write_search(tried, asked.out)
     console.print(terminal_tables(tried))
     console.print(f"\nThe page: {page}", highlight=False, soft_wrap=True)
-
-
-def fig2(console: Console, asked: Asked) -> None:
-    """Run Fig. 2, draw it, and print what its claims come to."""
-    from ..lab.zeiler2012.figure2 import EPOCHS, run
-    from ..report.zeiler2012.figure2 import terminal_table, write_figures
-
-    out = asked.out / "fig2"
-    seeds = 5 if asked.seeds is None else asked.seeds
-    planned = EPOCHS if asked.epochs is None else asked.epochs
-    with bar(console) as progress:
-        task = progress.add_task("Fig. 2", total=seeds * planned)
-
-        def shown(seed: int, done: int) -> None:
-            progress.update(task, completed=seed * planned + done, description=f"Fig. 2, seed {seed}")
-            if not console.is_terminal:
-                console.print(f"Fig. 2, seed {seed}: {done} of {planned} epochs", highlight=False)
-
-        found = run(out, seeds, planned, shown)
-    write_figures(found, out)
-    console.print(terminal_table(found))
-    console.print(f"\nThe figure: {out / 'figure2.svg'}", highlight=False, soft_wrap=True)
 
 
 def alignment(console: Console, asked: Asked) -> None:
@@ -153,7 +131,6 @@ class _Trainings:
 
 
 PARTS: Final[Mapping[str, Callable[[Console, Asked], None]]] = {
-    "fig2": fig2,
     "alignment": alignment,
     "fig3": _on_replicas("fig3"),
     "fig4": _on_replicas("fig4"),

@@ -79,9 +79,11 @@ def zeiler2012(
     names = [name for name in asked if name not in apart.PARTS]
     paper.check(names, apart.PARTS)
     for flag, given in {"--check": check, "--published": published, "--no-train": not train}.items():
-        if given and chosen and len(names) < len(chosen):
-            alone = next(name for name in chosen if name in apart.PARTS)
-            raise ValueError(f"{alone} is given with {flag}; allowed with it are {', '.join(paper.parts())}")
+        # What has no cells cannot be checked.
+        able = [name for name, part in paper.parts().items() if flag != "--check" or isinstance(part, paper.Experiment)]
+        alone = next((name for name in chosen or () if name not in able), None)
+        if given and alone is not None:
+            raise ValueError(f"{alone} is given with {flag}; allowed with it are {', '.join(able)}")
     if check or published:
         results = [result for result in committed.read() if result.part.name in names]
         if check:

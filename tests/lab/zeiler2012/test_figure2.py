@@ -9,27 +9,33 @@ from unittest import mock
 
 import numpy as np
 import pytest
+from rich.console import Console
 from torch.nn.functional import cross_entropy
 
 import steprule.lab.zeiler2012.figure2 as figure2
 import torch
+from steprule.lab.display import Display
 from steprule.lab.problem import Problem, error_rate
-from steprule.lab.results import Metric
-from steprule.lab.zeiler2012.figure2 import LAYERS, Course, Figure2, Settings, run
-from steprule.lab.zeiler2012.figure2_claims import claims
-from steprule.report.zeiler2012.figure2 import section, terminal_table, write_figures
+from steprule.lab.results import Epoch, Metric, Setting
+from steprule.lab.zeiler2012 import published
+from steprule.lab.zeiler2012.claims import judged
+from steprule.lab.zeiler2012.figure2 import LAYERS, Course, Figure2, Settings, Trainings
+from steprule.lab.zeiler2012.parts import Options, Work
+from steprule.lab.zeiler2012.reproduction import parts
+from steprule.report.zeiler2012.page import write_reproduction
+from steprule.report.zeiler2012.table import as_text
 from torch import nn
 
 
 def small_net(seed: int) -> nn.Module:
     torch.manual_seed(seed)
-    return nn.Sequential(nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 4), nn.Tanh(), nn.Linear(4, 3))
+    return nn.Sequential(nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 4), nn.Tanh(), nn.Linear(4, 3)).double()
 
 
 def small() -> Problem:
     """A problem of 130 batches, whose first input is always 0 as a pixel at an image's edge is."""
     generator = torch.Generator().manual_seed(0)
-    inputs = torch.randn(1300, 6, generator=generator)
+    inputs = torch.randn(1300, 6, generator=generator, dtype=torch.float64)
     inputs[:, 0] = 0
     data = inputs, inputs[:, 1:4].argmax(1)
     return Problem(
@@ -37,14 +43,22 @@ def small() -> Problem:
     )
 
 
+SMALL = Figure2(small)
+
+
+def options(folder: Path, seeds: int, epochs: int) -> Options:
+    return Options(seeds, epochs, out=folder)
+
+
 def test_step_sizes_are_equation_14_without_the_gradient(tmp_path: Path) -> None:
-    told: list[tuple[int, int]] = []
-    (course,) = run(tmp_path, 1, 2, lambda *each: told.append(each), small).courses
-    assert told == [(0, 0), (0, 1), (0, 2)]
+    console = Console(record=True)
+    with Display(console) as display:
+        (course,) = SMALL.run(options(tmp_path, 1, 2), display).courses
+    assert "small: 1 trial of 2 epochs in 1 process" in console.export_text()
     assert course.batches.tolist() == [1, 61, 121, 181, 241]
     assert course.epochs.tolist() == [1, 1, 1, 2, 2]
-    assert len(course.losses) == 2
-    assert 0 <= course.test_error < 60
+    assert [each.number for each in course.measured] == [1, 2]
+    assert 0 <= course.measured[-1].test < 60
     for layer in LAYERS:
         assert course.sizes[layer].shape == course.updates[layer].shape == (5, 10)
         assert np.isfinite(course.sizes[layer]).all()
@@ -61,62 +75,103 @@ def test_step_sizes_are_equation_14_without_the_gradient(tmp_path: Path) -> None
 
 
 def test_a_finished_seed_is_kept_and_what_was_made_otherwise_is_not(tmp_path: Path) -> None:
-    first = run(tmp_path, 1, 1, problem=small)
+    work = Work(f"{__name__}:small", Setting("adadelta", {"eps": 1e-6, "rho": 0.95}), 1)
+    assert list(SMALL.work(options(tmp_path, 2, 1))) == [work, work]
+    first = SMALL.run(options(tmp_path, 1, 1))
+    assert list(SMALL.work(options(tmp_path, 2, 1))) == [work]
+    assert list(SMALL.work(dataclasses.replace(options(tmp_path, 2, 1), fresh=True))) == [work, work]
+    unfinished = SMALL.run(dataclasses.replace(options(tmp_path, 2, 1), train=False))
+    assert unfinished.missing == "1 of 2 trainings are not finished"
     with mock.patch.object(figure2, "_train", wraps=figure2._train) as train:
-        again = run(tmp_path, 2, 1, problem=small)
+        again = SMALL.run(options(tmp_path, 2, 1))
         assert [call.args[2] for call in train.call_args_list] == [1]
-        run(tmp_path, 2, 2, problem=small)
+        SMALL.run(options(tmp_path, 2, 2))
         assert train.call_count == 3
+    assert not again.missing
     for layer in LAYERS:
-        np.testing.assert_array_equal(again.courses[0].sizes[layer], first.courses[0].sizes[layer])
+        np.testing.assert_allclose(again.courses[0].sizes[layer], first.courses[0].sizes[layer], rtol=1e-5)
         assert (again.courses[0].sizes[layer] != again.courses[1].sizes[layer]).any()
 
-    (tmp_path / "seed-0.json").write_text("{")
-    with pytest.raises(ValueError, match=r"seed-0\.json is no training of Fig\. 2"):
-        run(tmp_path, 1, 2, problem=small)
+    for broken in ("{", json.dumps(json.loads((tmp_path / "fig2" / "seed-0.json").read_text()) | {"sizes": 1})):
+        (tmp_path / "fig2" / "seed-0.json").write_text(broken)
+        with pytest.raises(ValueError, match=r"seed-0\.json is no training of Fig\. 2"):
+            SMALL.run(options(tmp_path, 1, 2))
     with pytest.raises(ValueError, match="seeds is 0; allowed is a whole number from 1"):
-        run(tmp_path, 0)
+        SMALL.run(options(tmp_path, 0, 1))
     with pytest.raises(ValueError, match="epochs is 0; allowed is a whole number from 1"):
-        run(tmp_path, 1, 0)
+        SMALL.run(options(tmp_path, 1, 0))
 
 
 def course(seed: int, first: tuple[float, ...], last: tuple[float, ...], update: float) -> Course:
-    """A training of two epochs, with the step sizes of each layer at the first and the last."""
-    sizes = {name: np.array([[one] * 10, [two] * 10]) for name, one, two in zip(LAYERS, first, last, strict=True)}
-    updates = {name: np.array([[1e-2, -1e-2] * 5, [update, -update] * 5]) for name in LAYERS}
+    """A training of 25 epochs that was looked at in three of them, with the step sizes of each layer at first and last."""
+    sizes = {
+        name: np.array([[one] * 10, [0.3] * 10, [two] * 10]) for name, one, two in zip(LAYERS, first, last, strict=True)
+    }
+    updates = {name: np.array([[1e-2, -1e-2] * 5, [1e-3] * 10, [update, -update] * 5]) for name in LAYERS}
+    measured = tuple(Epoch(number, 1 / number, 2.0, None, 1.0) for number in range(1, 26))
+    facts = {"processor": "a", "system": "Linux 1"}
+    without = dict.fromkeys(LAYERS, 0.1)
     return Course(
-        seed, np.array([1, 601]), np.array([1, 2]), sizes, updates, dict.fromkeys(LAYERS, 0.1), [1.0, 0.5], 2.0
+        seed, np.array([1, 7201, 14401]), np.array([1, 13, 25]), sizes, updates, without, measured, facts, {}, ""
     )
 
 
+def shifted(seed: int) -> Course:
+    """One as the paper claims; seeds differ a little."""
+    return course(seed, (0.9 + seed / 100, 0.5, 0.1), (1.0, 0.9 + seed / 100, 0.6), 1e-4)
+
+
+def trainings(*courses: Course) -> Trainings:
+    return Trainings(Figure2(), Settings(), len(courses), courses)
+
+
 def test_claims_are_decided_by_their_criteria() -> None:
-    as_claimed = course(0, (0.9, 0.5, 0.1), (1.0, 0.9, 0.6), 1e-4)
-    not_so = course(1, (0.5, 0.9, 0.1), (1.0, 0.9, 0.4), 5e-3)
-    settings = Settings(epochs=2)
-    assert [each.verdict for each in claims(Figure2(settings, (as_claimed, as_claimed)))] == ["holds"] * 3
-    assert [each.verdict for each in claims(Figure2(settings, (not_so,)))] == ["does not hold"] * 3
-    mixed = claims(Figure2(settings, (as_claimed, not_so, as_claimed)))
-    assert [each.verdict for each in mixed] == ["holds in 2 of 3 seeds"] * 3
-    assert "0.767 ± 0.23, 0.633 ± 0.23, 0.1 ± 0" in mixed[0].says
-    assert [len(each.differences) for each in mixed] == [2, 3, 3]
+    not_so = [course(seed, (0.5, 0.9 + seed / 100, 0.1), (1.0, 0.9, 0.4), 5e-3) for seed in range(3)]
+
+    def verdicts(*courses: Course) -> list[str]:
+        return [each.verdict for each in judged([trainings(*courses)])]
+
+    assert verdicts(*map(shifted, range(3))) == ["holds"] * 3
+    assert verdicts(*not_so) == ["does not hold"] * 3
+    assert verdicts(shifted(0), not_so[1], shifted(2)) == ["within noise"] * 3
+    assert verdicts(shifted(0)) == ["one seed"] * 3
+    assert verdicts() == ["not run"] * 3
+    others = Trainings(Figure2(), Settings(epochs=2), 2, (shifted(0), shifted(1)))
+    assert [each.verdict for each in judged([others])] == ["not run"] * 3
+    first, *_ = judged([trainings(shifted(0), not_so[1], shifted(2))])
+    assert first.evidence[0].says == "medians, the lowest layer first: 0.773 ± 0.24, 0.637 ± 0.24, 0.1 ± 0"
+    assert [len(each.evidence[0].differences) for each in judged([trainings(shifted(0))])] == [2, 3, 3]
+
+
+def test_results_are_committed_as_a_small_file_and_read_again(tmp_path: Path) -> None:
+    found = trainings(*map(shifted, range(3)))
+    path = tmp_path / "results.json"
+    path.write_text(published.as_text([found]), encoding="utf-8")
+    assert "Linux" not in path.read_text()
+    (again,) = published.read(path)
+    assert isinstance(again, Trainings)
+    assert [len(each.batches) for each in again.courses] == [3, 2, 2]
+    assert [each.measured for each in again.courses] == [each.measured for each in found.courses]
+    assert judged([again]) == judged([found])
+    assert parts()["fig2"] == found.part
 
 
 def test_the_figure_is_drawn_and_told(tmp_path: Path) -> None:
-    found = Figure2(Settings(epochs=2), (course(0, (0.9, 0.5, 0.1), (1.0, 0.9, 0.6), 1e-4),))
-    write_figures(found, tmp_path)
-    svg = (tmp_path / "figure2.svg").read_text()
+    found = trainings(shifted(0), shifted(1))
+    page = write_reproduction([found], tmp_path).read_text()
+    svg = (tmp_path / "figures" / "fig2.svg").read_text()
     assert "lowest weights, 784 x 500: step size" in svg
     assert svg.count('aria-roledescription="line mark"') >= 60
-    assert (tmp_path / "figure2.png").read_bytes().startswith(b"\x89PNG")
-    told = section(found)
-    assert told.image == "fig2/figure2.svg"
-    assert "Test error at the end: 2.00 %" in told.caption
-    assert [each.verdict for each in told.claims] == ["holds"] * 3
-    assert terminal_table(found).row_count == 3
+    assert 'id="chart-fig2"' in page
+    text = " ".join(as_text([found]).split())
+    assert "Test error after 25 epochs in float64: 2.00 ± 0.00 %; adadelta(eps=1e-06, rho=0.95)." in text
+    assert "Near the end step sizes converge to 1" in text
+    empty = as_text([trainings()])
+    assert "Fig. 2" in empty
 
 
 def test_what_is_kept_is_plain_json(tmp_path: Path) -> None:
-    run(tmp_path, 1, 1, problem=small)
-    kept = json.loads((tmp_path / "seed-0.json").read_text())
+    SMALL.run(options(tmp_path, 1, 1))
+    kept = json.loads((tmp_path / "fig2" / "seed-0.json").read_text())
     assert kept["settings"] == dataclasses.asdict(Settings(epochs=1))
-    assert list(tmp_path.iterdir()) == [tmp_path / "seed-0.json"]
+    assert list((tmp_path / "fig2").iterdir()) == [tmp_path / "fig2" / "seed-0.json"]

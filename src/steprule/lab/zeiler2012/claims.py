@@ -7,11 +7,17 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from statistics import fmean
 from typing import Final
 
+import numpy as np
+from numpy.typing import NDArray
+
+from ..summary import Spread
 from .errors import Errors, best
+from .figure2 import LAYERS, Course, Trainings
 from .judging import Asked, Evidence, Function, Judged, judge
 from .parts import Result
 from .protocol import claims
@@ -173,6 +179,45 @@ def _range(low: float, high: float) -> str:
     return f"{_percent(low)} to {_percent(high)}" + (f", {high - low:.2f} points apart" if math.isfinite(high) else "")
 
 
+def larger_below(asked: Asked) -> Iterable[Evidence]:
+    medians = _by_layer(asked.trainings(), partial(_size, epoch=1))
+    falls = tuple(tuple((above - below).tolist()) for below, above in itertools.pairwise(medians))
+    yield Evidence(f"medians, the lowest layer first: {_told(medians)}", falls)
+
+
+def towards_one(asked: Asked) -> Iterable[Evidence]:
+    found = asked.trainings()
+    medians = _by_layer(found, partial(_size, epoch=found.settings.epochs))
+    away = tuple(tuple((np.abs(np.log(each)) - math.log(asked.limit)).tolist()) for each in medians)
+    yield Evidence(f"medians, the lowest layer first: {_told(medians)}", away)
+
+
+def to_zero(asked: Asked) -> Iterable[Evidence]:
+    found = asked.trainings()
+    first, last = (_by_layer(found, partial(_update, epoch=epoch)) for epoch in (1, found.settings.epochs))
+    shares = [late / early for early, late in zip(first, last, strict=True)]
+    above = tuple(tuple((each - asked.limit).tolist()) for each in shares)
+    yield Evidence(f"shares, the lowest layer first: {_told(shares)}", above)
+
+
+def _by_layer(found: Trainings, measure: Callable[[Course, str], float]) -> list[NDArray[np.float64]]:
+    """Return a number for each seed, (seeds,), of each layer, the lowest first."""
+    return [np.array([measure(course, layer) for course in found.courses]) for layer in LAYERS]
+
+
+def _size(course: Course, layer: str, epoch: int) -> float:
+    return float(np.median(course.sizes[layer][course.epochs == epoch]))
+
+
+def _update(course: Course, layer: str, epoch: int) -> float:
+    return float(np.sqrt(np.mean(course.updates[layer][course.epochs == epoch] ** 2)))
+
+
+def _told(layers: Iterable[NDArray[np.float64]]) -> str:
+    spreads = [Spread.of(each.tolist()) for each in layers]
+    return ", ".join(f"{each.mean:.3g}" + ("" if each.sd is None else f" ± {each.sd:.2g}") for each in spreads)
+
+
 _FUNCTIONS: Final[Mapping[str, Function]] = {
     function.__name__: function
     for function in (
@@ -190,6 +235,9 @@ _FUNCTIONS: Final[Mapping[str, Function]] = {
         diverge_above,
         slow_below,
         adadelta_varies_little,
+        larger_below,
+        towards_one,
+        to_zero,
     )
 }
 """What decides each claim, by the claim's name."""

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,20 +24,20 @@ from torch import nn
 
 from ... import rules
 from ...torch import Adadelta, RateMonitor, RuleOptimizer
-from .. import named
+from .. import machine, named
+from ..comparison import Progress, versions
 from ..problem import Problem
+from ..results import Epoch, Outcome, Setting, Trial
 from ..training import train_epoch
+from . import files
 from .kept import keep, kept
-from .problems import tanh
+from .parts import Options, Work
+from .problems import tanh_in_float64
 
-__all__ = ["EPOCHS", "LAYERS", "Course", "Figure2", "Progress", "Settings", "run"]
+__all__ = ["LAYERS", "Course", "Figure2", "Settings", "Trainings"]
 
-EPOCHS: Final = 25
 LAYERS: Final = ("0.weight", "2.weight", "4.weight")
 """The weight matrices by their names in the net, the lowest first."""
-
-Progress = Callable[[int, int], None]
-"""Told of a seed, and of how many of its epochs are there: all of them at once where it was kept from a run before."""
 
 _VANISHING: Final = 1e-100
 """A gradient whose square, in float64, is nothing beside any eps."""
@@ -45,7 +47,7 @@ _VANISHING: Final = 1e-100
 class Settings:
     """How the net is trained and looked at: the paper's numbers. Raises `ValueError` for `epochs` below 1."""
 
-    epochs: int = EPOCHS
+    epochs: int = 25
     every: int = 60
     sample: int = 10
     rho: float = 0.95
@@ -55,13 +57,17 @@ class Settings:
         if self.epochs < 1:
             raise ValueError(f"epochs is {self.epochs}; allowed is a whole number from 1")
 
+    @property
+    def setting(self) -> Setting:
+        return Setting("adadelta", {"eps": self.eps, "rho": self.rho})
+
 
 @dataclass(frozen=True)
 class Course:
     """One training: step sizes and updates by layer, (records, sample) each; the batch (from 1) and epoch of each record.
 
-    `without_gradient` is the share of a layer's step sizes that are limits; `losses` are the epochs' mean training losses;
-    `test_error`, in %, is that after the last epoch.
+    `without_gradient` is the share of a layer's step sizes that are limits; `measured` has every epoch. `machine` and
+    `versions` say where it was made, and `started` when.
     """
 
     seed: int
@@ -70,93 +76,176 @@ class Course:
     sizes: Mapping[str, NDArray[np.float64]]
     updates: Mapping[str, NDArray[np.float64]]
     without_gradient: Mapping[str, float]
-    losses: Sequence[float]
-    test_error: float
+    measured: tuple[Epoch, ...]
+    machine: Mapping[str, str]
+    versions: Mapping[str, str]
+    started: str
+
+    def as_json(self, *, whole: bool = True) -> dict[str, Any]:
+        """Return what `of_json` takes; the records of the first and the last epoch alone where not `whole`."""
+        there = np.ones(len(self.epochs), bool) if whole else np.isin(self.epochs, (1, self.epochs.max()))
+        return {
+            "seed": self.seed,
+            "batches": self.batches[there].tolist(),
+            "epochs": self.epochs[there].tolist(),
+            "sizes": {name: files.nested(each[there]) for name, each in self.sizes.items()},
+            "updates": {name: files.nested(each[there]) for name, each in self.updates.items()},
+            "without_gradient": {name: files.rounded(each) for name, each in self.without_gradient.items()},
+            "measured": [files.epoch_as_json(each) for each in self.measured],
+            "machine": files.machine(self.machine),
+            "versions": dict(self.versions),
+            "started": self.started,
+        }
+
+    @staticmethod
+    def of_json(told: Mapping[str, Any]) -> Course:
+        sizes, updates = (
+            {name: np.array(each, np.float64) for name, each in told[part].items()} for part in ("sizes", "updates")
+        )
+        return Course(
+            told["seed"],
+            np.array(told["batches"]),
+            np.array(told["epochs"]),
+            sizes,
+            updates,
+            told["without_gradient"],
+            tuple(map(files.epoch, told["measured"])),
+            told["machine"],
+            told["versions"],
+            told["started"],
+        )
 
 
 @dataclass(frozen=True)
 class Figure2:
-    """The trainings by seed, and how they were made."""
+    """The part of the paper; its trainings run one after another, in all threads, wherever others run."""
 
+    problem: Callable[[], Problem] = tanh_in_float64
+    settings: Settings = Settings()
+    name: str = "fig2"
+    title: str = "Fig. 2: tanh units, step sizes and updates"
+
+    def work(self, options: Options) -> Iterator[Work]:
+        """Yield the trainings that are not finished."""
+        settings = self._settings(options)
+        for seed in range(options.seeds):
+            if self._kept(settings, seed, options) is None:
+                yield Work(named.name_of(self.problem), settings.setting, settings.epochs)
+
+    def run(self, options: Options, progress: Progress | None = None) -> Trainings:
+        """Train with the seeds 0 to `options.seeds` - 1, and return what was looked at.
+
+        A finished seed is kept as a file in `options.out/fig2`, and read the next time if its settings, problem and rule
+        are the same. Raises `ValueError` where the number of seeds or of epochs is below 1 or a file there is no such
+        training, and `OSError` where none can be written.
+        """
+        if options.seeds < 1:
+            raise ValueError(f"seeds is {options.seeds}; allowed is a whole number from 1")
+        settings = self._settings(options)
+        found = {seed: self._kept(settings, seed, options) for seed in range(options.seeds)}
+        missing = [seed for seed, course in found.items() if course is None] if options.train else []
+        problem = self.problem() if missing else None
+        if problem and progress:
+            progress.begin(problem, len(missing), settings.epochs, options.seeds - len(missing), 1)
+        for seed in missing:
+            assert problem is not None
+            found[seed] = course = _train(problem, settings, seed, progress)
+            path = self._path(seed, options)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            keep(path, self._key(settings, seed), course.as_json())
+        courses = tuple(each for each in found.values() if each is not None)
+        return Trainings(self, settings, options.seeds, courses)
+
+    def read(self, told: Mapping[str, Any]) -> Trainings:
+        """Return the result whose `as_json` is `told`."""
+        return Trainings(self, Settings(**told["settings"]), told["seeds"], tuple(map(Course.of_json, told["courses"])))
+
+    def _settings(self, options: Options) -> Settings:
+        return self.settings if options.epochs is None else dataclasses.replace(self.settings, epochs=options.epochs)
+
+    def _key(self, settings: Settings, seed: int) -> dict[str, Any]:
+        code = [named.digest(each) for each in (self.problem, rules.adadelta.function)]
+        return {"settings": dataclasses.asdict(settings), "seed": seed, "code": code}
+
+    def _path(self, seed: int, options: Options) -> Path:
+        return Path(options.out) / self.name / f"seed-{seed}.json"
+
+    def _kept(self, settings: Settings, seed: int, options: Options) -> Course | None:
+        path = self._path(seed, options)
+        found = None if options.fresh else kept(path, self._key(settings, seed), "Fig. 2")
+        try:
+            return None if found is None else Course.of_json(found)
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(
+                f"{path} is no training of Fig. 2 ({error!r}); remove it, or choose another folder"
+            ) from None
+
+
+@dataclass(frozen=True)
+class Trainings:
+    """What came out of Fig. 2: the trainings that are there, by seed, of so many that were planned."""
+
+    part: Figure2
     settings: Settings
+    seeds: int
     courses: tuple[Course, ...]
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether no training has ended."""
+        return not self.courses
 
-def run(
-    out: str | Path = "zeiler2012/fig2",
-    seeds: int = 5,
-    epochs: int = EPOCHS,
-    progress: Progress = lambda _seed, _epochs: None,
-    problem: Callable[[], Problem] = tanh,
-) -> Figure2:
-    """Train with the seeds 0 to `seeds` - 1, and return what was looked at.
+    @property
+    def missing(self) -> str:
+        """How many of the trainings that were planned are not there."""
+        there = len(self.courses)
+        return f"{self.seeds - there} of {self.seeds} trainings are not finished" if there < self.seeds else ""
 
-    A finished seed is kept as a file in `out`, and read the next time if its settings, problem and rule are the same. Raises
-    `ValueError` where `seeds` or `epochs` is below 1 or a file there is no such training, and `OSError` where none can be
-    written.
-    """
-    if seeds < 1:
-        raise ValueError(f"seeds is {seeds}; allowed is a whole number from 1")
-    settings, folder = Settings(epochs), Path(out)
-    folder.mkdir(parents=True, exist_ok=True)
-    made: Problem | None = None
-    courses = []
-    for seed in range(seeds):
-        path = folder / f"seed-{seed}.json"
-        key = {"settings": dataclasses.asdict(settings), "seed": seed, "code": _code(problem)}
-        found = kept(path, key, "Fig. 2")
-        if found is None:
-            made = made or _doubled(problem())
-            found = _train(made, settings, seed, progress)
-            keep(path, key, found)
-        progress(seed, epochs)
-        courses.append(_course(seed, found))
-    return Figure2(settings, tuple(courses))
+    def as_json(self) -> dict[str, Any]:
+        """Return the trainings; of all but the first, which is drawn, the first and the last epoch's records alone."""
+        courses = [course.as_json(whole=number == 0) for number, course in enumerate(self.courses)]
+        return {"settings": dataclasses.asdict(self.settings), "seeds": self.seeds, "courses": courses}
 
 
-def _code(problem: Callable[[], Problem]) -> list[str]:
-    return [named.digest(each) for each in (problem, rules.adadelta.function)]
-
-
-def _doubled(problem: Problem) -> Problem:
-    (inputs, targets), (test_inputs, test_targets) = problem.train, problem.test
-    return dataclasses.replace(
-        problem, train=(inputs.double(), targets), test=(test_inputs.double(), test_targets), validation=None
-    )
-
-
-def _train(problem: Problem, settings: Settings, seed: int, progress: Progress) -> dict[str, Any]:
-    """Train, and return the fields of a `Course` as JSON holds them."""
-    model = problem.model(seed).double()
+def _train(problem: Problem, settings: Settings, seed: int, progress: Progress | None) -> Course:
+    trial = Trial(settings.setting, seed)
+    if progress:
+        progress.started(trial)
+    started = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    model = problem.model(seed)
     stepper = Adadelta(model.parameters(), rho=settings.rho, eps=settings.eps)
     order = torch.Generator().manual_seed(seed)
-    losses = []
+    measured = []
     with RateMonitor(stepper, settings.every, settings.sample, model=model, seed=seed) as monitor:
         limits = _Limits(stepper, model, monitor, settings)
-        for epoch in range(settings.epochs):
-            progress(seed, epoch)
-            losses.append(train_epoch(problem, model, stepper, order))
-    with torch.no_grad():
-        error = float(problem.measure(model(problem.test[0]), problem.test[1]))
+        for number in range(1, settings.epochs + 1):
+            began = time.perf_counter()
+            loss = train_epoch(problem, model, stepper, order)
+            seconds = time.perf_counter() - began
+            measured.append(Epoch(number, loss, problem.measured(model, problem.test), None, seconds))
+            if progress:
+                progress.measured(trial, measured[-1])
+    if progress:
+        progress.ended(Outcome(trial, "finished", tuple(measured)))
     table = monitor.table()
     batches = np.unique(table["step"])
-    by_layer = {
-        name: {each: table[each][table["layer"] == name].reshape(len(batches), -1) for each in ("rate", "update")}
-        for name in LAYERS
-    }
+    rates, updates = (
+        {name: table[column][table["layer"] == name].reshape(len(batches), -1) for name in LAYERS}
+        for column in ("rate", "update")
+    )
     per_epoch = -(-len(problem.train[0]) // problem.batch_size)
-    return {
-        "batches": batches.tolist(),
-        "epochs": ((batches - 1) // per_epoch + 1).tolist(),
-        "sizes": {
-            name: np.where(np.isnan(each["rate"]), limits.found[name], each["rate"]).tolist()
-            for name, each in by_layer.items()
-        },
-        "updates": {name: each["update"].tolist() for name, each in by_layer.items()},
-        "without_gradient": {name: float(np.isnan(each["rate"]).mean()) for name, each in by_layer.items()},
-        "losses": losses,
-        "test_error": error,
-    }
+    return Course(
+        seed,
+        batches,
+        (batches - 1) // per_epoch + 1,
+        {name: np.where(np.isnan(each), limits.found[name], each) for name, each in rates.items()},
+        updates,
+        {name: float(np.isnan(each).mean()) for name, each in rates.items()},
+        tuple(measured),
+        machine.facts() | {"threads": str(torch.get_num_threads())},
+        versions(),
+        started,
+    )
 
 
 class _Limits:
@@ -184,16 +273,3 @@ class _Limits:
             ]
             update, *_ = rule(_VANISHING, *slots, rho=self._settings.rho, eps=self._settings.eps)
             self.found[name].append(-update / _VANISHING)
-
-
-def _course(seed: int, found: Mapping[str, Any]) -> Course:
-    arrays = {part: {name: np.array(found[part][name]) for name in LAYERS} for part in ("sizes", "updates")}
-    return Course(
-        seed,
-        np.array(found["batches"]),
-        np.array(found["epochs"]),
-        **arrays,
-        without_gradient=found["without_gradient"],
-        losses=found["losses"],
-        test_error=found["test_error"],
-    )

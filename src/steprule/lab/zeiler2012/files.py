@@ -7,9 +7,12 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from ..results import Comparison, Epoch, Metric, Outcome, Run, Setting, Trial
 
-__all__ = ["as_json", "comparison", "rounded", "text"]
+__all__ = ["as_json", "comparison", "epoch", "epoch_as_json", "machine", "nested", "rounded", "text"]
 
 
 def as_json(made: Comparison, *, whole: bool) -> dict[str, Any]:
@@ -25,7 +28,7 @@ def as_json(made: Comparison, *, whole: bool) -> dict[str, Any]:
         "epochs": made.epochs,
         "seeds": made.seeds,
         "grids": {rule: {name: list(values) for name, values in grid.items()} for rule, grid in made.grids.items()},
-        "machine": dict(made.run.machine),
+        "machine": machine(made.run.machine),
         "versions": dict(made.run.versions),
         "started": made.run.started,
         "trials": [_trial(each, whole=whole) for each in made.outcomes if each.status != "unfinished"],
@@ -40,8 +43,18 @@ def _trial(outcome: Outcome, *, whole: bool) -> dict[str, Any]:
         "at": dict(setting.hyperparameters),
         "seed": outcome.trial.seed,
         "status": outcome.status,
-        "epochs": [[each.number, _finite(each.loss), _finite(each.test), round(each.seconds, 2)] for each in epochs],
+        "epochs": list(map(epoch_as_json, epochs)),
     }
+
+
+def machine(facts: Mapping[str, str]) -> dict[str, str]:
+    """Return what is committed of the machine: not its system's name, which has the build of a kernel in it."""
+    return {name: value for name, value in facts.items() if name != "system"}
+
+
+def epoch_as_json(epoch: Epoch) -> list[Any]:
+    """Return what `epoch` takes."""
+    return [epoch.number, _finite(epoch.loss), _finite(epoch.test), round(epoch.seconds, 2)]
 
 
 def _finite(value: float) -> float | None:
@@ -53,11 +66,16 @@ def rounded(value: float) -> float:
     return float(f"{value:.6g}")
 
 
+def nested(values: NDArray[np.float64]) -> Any:
+    """Return an array as lists of lists, each number as `rounded` has it."""
+    return np.vectorize(rounded, otypes=[float])(values).tolist()
+
+
 def comparison(told: Mapping[str, Any]) -> Comparison:
     """Return the comparison that `as_json` has told; trials that it leaves out are unfinished, and its duration is 0."""
     outcomes = tuple(
         Outcome(
-            Trial(Setting(each["rule"], each["at"]), each["seed"]), each["status"], tuple(map(_epoch, each["epochs"]))
+            Trial(Setting(each["rule"], each["at"]), each["seed"]), each["status"], tuple(map(epoch, each["epochs"]))
         )
         for each in told["trials"]
     )
@@ -75,7 +93,8 @@ def comparison(told: Mapping[str, Any]) -> Comparison:
     )
 
 
-def _epoch(told: Sequence[Any]) -> Epoch:
+def epoch(told: Sequence[Any]) -> Epoch:
+    """Return the epoch that `epoch_as_json` has told; without a number that is finite, it is NaN."""
     number, loss, test, seconds = told
     loss, test = (math.nan if value is None else value for value in (loss, test))
     return Epoch(number, loss, test, None, seconds)

@@ -14,6 +14,7 @@ from ..results import Setting
 from . import confidence
 from .errors import Errors, of_comparison
 from .experiments import Cell, Reproduced
+from .figure2 import Trainings
 from .parts import Result
 from .protocol import Claim
 
@@ -69,6 +70,13 @@ class Asked:
         result = self.results.get(part)
         if not isinstance(result, Reproduced):
             raise NotRunError(part)
+        return result
+
+    def trainings(self) -> Trainings:
+        """Return the trainings of Fig. 2. Raises `NotRunError` where there are none of as many epochs as the paper's."""
+        result = self.results.get("fig2")
+        if not isinstance(result, Trainings) or result.is_empty or result.settings != result.part.settings:
+            raise NotRunError("fig2")
         return result
 
     def printed(self, part: str) -> tuple[Cell, ...]:

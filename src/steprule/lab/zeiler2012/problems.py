@@ -9,7 +9,7 @@ from torch import nn
 from ..problem import Problem
 from ..problems.mnist import mnist, paper_net
 
-__all__ = ["tanh", "tanh_one_by_one"]
+__all__ = ["tanh", "tanh_in_float64", "tanh_one_by_one"]
 
 TANH_DEVIATION = 0.1
 """Of the initial weights, which the paper does not state; 0.1 comes nearest to its 2.00 % (0.05 for rectified units)."""
@@ -34,6 +34,21 @@ def tanh_one_by_one() -> Problem:
         name="mnist, tanh, one by one",
         description=problem.description.replace("mini-batches of 100", "one example at a time"),
         batch_size=1,
+    )
+
+
+def tanh_in_float64() -> Problem:
+    """Return the problem `tanh` with data and net in float64, in which small updates are not rounded away."""
+    problem = tanh()
+    (inputs, targets), (test_inputs, test_targets) = problem.train, problem.test
+    return replace(
+        problem,
+        name="mnist, tanh, float64",
+        description=f"{problem.description}, in float64",
+        model=lambda seed: problem.model(seed).double(),
+        train=(inputs.double(), targets),
+        test=(test_inputs.double(), test_targets),
+        validation=None,
     )
 
 

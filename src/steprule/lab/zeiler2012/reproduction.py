@@ -9,6 +9,7 @@ from pathlib import Path
 from ..comparison import Progress
 from ..places import Place
 from . import protocol
+from .figure2 import Figure2
 from .parts import Options, Part, Result
 
 __all__ = ["check", "parts", "planned_seeds", "reproduce"]
@@ -17,7 +18,7 @@ __all__ = ["check", "parts", "planned_seeds", "reproduce"]
 @cache
 def parts() -> Mapping[str, Part]:
     """Return what can be run, by name. A part that is not made of comparisons is added here."""
-    return {**protocol.experiments()}
+    return {**protocol.experiments(), Figure2.name: Figure2()}
 
 
 def planned_seeds() -> int:

@@ -7,9 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from ...lab.summary import Spread
 from ...lab.zeiler2012 import Experiment, Reproduced, Result
+from ...lab.zeiler2012.figure2 import Figure2, Trainings
+from .. import words as numbers
 from ..drawing import Figure
-from . import figures, grid, words
+from . import figure2, figures, grid, words
 from .grid import Grid
 
 __all__ = ["Section", "place", "section"]
@@ -71,17 +74,46 @@ def _experiment(result: Result) -> Section:
     )
 
 
+def _figure2(result: Result) -> Section:
+    assert isinstance(result, Trainings)
+    part, settings, drawn = result.part, result.settings, figure2.courses(result)
+    told, facts = "", []
+    if result.courses:
+        errors = Spread.of([course.measured[-1].test for course in result.courses])
+        spread = "" if errors.sd is None else f" ± {errors.sd:.2f}"
+        told = (
+            f"Test error after {numbers.plural(settings.epochs, 'epoch')} in float64: {errors.mean:.2f}{spread} %; "
+            f"{settings.setting}."
+        )
+        first = result.courses[0]
+        command = f"steprule reproduce zeiler2012 {part.name} --seeds {result.seeds}"
+        facts = _told(result.seeds, settings.epochs, command, first.versions, first.machine)
+    return Section(
+        name=part.name,
+        title=part.title,
+        sentences=(told,) if told else (),
+        missing=result.missing,
+        figures=(drawn,) if drawn else (),
+        facts=tuple(facts),
+    )
+
+
 def _facts(result: Reproduced) -> list[tuple[str, list[str]]]:
-    run = result.comparisons[0].run
-    seeds = result.comparisons[0].seeds
+    first = result.comparisons[0]
+    return _told(first.seeds, first.epochs, first.run.command, first.run.versions, first.run.machine)
+
+
+def _told(
+    seeds: int, epochs: int, command: str, versions: Mapping[str, str], machine: Mapping[str, str]
+) -> list[tuple[str, list[str]]]:
     return [
         ("Seeds", [f"0 to {seeds - 1}" if seeds > 1 else "0"]),
-        ("Epochs", [str(result.comparisons[0].epochs)]),
-        ("Command", [run.command]),
-        ("Versions", [", ".join(f"{name} {version}" for name, version in run.versions.items())]),
-        ("Machine", [", ".join(f"{name} {value}" for name, value in run.machine.items())]),
+        ("Epochs", [str(epochs)]),
+        ("Command", [command]),
+        ("Versions", [", ".join(f"{name} {version}" for name, version in versions.items())]),
+        ("Machine", [", ".join(f"{name} {value}" for name, value in machine.items())]),
     ]
 
 
-_MAKERS: Final[Mapping[type, Callable[[Result], Section]]] = {Experiment: _experiment}
+_MAKERS: Final[Mapping[type, Callable[[Result], Section]]] = {Experiment: _experiment, Figure2: _figure2}
 """What makes a section of a result, by the class of its part."""
