@@ -126,10 +126,11 @@ FROM ?= zeiler2012
 reproduce-zeiler2012: .venv/dev
 	$(BIN)/steprule reproduce zeiler2012 --out $(FROM)
 
-# What is finished there becomes the committed results, and the docs' tables and figures are made from those.
+# The parts that are finished there become the committed results of those parts, from which the docs' tables and figures are
+# made.
 docs-zeiler2012: .venv/dev
 	$(BIN)/steprule reproduce zeiler2012 --no-train --out $(FROM)
-	cp $(FROM)/results.json src/steprule/lab/zeiler2012/results.json
+	$(BIN)/python -m steprule.lab.zeiler2012.published $(FROM)/results.json
 	$(BIN)/steprule reproduce zeiler2012 --published --out build/zeiler2012
 	mkdir -p docs/images/zeiler2012
 	cp build/zeiler2012/table.txt build/zeiler2012/figures/*.svg docs/images/zeiler2012/

@@ -1,6 +1,6 @@
 """What `RateMonitor` costs at its default: the paper's MNIST net, batches of 100, and an encoder of 12 million parameters.
 
-    python benchmarks/rate_monitor.py [--rounds 20] [--threads 2] [--json benchmarks/rate_monitor.json]
+    python benchmarks/rate_monitor.py [--rounds 5] [--threads 2] [--json benchmarks/rate_monitor.json]
 
 Blocks of 60 training steps (forward, backward, step), of which one is recorded, with and without a monitor, in turns. As the
 difference drowns in a busy machine's noise, the hooks are timed by themselves too, on an optimizer whose step does nothing:
@@ -19,6 +19,8 @@ from torch.nn.functional import cross_entropy
 
 import torch
 from steprule.bench.timing import interleaved
+from steprule.folders import replace
+from steprule.lab.machine import facts
 from steprule.torch import Adadelta, RateMonitor
 from torch import Tensor, nn
 
@@ -95,7 +97,7 @@ def measured(name: str, rounds: int) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--json", type=Path, default=Path(__file__).with_suffix(".json"))
     chosen = parser.parse_args()
@@ -113,8 +115,14 @@ def main() -> None:
             f"{found['ratio_of_blocks']:.3f} |"
         )
         results.append(found)
-    kept = {"torch": torch.__version__, "threads": chosen.threads, "every": EVERY, "results": results}
-    chosen.json.write_text(json.dumps(kept))
+    kept = {
+        "machine": facts(),
+        "torch": torch.__version__,
+        "threads": chosen.threads,
+        "every": EVERY,
+        "results": results,
+    }
+    replace(chosen.json, json.dumps(kept, indent=1).encode())
 
 
 if __name__ == "__main__":

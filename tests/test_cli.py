@@ -302,6 +302,10 @@ class TestCompare:
         assert "failed: sgd(lr=0.1), seed 1: LookupError: there is no second epoch\n" in ended.out
         assert "1 trial failed" in ended.out
 
+        ended = run("compare", small.named(small.always_failing), *words)
+        assert (ended.status, ended.err) == (1, "")
+        assert "2 trials failed" in ended.out
+
     @pytest.mark.parametrize(
         ("words", "says"),
         [

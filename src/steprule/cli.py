@@ -68,7 +68,10 @@ def compare(
         bool, typer.Option("--resume/--fresh", help="Keep or drop what an earlier run has finished.")
     ] = True,
 ) -> None:
-    """Train one model by several rules over grids of settings; write a page that shows which suits the problem."""
+    """Train one model by several rules over grids of settings; write a page that shows which suits the problem.
+
+    The status is 1 where every trial failed.
+    """
     from .lab.comparison import RULES
     from .lab.comparison import compare as run
     from .lab.display import Display
@@ -99,6 +102,8 @@ def compare(
     page = write_report(comparison, out)
     console.print(terminal_table(comparison))
     console.print(f"\nThe page: {page}", highlight=False, soft_wrap=True)
+    if all(outcome.status == "failed" for outcome in comparison.outcomes):
+        raise typer.Exit(1)
 
 
 @app.command()

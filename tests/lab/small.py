@@ -117,6 +117,15 @@ def failing() -> Problem:
     return _acting(act)
 
 
+def always_failing() -> Problem:
+    """Raise in every step."""
+
+    def act(seed: int, passes: int) -> None:
+        raise LookupError("there is no step")
+
+    return _acting(act)
+
+
 def talking_then_killed() -> Problem:
     """Write to stderr in seed 0, and kill the process without a word in seed 1."""
 

@@ -10,6 +10,7 @@ from unittest import mock
 import numpy as np
 import pytest
 from rich.console import Console
+from tests.lab.zeiler2012.made import reproduced
 from torch.nn.functional import cross_entropy
 
 import steprule.lab.zeiler2012.figure2 as figure2
@@ -17,7 +18,7 @@ import torch
 from steprule.lab.display import Display
 from steprule.lab.problem import Problem, error_rate
 from steprule.lab.results import Epoch, Metric, Setting
-from steprule.lab.zeiler2012 import published
+from steprule.lab.zeiler2012 import Reproduced, published
 from steprule.lab.zeiler2012.claims import judged
 from steprule.lab.zeiler2012.figure2 import LAYERS, Course, Figure2, Settings, Trainings
 from steprule.lab.zeiler2012.parts import Options, Work
@@ -154,6 +155,19 @@ def test_results_are_committed_as_a_small_file_and_read_again(tmp_path: Path) ->
     assert [each.measured for each in again.courses] == [each.measured for each in found.courses]
     assert judged([again]) == judged([found])
     assert parts()["fig2"] == found.part
+
+
+def test_parts_take_the_place_of_the_committed_ones(tmp_path: Path) -> None:
+    committed, new = tmp_path / "results.json", tmp_path / "new.json"
+    new.write_text(published.as_text([trainings(shifted(0)), reproduced("tanh", seeds=3)]), encoding="utf-8")
+    published.take(new, committed)
+    assert [each.part.name for each in published.read(committed)] == ["tanh", "fig2"]
+    committed.write_text(published.as_text([reproduced("tanh", seeds=2), reproduced("fig1", seeds=1)]), "utf-8")
+    published.take(new, committed)
+    fig1, tanh, fig2 = published.read(committed)
+    assert [each.part.name for each in (fig1, tanh, fig2)] == ["fig1", "tanh", "fig2"]
+    assert isinstance(tanh, Reproduced)
+    assert tanh.comparisons[0].seeds == 3
 
 
 def test_the_figure_is_drawn_and_told(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from tests.lab import small
+from tests.lab.zeiler2012.made import experiment
 from tests.requirements import require_data_set
 
 from steprule.lab import compare
@@ -17,12 +18,6 @@ from steprule.lab.zeiler2012.estimate import estimate
 from torch import nn
 
 ADADELTA = Setting("adadelta", {"eps": 1e-6, "rho": 0.95})
-
-
-def experiment(name: str) -> Experiment:
-    part = parts()[name]
-    assert isinstance(part, Experiment)
-    return part
 
 
 def test_the_papers_tables_are_whole() -> None:

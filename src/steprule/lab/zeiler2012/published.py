@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+from ...folders import replace
 from . import files
 from .parts import Result
 from .reproduction import parts
 
-__all__ = ["PATH", "as_text", "read"]
+__all__ = ["PATH", "as_text", "read", "take"]
 
 PATH: Final = Path(__file__).parent / "results.json"
 
@@ -39,3 +41,17 @@ def read(path: Path = PATH) -> tuple[Result, ...]:
         return tuple(parts()[name].read(told[name]) for name in told)
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} is no file of results of zeiler2012 ({error!r})") from error
+
+
+def take(path: Path, into: Path = PATH) -> None:
+    """Put the parts of a file of results into the committed ones, each in place of what they had of it.
+
+    Errors as those of `read`.
+    """
+    told = {result.part.name: result for result in (read(into) if into.is_file() else ())}
+    told |= {result.part.name: result for result in read(path)}
+    replace(into, as_text([told[name] for name in parts() if name in told]).encode())
+
+
+if __name__ == "__main__":
+    take(Path(sys.argv[1]))
