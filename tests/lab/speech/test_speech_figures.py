@@ -12,7 +12,7 @@ import pytest
 from tests.lab.speech.tones import write_corpus
 
 from steprule.lab.results import Setting
-from steprule.lab.zeiler2012.speech import Course, Plan, Point, SpeechFigure, plans, run
+from steprule.lab.zeiler2012.speech import DIVIDED, Course, Plan, Point, SpeechFigure, plans, run
 from steprule.lab.zeiler2012.speech_claims import claims
 from steprule.report.zeiler2012.speech import terminal_table, write_page
 
@@ -42,7 +42,9 @@ def test_the_protocol_is_the_papers() -> None:
     assert list(fig3.settings) == ["adagrad", "adadelta"] and list(fig4.settings) == ["adagrad", "momentum", "adadelta"]
     for plan in (fig3, fig4):
         assert plan.settings["adadelta"] == (Setting("adadelta", {"eps": 1e-6, "rho": 0.95}),)
-        assert plan.seeds == 3 and plan.runs == sum(len(each) + 2 for each in plan.settings.values())
+        assert plan.seeds == 3 and plan.runs == sum(len(each) + 2 for each in plan.settings.values()) + 3
+        (divided,) = plan.beside.values()
+        assert divided == Setting("adadelta", {"eps": 1e-6, "rho": 0.95, "lr": 1 / plan.replicas})
 
 
 def test_each_setting_is_trained_once_and_the_best_with_every_seed(root: Path, tmp_path: Path) -> None:
@@ -56,6 +58,9 @@ def test_each_setting_is_trained_once_and_the_best_with_every_seed(root: Path, t
         assert courses[0] == best and [each.seed for each in courses] == [0, 1]
         assert {each.setting for each in courses} == {best.setting}
     assert [point.updates for point in found.courses["adadelta"][0].points] == [10, 20, 30, 40]
+    (divided,) = found.beside.values()
+    assert [each.seed for each in divided] == [0, 1]
+    assert divided[0].points != found.courses["adadelta"][0].points
     assert len({(setting, seed) for setting, seed, _ in told}) == plan.runs
     assert "speech: the state of each frame" in found.description and found.parameters > 400_000
 
@@ -85,7 +90,8 @@ def made(name: str, **tests: list[list[float]]) -> SpeechFigure:
         for rule, every in tests.items()
     }
     tried = tuple(each[0] for each in courses.values())
-    return SpeechFigure(small(name, seeds=len(tests["adadelta"])), "a corpus", 5, tried, courses)
+    beside = {DIVIDED: (course("adadelta", 0, [21.0, 22.0, 23.0, 24.5]),)}
+    return SpeechFigure(small(name, seeds=len(tests["adadelta"])), "a corpus", 5, tried, courses, beside)
 
 
 @pytest.mark.parametrize(
@@ -125,6 +131,7 @@ def test_the_page_has_every_claim_setting_and_figure(tmp_path: Path) -> None:
             assert claim.text in page and claim.criterion in page
         for kind in ("updates", "time"):
             assert (tmp_path / "figures" / f"{found.plan.name}-{kind}.svg").is_file()
+    assert page.count('<td class="number">24.5 %</td>') == 2 and "which is not in the paper" in page
     assert "diverged in 1 of 1 seeds" in page and "60.0 %" in page
     charts = json.loads(page.partition('id="charts">')[2].partition("</script>")[0])
     assert set(charts["specifications"]) == {"fig3-updates", "fig3-time", "fig4-updates", "fig4-time"}

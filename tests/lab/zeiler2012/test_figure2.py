@@ -109,7 +109,7 @@ def course(seed: int, first: tuple[float, ...], last: tuple[float, ...], update:
         name: np.array([[one] * 10, [0.3] * 10, [two] * 10]) for name, one, two in zip(LAYERS, first, last, strict=True)
     }
     updates = {name: np.array([[1e-2, -1e-2] * 5, [1e-3] * 10, [update, -update] * 5]) for name in LAYERS}
-    measured = tuple(Epoch(number, 1 / number, 2.0, None, 1.0) for number in range(1, 26))
+    measured = tuple(Epoch(number, 0.5, 2.0, None, 1.0) for number in range(1, 26))
     facts = {"processor": "a", "system": "Linux 1"}
     without = dict.fromkeys(LAYERS, 0.1)
     return Course(

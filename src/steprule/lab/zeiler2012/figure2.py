@@ -175,7 +175,7 @@ class Figure2:
         found = None if options.fresh else kept(path, self._key(settings, seed), "Fig. 2")
         try:
             return None if found is None else Course.of_json(found)
-        except (KeyError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise ValueError(
                 f"{path} is no training of Fig. 2 ({error!r}); remove it, or choose another folder"
             ) from None

@@ -24,6 +24,8 @@ from .kept import keep, kept
 __all__ = ["Course", "Plan", "Point", "Progress", "SpeechFigure", "plans", "run"]
 
 OURS: Final = "adadelta"
+DIVIDED: Final = "adadelta / replicas"
+"""The name of the curve of ADADELTA with its step divided by the number of replicas."""
 
 Progress = Callable[[Setting, int, int], None]
 """What is told of each measurement: the setting, the seed, and the updates so far."""
@@ -34,6 +36,7 @@ class Plan:
     """A figure's protocol: on which problem, with how many replicas, for how long, and each rule's settings.
 
     `conditions` are what `steprule.cluster.Conditions.of` takes. Of a rule with several settings the best is chosen.
+    `beside` are settings that are not the paper's, by the names of their curves; no claim is decided by them.
     """
 
     name: str
@@ -47,11 +50,13 @@ class Plan:
     warm_start: int
     conditions: Mapping[str, str]
     settings: Mapping[str, tuple[Setting, ...]]
+    beside: Mapping[str, Setting]
 
     @property
     def runs(self) -> int:
-        """How many trainings there are: each setting once, and the other seeds of each rule's best."""
-        return sum(len(each) + self.seeds - 1 for each in self.settings.values())
+        """How many trainings there are: each setting once, the other seeds of each rule's best, and those beside."""
+        of_paper = sum(len(each) + self.seeds - 1 for each in self.settings.values())
+        return of_paper + self.seeds * len(self.beside)
 
 
 @dataclass(frozen=True)
@@ -83,13 +88,17 @@ class Course:
 
 @dataclass(frozen=True)
 class SpeechFigure:
-    """What came out: `tried` has each setting once, with seed 0; `courses` the chosen setting of each rule, seed by seed."""
+    """What came out: `tried` has each setting once, with seed 0; `courses` the chosen setting of each rule, seed by seed.
+
+    `beside` has those of `Plan.beside`, seed by seed.
+    """
 
     plan: Plan
     description: str
     parameters: int
     tried: tuple[Course, ...]
     courses: Mapping[str, tuple[Course, ...]]
+    beside: Mapping[str, tuple[Course, ...]]
 
     @property
     def failed(self) -> list[str]:
@@ -117,6 +126,7 @@ def plans() -> Mapping[str, Plan]:
             each["replicas"],
             **common,
             settings={rule: settings(rule) for rule in each["rules"]},
+            beside={DIVIDED: Setting(OURS, read[OURS] | {"lr": 1 / each["replicas"]})},
         )
         for name, each in read["figures"].items()
     }
@@ -148,7 +158,7 @@ def run(
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
     # The description has the corpus and the net; the code is what else decides the numbers.
-    settled = dataclasses.asdict(dataclasses.replace(plan, seeds=0, settings={}))
+    settled = dataclasses.asdict(dataclasses.replace(plan, seeds=0, settings={}, beside={}))
     key = {"plan": settled, "problem": problem.description, "corpus": str(corpus), "code": _code(make)}
 
     def course(setting: Setting, seed: int) -> Course:
@@ -168,8 +178,9 @@ def run(
     for rule in plan.settings:
         best = max((each for each in tried if each.setting.rule == rule), key=lambda each: each.score)
         courses[rule] = (best, *(course(best.setting, seed) for seed in range(1, plan.seeds)))
+    beside = {name: tuple(course(setting, seed) for seed in range(plan.seeds)) for name, setting in plan.beside.items()}
     parameters = sum(each.numel() for each in problem.model(0).parameters())
-    return SpeechFigure(plan, problem.description, parameters, tried, courses)
+    return SpeechFigure(plan, problem.description, parameters, tried, courses, beside)
 
 
 def _silent(*_: object) -> None:

@@ -15,7 +15,7 @@ except ModuleNotFoundError as missing:
     raise ModuleNotFoundError(f"the report needs {missing.name}: pip install 'steprule[lab]'") from missing
 
 from ...lab.summary import Spread
-from ...lab.zeiler2012.speech import Course, SpeechFigure
+from ...lab.zeiler2012.speech import DIVIDED, OURS, Course, SpeechFigure
 from ...lab.zeiler2012.speech_claims import claims
 from .. import words
 from ..axes import value_scale
@@ -25,7 +25,7 @@ from ..sheet import write_sheet
 
 __all__ = ["figures", "terminal_table", "write_page"]
 
-ORDER = ("adagrad", "momentum", "adadelta")
+ORDER = ("adagrad", "momentum", OURS, DIVIDED)
 
 
 def write_page(found: Sequence[SpeechFigure], folder: Path) -> Path:
@@ -37,7 +37,8 @@ def write_page(found: Sequence[SpeechFigure], folder: Path) -> Path:
             "title": each.plan.title,
             "setup": _setup(each),
             "claims": claims(each),
-            "rows": [_row(course, each) for course in each.tried],
+            "rows": [_row(course, each) for course in each.tried]
+            + [_row_beside(name, courses) for name, courses in each.beside.items()],
             "figures": drawn[each.plan.name],
         }
         for each in found
@@ -52,11 +53,12 @@ def figures(found: SpeechFigure) -> tuple[Figure, Figure]:
 
 
 def _chart(found: SpeechFigure, x: str, title: str) -> Figure:
-    rows = [row for rule, courses in found.courses.items() for row in _points(rule, courses, x)]
+    curves = {**found.courses, **found.beside}
+    rows = [row for rule, courses in curves.items() for row in _points(rule, courses, x)]
     ends = [row[end] for row in rows for end in ("low", "high")]
     places = sorted({row["x"] for row in rows})
     plan = found.plan
-    names = list(found.courses)
+    names = list(curves)
     chart = line_chart(
         rows,
         names,
@@ -66,13 +68,14 @@ def _chart(found: SpeechFigure, x: str, title: str) -> Figure:
         alt.FieldOneOfPredicate(field="x", oneOf=places[:: max(1, len(places) // 12)]),
         {"rule": "rule", title: "place", "frame accuracy": "value"},
     )
-    said = "; ".join(f"{rule} {_end(courses)}" for rule, courses in found.courses.items())
+    said = "; ".join(f"{rule} {_end(courses)}" for rule, courses in curves.items())
     return Figure(
         name=f"{plan.name}-{x}",
         part=plan.name,
         title=f"{plan.title}, by {title}",
         caption="Frame accuracy on speakers that are not trained on; lines are means over "
-        f"{words.plural(plan.seeds, 'seed')}, bands their range.",
+        f"{words.plural(plan.seeds, 'seed')}, bands their range."
+        + "".join(f" {name} is {plan.beside[name]}, which is not in the paper." for name in found.beside),
         description=f"{plan.title}: at the end {said}.",
         chart=chart,
         least_width=300,
@@ -118,6 +121,17 @@ def _row(course: Course, found: SpeechFigure) -> Mapping[str, str]:
         "validation": "diverged" if course.diverged else f"{course.score:.1f}",
         "test": _end(chosen) if chosen[0].setting == course.setting else words.NOTHING,
         "staleness": f"{course.staleness:.0f}",
+    }
+
+
+def _row_beside(name: str, courses: Sequence[Course]) -> Mapping[str, str]:
+    first = courses[0]
+    return {
+        "rule": name,
+        "setting": words.hyperparameters(first.setting.hyperparameters),
+        "validation": "diverged" if first.diverged else f"{first.score:.1f}",
+        "test": _end(courses),
+        "staleness": f"{first.staleness:.0f}",
     }
 
 
