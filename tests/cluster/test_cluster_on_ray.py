@@ -108,6 +108,18 @@ def test_a_shard_that_is_killed_loses_less_than_the_interval(tmp_path: Path, jou
     assert all(shard.version.updates >= 1500 for shard in found.progress.shards)
 
 
+def test_a_full_disk_is_told_and_training_goes_on(small_disk: Path):
+    def fill(_: Any) -> None:
+        with pytest.raises(OSError, match="No space left"):
+            (small_disk / "filling").write_bytes(bytes(1 << 20))
+
+    found = trained(small_disk, progress=Once(50, fill), updates=400, snapshot_every=40)
+    assert close(found)
+    for shard in found.progress.shards:
+        assert shard.outcomes == {"applied": 400} and shard.lost == 0
+        assert set(shard.failures) == {"snapshot"} and shard.failures["snapshot"] >= 5
+
+
 def test_a_replica_that_sends_nan_is_left_out(tmp_path: Path):
     found = trained(tmp_path, bowl.work(bowl.broken))
     assert close(found)

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import re
 import shutil
-import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 from tests.cluster.made import gradient, kept, partition, push, shard, start
 from tests.conformance.cases import OF_THE_GRADIENT
-from tests.requirements import require
 
 from steprule import rules
 from steprule.cluster import KeptShard, Shard, Version
@@ -125,17 +122,6 @@ def test_a_last_entry_that_is_no_whole_one_is_taken_out(tmp_path: Path, harm: st
         again.close()
         assert [each.push.number for each in found] == [0, 1, 7]
         assert np.array_equal(found[-1].push.dense, push(7).dense)
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of 64 KiB."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(folder)], capture_output=True)
-    require(mounted.returncode == 0, "a disk of one's own needs the rights of the system's administrator")
-    yield folder
-    subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
 @pytest.mark.parametrize("journal", [False, True])
