@@ -19,7 +19,7 @@ def courses(found: Trainings) -> Figure | None:
     if found.is_empty:
         return None
     settings, course = found.settings, found.courses[0]
-    missing = " ".join(f"{100 * course.without_gradient[name]:.0f} %" for name in LAYERS)
+    *shares, last = (f"{100 * course.without_gradient[name]:.0f} %" for name in LAYERS)
     layers = [Layer(_TITLES[name], course.batches, course.sizes[name], course.updates[name]) for name in LAYERS]
     chart = figure(layers, "batch", "step size")
     return Figure(
@@ -28,7 +28,7 @@ def courses(found: Trainings) -> Figure | None:
         title=found.part.title,
         caption=f"Seed {course.seed}. Every {settings.every} batches, {settings.sample} random dimensions of each weight "
         "matrix. A step size is -update / gradient, that is all of eq. 14 but the gradient; where the gradient is 0 "
-        f"({missing} of the points, the lowest layer first), its limit for a vanishing gradient.",
+        f"({', '.join(shares)} and {last} of the points, the lowest layer first), its limit for a vanishing gradient.",
         description=f"Step sizes and updates of {settings.sample} dimensions of each of the three weight matrices over "
         f"{words.plural(settings.epochs, 'epoch')}.",
         chart=chart,
