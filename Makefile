@@ -21,7 +21,7 @@ WITHOUT_FRAMEWORKS := tests/test_notation.py tests/test_specification.py tests/t
 	tests/conformance/test_many_steps.py
 
 .PHONY: help compare test test-mxnet test-keras conformance reproduce-d2l docs-d2l reproduce-zeiler2012 docs-zeiler2012 \
-	docs-staleness lint format bench bench-gpu bench-jax bench-simulate docs wheel browser clean
+	docs-staleness docs-speech lint format bench bench-gpu bench-jax bench-simulate docs wheel browser clean
 
 help:
 	@echo "make compare   compare the update rules on real data; writes compare/index.html"
@@ -40,6 +40,7 @@ help:
 	@echo "make bench-jax in JAX, against optax; writes benchmarks/jax.json"
 	@echo "make bench-simulate the simulated cluster, against plain training; writes benchmarks/simulate.json"
 	@echo "make docs-staleness the study of staleness, and what docs/staleness.md shows of it"
+	@echo "make docs-speech the paper's speech experiments, and what docs/speech.md shows of them"
 	@echo "make docs      the documentation, in docs/_build/index.html"
 	@echo "make wheel     the package, in dist/"
 	@echo "make browser   install Chromium, which the page's tests need (Debian, as root)"
@@ -152,6 +153,12 @@ docs-staleness: .venv/lab
 	$(BIN)/steprule cluster study
 	mkdir -p docs/images/staleness
 	cp staleness/table.txt staleness/figures/*.svg docs/images/staleness/
+
+# In about half an hour on two cores; what is finished is kept.
+docs-speech: .venv/lab
+	$(BIN)/steprule reproduce zeiler2012 fig3 fig4
+	for figure in fig3 fig4; do cp zeiler2012/$$figure/figures/$$figure-updates.svg docs/images/speech/ && \
+		cp zeiler2012/$$figure/table.txt docs/images/speech/$$figure.txt || exit; done
 
 docs: .venv/dev
 	$(BIN)/sphinx-build --quiet --fail-on-warning --builder html docs docs/_build

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-__all__ = ["cache_folder", "replace", "written_aside"]
+__all__ = ["cache_folder", "replace", "write_json", "written_aside"]
 
 
 def cache_folder() -> Path:
@@ -45,3 +48,16 @@ def replace(path: Path, content: bytes) -> None:
     """
     with written_aside(path) as aside:
         aside.write_bytes(content)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write a whole file of JSON, which has no NaN and no infinity: null stands for them. Errors as those of `replace`."""
+    replace(path, json.dumps(_finite(content), indent=1, allow_nan=False).encode())
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _finite(each) for name, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from io import BytesIO
 from pathlib import Path
@@ -16,7 +15,7 @@ except ModuleNotFoundError as missing:
 
 from . import options
 from .console import stoppable
-from .folders import replace
+from .folders import replace, write_json
 
 __all__ = ["simulate", "study"]
 
@@ -99,7 +98,7 @@ def simulate(
         "measured": [asdict(each) for each in found.measured],
         **{name: getattr(found, name) for name in ("updates", "time", "lost", "deaths", "seconds")},
     }
-    replace(out / "simulation.json", json.dumps(written, indent=1).encode())
+    write_json(out / "simulation.json", written)
     replace(out / "pushes.npy", _npy(found.pushes))
     last = f", {made.metric.name} {found.measured[-1].test:.4g}{made.metric.unit}" if found.measured else ""
     state = "Stopped after" if stopped else "Done:"

@@ -19,7 +19,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Final, overload
 
-from . import notation
+from . import named, notation
 
 __all__ = ["Decay", "Hyperparameter", "NonNegative", "Positive", "Range", "Real", "Rule", "rule"]
 
@@ -129,7 +129,9 @@ class Rule:
     def __repr__(self) -> str:
         return f"<rule {self.name}: {self.source}>" if self.source else f"<rule {self.name}>"
 
-    def __reduce__(self) -> str:
+    def __reduce__(self) -> str | tuple[Any, ...]:
+        if named.is_file(self.__module__):
+            return named.load, (named.name_of(self),)  # which another process finds without the module
         return self.__qualname__  # type: ignore[attr-defined, no-any-return]  # set by update_wrapper
 
     def __deepcopy__(self, memo: object) -> Rule:

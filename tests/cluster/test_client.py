@@ -88,6 +88,18 @@ def test_between_two_fetches_a_client_steps_by_itself():
     assert not np.allclose(client.parameters, x, rtol=1e-3)
 
 
+def test_rows_that_wait_are_the_clients_own():
+    of = Partition({"table": (5, 2)}, 1, ["table"])
+    client = Client(0, of, dtype="float64", n_push=2)
+    numbers, values, pushes = np.zeros(1, int), np.zeros((1, 2)), []
+    for step in range(3):
+        numbers[:], values[:] = step, 1 + step
+        pushes = client.give(np.zeros(0), {"table": Rows(numbers, values)})
+    (push,) = pushes
+    assert np.array_equal(push.rows[0].numbers, [1, 2])
+    assert np.array_equal(push.rows[0].values, [[2, 2], [3, 3]])
+
+
 def test_a_client_that_starts_again_counts_from_above_what_may_be_under_way():
     assert next_number([-1, -1]) == 0
     again = next_number([7, 5])

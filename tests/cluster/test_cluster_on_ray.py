@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import re
 import signal
 from collections.abc import Callable
@@ -61,6 +62,41 @@ def test_one_replica_without_overlap_is_plain_descent(tmp_path: Path):
         x = x + -SGD["lr"] * (x - bowl.CENTRE)
     assert np.array_equal(found.parameters["weight"], x)
     assert all(set(shard.staleness) == {0} for shard in found.progress.shards)
+
+
+def test_what_is_fetched_ahead_lacks_one_step(tmp_path: Path):
+    found = trained(tmp_path, replicas=1, shards=1, updates=60, n_fetch=5, local_lr=0.0)
+    (shard,) = found.progress.shards
+    # Four steps by itself, the step in which it asked, and the push before that, which may be under way.
+    assert 4 <= max(shard.staleness) <= 6
+
+
+RULE = """
+from steprule import rule
+
+@rule
+def twice(g, *, lr=0.02):
+    return -lr * g
+"""
+
+
+def test_a_rule_of_a_users_file_is_found_by_every_process(tmp_path: Path):
+    from steprule.cluster import Plan, train
+    from steprule.lab.grids import find_rule
+
+    (tmp_path / "my_rule.py").write_text(RULE)
+    rule = find_rule(f"{tmp_path / 'my_rule.py'}:twice")
+    assert pickle.loads(pickle.dumps(rule)) is rule
+    plan = Plan(updates=200, replicas=2, shards=2)
+    assert close(train(bowl.work(), rule, plan, tmp_path / "snapshots"))
+
+
+def test_what_cannot_be_is_found_before_anything_is_written(tmp_path: Path):
+    with pytest.raises(TypeError, match="local_lr is missing, and n_fetch is 2"):
+        trained(tmp_path, n_fetch=2)
+    with pytest.raises(ValueError, match="n_push is 0; allowed is a whole number from 1"):
+        trained(tmp_path, n_push=0)
+    assert not (tmp_path / "snapshots").exists()
 
 
 def test_rows_travel_as_rows(tmp_path: Path):

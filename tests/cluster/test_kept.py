@@ -100,7 +100,7 @@ def test_a_journal_is_read_by_a_shard_that_keeps_none(tmp_path: Path):
     assert kept(tmp_path).shard.version.updates == 1
 
 
-@pytest.mark.parametrize("harm", ["cut", "spoilt"])
+@pytest.mark.parametrize("harm", ["cut", "spoilt", "zeros"])
 def test_a_last_entry_that_is_no_whole_one_is_taken_out(tmp_path: Path, harm: str):
     path = tmp_path / "journal"
     journal = Journal(path)
@@ -113,7 +113,8 @@ def test_a_last_entry_that_is_no_whole_one_is_taken_out(tmp_path: Path, harm: st
     # Each place where a write may end, and some where a disk may err.
     for place in (lengths[2] + 1, lengths[2] + 11, lengths[2] + 12, lengths[2] + 40, lengths[3] - 1):
         spoilt = content[: place - 1] + bytes([content[place - 1] ^ 1]) + content[place:]
-        path.write_bytes(content[:place] if harm == "cut" else spoilt)
+        zeros = content[: lengths[2]] + bytes(place - lengths[2])
+        path.write_bytes({"cut": content[:place], "spoilt": spoilt, "zeros": zeros}[harm])
         again = Journal(path)
         assert [each.push.number for each in again.entries()] == [0, 1]
         assert path.stat().st_size == lengths[2]
@@ -163,6 +164,14 @@ def test_a_folder_that_has_gone_is_no_end_either(tmp_path: Path):
 def test_no_part_of_a_file_is_left_where_writing_failed(tmp_path: Path):
     server = kept(tmp_path)
     server.snapshot()
+    server.close()
+    # Of a process that was killed in mid-write, and of a shard whose name begins alike.
+    for left in (".shard-0.safetensors.1.part", ".shard-0.life.json.1.part"):
+        (tmp_path / left).write_bytes(bytes(9))
+    others = tmp_path / ".shard-01.safetensors.1.part"
+    others.write_bytes(bytes(9))
+    kept(tmp_path).close()
+    others.unlink()
     assert sorted(each.name for each in tmp_path.iterdir()) == ["shard-0.life.json", "shard-0.safetensors"]
 
 

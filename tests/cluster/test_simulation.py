@@ -135,6 +135,14 @@ def test_a_replica_that_comes_back_goes_on_with_numbers_of_its_own() -> None:
         assert (np.diff(numbers) > 1).any()
 
 
+def test_what_had_accrued_dies_too() -> None:
+    failing = Conditions.of(compute=1.0, failures="20")
+    found = simulated(replicas=8, updates=1000, conditions=failing, every=10, n_push=10)
+    # Of each the gradient that it computes, and up to nine that wait for the next push.
+    assert found.deaths == 8
+    assert 8 < found.lost <= 80
+
+
 def test_a_push_under_way_arrives_though_its_replica_is_dead() -> None:
     # Whoever dies at 1 to 3 seconds has a push under way, which arrives at 3.
     found = simulated(replicas=50, updates=50, conditions=Conditions.of(push="2", failures="4"))

@@ -13,7 +13,7 @@ from steprule.lab.sources import Sources
 
 LOADS = """
 import pickle, sys
-from steprule.lab import named
+from steprule import named
 sources = pickle.loads(bytes.fromhex(sys.argv[1]))
 name = sources.unpacked()
 print(name, named.load(name)(), sep="|")

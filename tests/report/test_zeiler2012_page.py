@@ -68,7 +68,7 @@ def test_a_cell_has_the_papers_number_and_the_colour_of_its_distance(browser: Br
 
 def test_the_page_says_what_is_missing_and_what_the_paper_says(page: Path) -> None:
     text = page.read_text(encoding="utf-8").split("<script", 1)[0]
-    assert "Not here: schaul. tanh: 1 of 3 trials are not finished." in text
+    assert "Not here: schaul, fig2. tanh: 1 of 3 trials are not finished." in text
     assert re.search(r"Momentum ends best after 50 epochs</th><td class=\"verdict-holds\">holds", text)
     assert 'href="table1/1/index.html"' in text
     assert "How it was run" in text

@@ -144,8 +144,10 @@ class ReplicaActor:
         if self._client.wants_fetch:
             for shard, fetched in enumerate(ray.get(self._fetches or self._ask())):
                 self._client.take(shard, fetched)
+            self._fetches = []
+        if self._overlap and self._client.fetches_after:
             # What is asked for now lacks this step's gradient, and comes while it is computed.
-            self._fetches = self._ask() if self._overlap else []
+            self._fetches = self._ask()
         self._dense[...] = 0
         loss, rows = self._gradient(self._client.tensors, self._into)
         pushes = self._client.give(self._dense, rows)

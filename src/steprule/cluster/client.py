@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from .messages import FIRST, Fetched, Push, Receipt, Rows, Version
 from .partition import Partition
 
-__all__ = ["Client", "may_begin", "next_number"]
+__all__ = ["Client", "check_steps", "may_begin", "next_number"]
 
 _NUMBERS_OF_A_START: Final = 1 << 32
 """Numbers that a replica may use between two starts; what an earlier start has still under way stays below."""
@@ -38,6 +38,20 @@ def next_number(last_numbers: Iterable[int]) -> int:
 def may_begin(replica: int, updates: Iterable[int], warm_start: int) -> bool:
     """Return whether a replica may train: number 0 always, others when each shard has applied `warm_start` updates."""
     return replica == 0 or min(updates) >= warm_start
+
+
+def check_steps(n_fetch: int, n_push: int, local_lr: float | None) -> None:
+    """Raise what `Client` raises for these arguments."""
+    for name, value in {"n_fetch": n_fetch, "n_push": n_push}.items():
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise ValueError(f"{name} is {value!r}; allowed is a whole number from 1")
+    if local_lr is None and n_fetch > 1:
+        raise TypeError(
+            f"local_lr is missing, and n_fetch is {n_fetch}; allowed is the rate of the steps between two fetches, a "
+            "number from 0"
+        )
+    if local_lr is not None and not 0 <= local_lr < float("inf"):
+        raise ValueError(f"local_lr is {local_lr!r}; allowed is a number from 0")
 
 
 class Client:
@@ -64,16 +78,7 @@ class Client:
         local_lr: float | None = None,
         first_number: int = 0,
     ) -> None:
-        for name, value in {"n_fetch": n_fetch, "n_push": n_push}.items():
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name} is {value!r}; allowed is a whole number from 1")
-        if local_lr is None and n_fetch > 1:
-            raise TypeError(
-                f"local_lr is missing, and n_fetch is {n_fetch}; allowed is the rate of the steps between two fetches, a "
-                "number from 0"
-            )
-        if local_lr is not None and not 0 <= local_lr < float("inf"):
-            raise ValueError(f"local_lr is {local_lr!r}; allowed is a number from 0")
+        check_steps(n_fetch, n_push, local_lr)
         self.replica: Final = replica
         self.partition: Final = partition
         self.parameters: Final[NDArray[Any]] = np.zeros(partition.size, dtype)
@@ -91,6 +96,11 @@ class Client:
     def wants_fetch(self) -> bool:
         """Whether the next step begins with a fetch from every shard."""
         return self.steps % self._n_fetch == 0
+
+    @property
+    def fetches_after(self) -> bool:
+        """Whether the step after the next begins with a fetch; who fetches ahead asks before the next gradient."""
+        return (self.steps + 1) % self._n_fetch == 0
 
     def take(self, shard: int, fetched: Fetched) -> None:
         """Take over what was fetched from a shard. Raises `ValueError` for parameters of another type or size."""
@@ -119,7 +129,8 @@ class Client:
         if not alone:
             np.add(self._accrued, dense, out=self._accrued)
         for name, some in rows.items():
-            self._rows[name].append(some)
+            # What waits for later steps must not be memory that those may write to.
+            self._rows[name].append(some if alone else Rows(some.numbers.copy(), some.values.copy()))
         if self._local_lr:
             self._step_alone(dense, rows)
         self.steps += 1

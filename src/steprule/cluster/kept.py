@@ -58,6 +58,8 @@ class KeptShard:
         self.since_snapshot = 0
         """Updates since the last snapshot was written, or tried."""
         folder.mkdir(parents=True, exist_ok=True)
+        for left in folder.glob(f".{name}.*.part"):
+            left.unlink(missing_ok=True)  # of a process that died in mid-write
         path = folder / f"{name}.journal"
         found = Journal(path, sync=sync) if journal or path.exists() else None
         self._journal: Final = found if journal else None

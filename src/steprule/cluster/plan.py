@@ -8,6 +8,7 @@ from typing import Any, Literal, Protocol
 
 from numpy.typing import NDArray
 
+from .client import check_steps
 from .messages import Rows
 
 __all__ = ["Gradient", "Plan", "Work"]
@@ -56,7 +57,7 @@ class Plan:
 
     `device` is where the shards step, `threads` how many threads each replica and shard computes in.
 
-    Raises `ValueError` for what is out of range.
+    Raises `ValueError` for what is out of range, and `TypeError` where `local_lr` is missing.
     """
 
     updates: int
@@ -83,5 +84,6 @@ class Plan:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < low:
                 raise ValueError(f"{name} is {value!r}; allowed is a whole number from {low}")
+        check_steps(self.n_fetch, self.n_push, self.local_lr)
         if not self.timeout > 0:
             raise ValueError(f"timeout is {self.timeout!r}; allowed is a number of seconds above 0")

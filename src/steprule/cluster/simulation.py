@@ -41,8 +41,8 @@ class _Replica:
         self.awaited = 0
         """Shards that it waits for the parameters of."""
         self.ready = 0.0
-        self.loss, self.examples = 0.0, 0
-        """Of its steps since the last push."""
+        self.loss, self.examples, self.accrued = 0.0, 0, 0
+        """Of its steps since the last push, the last their number."""
 
 
 class _Message:
@@ -163,7 +163,7 @@ class Simulation:
     def _begin(self, replica: _Replica) -> None:
         number = next_number(shard.last_number(replica.number) for shard in self.shards)
         client = replica.client = self._new_client(replica.number, first_number=number)
-        replica.loss, replica.examples = 0.0, 0
+        replica.loss, replica.examples, replica.accrued = 0.0, 0, 0
         life = replica.pace.life()
         if math.isfinite(life):
             self._at(self.time + life, partial(self._die, replica))
@@ -176,6 +176,7 @@ class Simulation:
         return may_begin(replica.number, (shard.version.updates for shard in self.shards), self._warm_start)
 
     def _die(self, replica: _Replica) -> None:
+        self.lost += replica.accrued
         replica.client = None
         self.deaths += 1
         absence = replica.pace.absence()
@@ -186,7 +187,7 @@ class Simulation:
         message = _Message(replica, client, pushes, self.time, len(self.shards))
         message.buffer = buffer
         if pushes:
-            replica.loss, replica.examples = 0.0, 0
+            replica.loss, replica.examples, replica.accrued = 0.0, 0, 0
         if message.asks:
             replica.awaited, replica.ready = len(self.shards), 0.0
         for shard in range(len(self.shards)):
@@ -239,6 +240,7 @@ class Simulation:
             return
         buffer = self._free.pop() if self._free else np.empty(client.partition.dense_size, client.parameters.dtype)
         loss = self._gradients.at(client.tensors, batch, buffer)
+        replica.accrued += 1
         replica.loss += loss * len(batch)
         replica.examples += len(batch)
         pushes = client.give(buffer)

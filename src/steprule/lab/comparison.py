@@ -14,12 +14,12 @@ from typing import Any, Protocol
 
 import torch
 
-from .. import __version__
+from .. import __version__, named
 from .. import rules as builtin
 from ..program import lower
 from ..specification import Rule
 from ..torch import optimizer
-from . import machine, named, places, workers
+from . import machine, places, workers
 from .grids import RATES, find_rule, grids, settings
 from .places import Place, whole_or_none
 from .problem import Problem, find_problem

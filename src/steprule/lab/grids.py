@@ -6,9 +6,8 @@ import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
-from .. import around, rules
+from .. import around, named, rules
 from ..specification import Rule
-from . import named
 from .results import Setting
 
 __all__ = ["Grid", "find_rule", "grids", "parse_grid", "parse_values", "settings"]

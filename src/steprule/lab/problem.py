@@ -13,8 +13,8 @@ from typing import Any, Final
 import torch
 from torch import Tensor, nn
 
+from .. import named
 from ..specification import Rule
-from . import named
 from .results import Epoch, Metric
 
 __all__ = ["BUILT_IN", "Data", "Problem", "find_problem", "with_corpus"]

@@ -16,6 +16,7 @@ except ModuleNotFoundError as missing:
     raise ModuleNotFoundError(f"the command line needs {missing.name}: pip install 'steprule[lab]'") from missing
 
 from ..console import bar
+from ..folders import replace
 from ..lab.places import Place
 from ..lab.results import Setting
 
@@ -85,7 +86,7 @@ def _on_replicas(name: str) -> Callable[[Console, Asked], None]:
     def run_figure(console: Console, asked: Asked) -> None:
         """Run Fig. 3 or 4, draw it, and print what its claims come to."""
         from ..lab.zeiler2012.speech import plans, run
-        from ..report.zeiler2012.speech import terminal_table, write_page
+        from ..report.zeiler2012.speech import as_text, terminal_tables, write_page
 
         plan = plans()[name] if asked.seeds is None else dataclasses.replace(plans()[name], seeds=asked.seeds)
         with _Trainings(console, name, plan.runs, plan.updates) as shown:
@@ -99,7 +100,8 @@ def _on_replicas(name: str) -> Callable[[Console, Asked], None]:
                 fresh=asked.fresh,
             )
         page = write_page([found], asked.out / name)
-        console.print(terminal_table(found))
+        replace(asked.out / name / "table.txt", as_text(found).encode())
+        console.print(terminal_tables(found))
         console.print(f"\nThe page: {page}", highlight=False, soft_wrap=True)
 
     return run_figure

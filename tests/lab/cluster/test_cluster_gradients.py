@@ -74,6 +74,14 @@ def test_gradients_of_sparse_embeddings_come_as_rows():
     rows["table.weight"].check("table.weight", (6, 3), np.float32)
     assert len(rows["table.weight"].numbers) == 3 * problem.batch_size
 
+    def frozen(seed: int) -> nn.Module:
+        model = _Words()
+        model.table.weight.requires_grad_(False)
+        return model
+
+    work = work_of(named(line), dataclasses.replace(problem, model=frozen), 0)
+    assert work.sparse == () and set(work.parameters) == {"out.weight"}
+
 
 def test_each_replica_and_each_start_has_an_order_of_its_own():
     problem = line()

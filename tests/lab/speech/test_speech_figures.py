@@ -14,7 +14,7 @@ from tests.lab.speech.tones import write_corpus
 from steprule.lab.results import Setting
 from steprule.lab.zeiler2012.speech import DIVIDED, Course, Plan, Point, SpeechFigure, plans, run
 from steprule.lab.zeiler2012.speech_claims import claims
-from steprule.report.zeiler2012.speech import terminal_table, write_page
+from steprule.report.zeiler2012.speech import as_text, write_page
 
 
 @pytest.fixture(scope="module")
@@ -135,4 +135,6 @@ def test_the_page_has_every_claim_setting_and_figure(tmp_path: Path) -> None:
     assert "diverged in 1 of 1 seeds" in page and "60.0 %" in page
     charts = json.loads(page.partition('id="charts">')[2].partition("</script>")[0])
     assert set(charts["specifications"]) == {"fig3-updates", "fig3-time", "fig4-updates", "fig4-time"}
-    assert len(terminal_table(fig3).rows) == 2
+    text = " ".join(as_text(fig3).split())
+    assert "Fig. 3: logistic units, 100 replicas" in text
+    assert text.count("holds") == 2 and "24.5 %" in text

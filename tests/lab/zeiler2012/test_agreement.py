@@ -78,7 +78,7 @@ class TestAgreement:
 class TestClaims:
     def test_each_holds_where_everything_is_as_the_paper_says(self) -> None:
         found = verdicts(*map(reproduced, ALL))
-        assert list(found) == [claim.name for claim in claims()]
+        assert list(found) == [claim.name for claim in claims() if claim.needs != ("fig2",)]
         assert set(found.values()) == {"holds"}
 
     @pytest.mark.parametrize(

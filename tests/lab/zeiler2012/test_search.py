@@ -15,13 +15,13 @@ from tests.requirements import require_data_set
 import steprule.lab.zeiler2012.search as search
 import torch
 from steprule.lab import compare
-from steprule.lab.named import load
 from steprule.lab.problems.mnist import mnist
 from steprule.lab.results import Setting
 from steprule.lab.summary import SettingSummary, Spread
 from steprule.lab.zeiler2012 import parts
 from steprule.lab.zeiler2012.candidates import CANDIDATES, EPOCHS, HELD_OUT, Candidate, rectified, tanh
 from steprule.lab.zeiler2012.search import DECIDING, DEFAULT, Tried, best, expected, try_out
+from steprule.named import load
 from steprule.report.zeiler2012.search import terminal_tables, write_search
 from torch import nn
 

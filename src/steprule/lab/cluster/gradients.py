@@ -34,13 +34,15 @@ def work_of(problem_name: str, problem: Problem, seed: int) -> Work:
                 f"the model of {problem.name} has the buffer {name}; allowed are models without, since the server holds "
                 "parameters alone"
             )
-    sparse = tuple(
+    trained = parameters_of(model)
+    by_rows = [
         f"{name}.weight".removeprefix(".")
         for name, module in model.named_modules()
         if isinstance(module, (nn.Embedding, nn.EmbeddingBag)) and module.sparse
-    )
+    ]
+    sparse = tuple(name for name in by_rows if name in trained)  # not one that is frozen
     return Work(
-        {name: parameter.detach().numpy() for name, parameter in parameters_of(model).items()},
+        {name: parameter.detach().numpy() for name, parameter in trained.items()},
         functools.partial(_gradient, problem_name, seed),
         sparse,
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -19,9 +18,9 @@ from ...cluster.gradients import parameters_of
 from ...cluster.plan import Plan
 from ...cluster.reports import Progress
 from ...cluster.training import Training, train
-from ...folders import replace
+from ...folders import replace, write_json
+from ...named import name_of
 from ...specification import Rule
-from ..named import name_of
 from ..problem import Problem, find_problem
 from .gradients import work_of
 
@@ -46,6 +45,8 @@ class Watcher(Protocol):
 
 def updates_of(problem: Problem, epochs: float, n_push: int) -> int:
     """Return how many updates are as many mini-batches, of all replicas together, as so many epochs have."""
+    if n_push < 1:
+        raise ValueError(f"n_push is {n_push}; allowed is a whole number from 1")
     return max(1, round(epochs * problem.batches_per_epoch / n_push))
 
 
@@ -93,7 +94,7 @@ def run(
         "measured": [asdict(each) for each in follower.found],
         "progress": asdict(trained.progress),
     }
-    replace(out / "results.json", json.dumps(results, indent=1).encode())
+    write_json(out / "results.json", results)
     return follower.found
 
 

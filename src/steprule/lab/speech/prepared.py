@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ... import named
 from ...folders import cache_folder, replace
-from .. import named
 from ..data import DataError
 from .alignment import ROUNDS, Iteration, Model, train
 from .chains import Inventory, viterbi

@@ -22,9 +22,9 @@ from numpy.typing import NDArray
 import torch
 from torch import nn
 
-from ... import rules
+from ... import named, rules
 from ...torch import Adadelta, RateMonitor, RuleOptimizer
-from .. import machine, named
+from .. import machine
 from ..comparison import Progress, versions
 from ..problem import Problem
 from ..results import Epoch, Outcome, Setting, Trial

@@ -12,9 +12,9 @@ from typing import Any, Final
 
 import numpy as np
 
+from ... import named
 from ...cluster import Conditions, Simulation
 from ...cluster.records import PUSH
-from .. import named
 from ..grids import find_rule
 from ..problem import Problem, find_problem, with_corpus
 from ..results import Setting

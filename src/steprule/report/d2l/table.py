@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from io import StringIO
-
 try:
     from rich import box
-    from rich.console import Console, Group
+    from rich.console import Group
     from rich.table import Table
     from rich.text import Text
 except ModuleNotFoundError as missing:
@@ -14,6 +12,7 @@ except ModuleNotFoundError as missing:
 
 from ...lab.d2l.results import Reproduction
 from ...lab.d2l.summary import Summary, summarise
+from ..plain import plain
 from . import words
 
 __all__ = ["as_text", "terminal_table"]
@@ -31,10 +30,7 @@ def terminal_table(reproduction: Reproduction) -> Group:
 
 def as_text(reproduction: Reproduction) -> str:
     """Return what the terminal shows as lines of 80 columns, for a file."""
-    console = Console(file=StringIO(), width=80)
-    with console.capture() as captured:
-        console.print(terminal_table(reproduction))
-    return "".join(f"{line.rstrip()}\n" for line in captured.get().splitlines())
+    return plain(terminal_table(reproduction))
 
 
 def _table(summary: Summary) -> Table:

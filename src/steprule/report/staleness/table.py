@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from io import StringIO
-
 try:
     from rich import box
-    from rich.console import Console, Group
+    from rich.console import Group
     from rich.table import Table
     from rich.text import Text
 except ModuleNotFoundError as missing:
     raise ModuleNotFoundError("the report's table needs Rich: pip install 'steprule[lab]'") from missing
 
 from ...lab.staleness import Study
+from ..plain import plain
 from . import words
 
 __all__ = ["as_text", "terminal_table"]
@@ -20,10 +19,7 @@ __all__ = ["as_text", "terminal_table"]
 
 def as_text(study: Study) -> str:
     """Return the tables as plain text of 100 columns."""
-    console = Console(width=100, file=StringIO())
-    with console.capture() as captured:
-        console.print(terminal_table(study))
-    return "\n".join(line.rstrip() for line in captured.get().splitlines()) + "\n"
+    return plain(terminal_table(study), 100)
 
 
 def terminal_table(study: Study) -> Group:

@@ -9,6 +9,7 @@ from typing import Any
 try:
     import altair as alt
     from rich import box
+    from rich.console import Group
     from rich.table import Table
     from rich.text import Text
 except ModuleNotFoundError as missing:
@@ -21,9 +22,10 @@ from .. import words
 from ..axes import value_scale
 from ..drawing import Figure
 from ..lines import line_chart
+from ..plain import plain
 from ..sheet import write_sheet
 
-__all__ = ["figures", "terminal_table", "write_page"]
+__all__ = ["as_text", "figures", "terminal_tables", "write_page"]
 
 ORDER = ("adagrad", "momentum", OURS, DIVIDED)
 
@@ -37,8 +39,7 @@ def write_page(found: Sequence[SpeechFigure], folder: Path) -> Path:
             "title": each.plan.title,
             "setup": _setup(each),
             "claims": claims(each),
-            "rows": [_row(course, each) for course in each.tried]
-            + [_row_beside(name, courses) for name, courses in each.beside.items()],
+            "rows": _rows(each),
             "figures": drawn[each.plan.name],
         }
         for each in found
@@ -112,6 +113,11 @@ def _end(courses: Sequence[Course]) -> str:
     return f"{spread.mean:.1f}" + ("" if spread.sd is None else f" ± {spread.sd:.1f}") + " %"
 
 
+def _rows(found: SpeechFigure) -> list[Mapping[str, str]]:
+    tried = [_row(course, found) for course in found.tried]
+    return [*tried, *(_row_beside(name, courses) for name, courses in found.beside.items())]
+
+
 def _row(course: Course, found: SpeechFigure) -> Mapping[str, str]:
     """A setting: how it did on the validation speakers, and on the test speakers where it was chosen."""
     chosen = found.courses[course.setting.rule]
@@ -145,12 +151,25 @@ def _setup(found: SpeechFigure) -> str:
     )
 
 
-def terminal_table(found: SpeechFigure) -> Table:
-    """Return the claims, what was measured, and the verdicts."""
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False, title_justify="left", title_style="bold")
-    table.title = found.plan.title
-    for name in ("claim", "measured", "verdict"):
-        table.add_column(name, overflow="fold")
+def terminal_tables(found: SpeechFigure) -> Group:
+    """Return the claims, what was measured, and the verdicts; and every setting that was tried."""
+    said = _table("claim", "measured", "verdict")
+    said.title = found.plan.title
     for claim in claims(found):
-        table.add_row(Text(f"{claim.text} ({claim.criterion})"), Text(claim.says), Text(claim.verdict))
+        said.add_row(Text(f"{claim.text} ({claim.criterion})"), Text(claim.says), Text(claim.verdict))
+    tried = _table("rule", "setting", "validation, %", "test, %", "staleness")
+    for row in _rows(found):
+        tried.add_row(*(Text(row[name]) for name in ("rule", "setting", "validation", "test", "staleness")))
+    return Group(said, Text(), tried)
+
+
+def as_text(found: SpeechFigure) -> str:
+    """Return what the terminal shows as lines of 80 columns, for a file."""
+    return plain(terminal_tables(found))
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False, title_justify="left", title_style="bold")
+    for name in columns:
+        table.add_column(name, overflow="fold")
     return table

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from io import StringIO
 
 try:
     from rich import box
-    from rich.console import Console, Group, RenderableType
+    from rich.console import Group, RenderableType
     from rich.padding import Padding
     from rich.table import Table
     from rich.text import Text
@@ -19,6 +18,7 @@ from ...lab.zeiler2012.checking import Checked
 from ...lab.zeiler2012.claims import judged
 from ...lab.zeiler2012.judging import RULE, Judged
 from .. import words as numbers
+from ..plain import plain
 from . import words
 from .distance import KEYS, style
 from .grid import Cell, Grid
@@ -37,10 +37,7 @@ def terminal_table(results: Sequence[Result]) -> Group:
 
 def as_text(results: Sequence[Result]) -> str:
     """Return what the terminal shows as lines of 80 columns without colours, for a file."""
-    console = Console(file=StringIO(), width=80, color_system=None)
-    with console.capture() as captured:
-        console.print(terminal_table(results))
-    return "".join(f"{line.rstrip()}\n" for line in captured.get().splitlines())
+    return plain(terminal_table(results))
 
 
 def _legend() -> Text:

@@ -9,9 +9,12 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, Final
 
-__all__ = ["digest", "load", "name_of"]
+__all__ = ["digest", "is_file", "load", "name_of"]
+
+_FILES: Final = "steprule_user_"
+"""With which the names of modules begin that are files of users'."""
 
 
 def load(name: str) -> Any:
@@ -43,7 +46,7 @@ def _file(path: Path, name: str) -> ModuleType:
     if not path.is_file():
         raise ValueError(f"{name!r} names no object: there is no file {path}")
     # One module for one file, in the table of modules, so that what it defines can be pickled.
-    known = f"steprule_user_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:12]}"
+    known = f"{_FILES}{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:12]}"
     if known in sys.modules:
         return sys.modules[known]
     specification: Any = importlib.util.spec_from_file_location(known, path)
@@ -60,6 +63,11 @@ def _file(path: Path, name: str) -> ModuleType:
     return module
 
 
+def is_file(module: str) -> bool:
+    """Whether the module of that name is a file that `load` has read."""
+    return module.startswith(_FILES)
+
+
 def name_of(thing: Any) -> str:
     """Return the name under which another process finds a function or rule. Raises `ValueError` where it has none."""
     module = sys.modules.get(getattr(thing, "__module__", None) or "")
@@ -73,7 +81,7 @@ def name_of(thing: Any) -> str:
         # `plain = rule(_plain)`: the function's name is not the rule's.
         qualified = next((name for name, value in vars(module).items() if value is thing), "") if module else ""
     file = getattr(module, "__file__", None)
-    in_file = module is not None and (module.__name__ == "__main__" or module.__name__.startswith("steprule_user_"))
+    in_file = module is not None and (module.__name__ == "__main__" or is_file(module.__name__))
     if module is None or not qualified or (in_file and not (file and Path(file).is_file())):
         raise ValueError(
             f"{thing!r} has no name by which another process can find it; allowed is what a module defines"
