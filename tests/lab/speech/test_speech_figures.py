@@ -115,6 +115,7 @@ def test_the_claims_of_figure_3_are_decided_seed_by_seed(ours: list, other: list
         ([[30, 40, 49, 49.5]], [[20, 30, 40, 50]], ["holds", "does not hold"]),
         ([[30, 48, 48, 48.5]], [[20, 30, 40, 50]], ["does not hold", "holds"]),
         ([[30]], [[20, 30, 40, 50]], ["does not hold", "does not hold"]),
+        ([[49, 49, 20, 20]], [[20, 30, 40, 50]], ["does not hold", "does not hold"]),
     ],
 )
 def test_the_claims_of_figure_4_are_decided_seed_by_seed(ours: list, other: list, verdicts: list[str]) -> None:
