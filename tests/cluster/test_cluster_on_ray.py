@@ -215,6 +215,11 @@ def test_more_processes_than_the_cluster_has_processors_are_refused(tmp_path: Pa
         trained(tmp_path, replicas=88)
 
 
+def test_more_gpus_than_the_cluster_has_are_refused(tmp_path: Path):
+    with pytest.raises(ValueError, match="2 shards are to have a GPU each; allowed on this cluster are up to 0"):
+        trained(tmp_path, device="cuda")
+
+
 def test_everything_listens_on_loopback_alone():
     found = listening(os.getpid())
     assert len(found) > 3  # of Ray's own processes and of those that wait for work

@@ -61,6 +61,26 @@ def test_what_is_lost_is_less_than_the_interval_and_counted(tmp_path: Path, ever
     assert again.shard.lost == applied % every < every
 
 
+def test_what_two_deaths_have_lost_is_counted_by_who_tells_last(tmp_path: Path):
+    server = kept(tmp_path, every=1000)
+    for number in range(10):
+        known = server.push(push(number)).version
+    # Nobody pushes to the life between, or somebody does.
+    kept(tmp_path, every=1000).close()
+    again = kept(tmp_path, every=1000)
+    assert (again.shard.version, again.shard.lost) == (Version(2, 0), 0)
+    receipt = again.push(push(10, fetched=known, known=known))
+    assert again.shard.lost == 10 and receipt.staleness == 0
+    later = again.push(push(11)).version
+    third = kept(tmp_path, every=1000)
+    assert third.shard.lost == 10
+    third.push(push(12, known=later))
+    assert third.shard.lost == 12
+    third.push(push(13, known=known))
+    assert third.shard.lost == 12
+    third.close()
+
+
 def test_a_gradient_on_lost_parameters_is_as_stale_as_what_came_since(tmp_path: Path):
     server = kept(tmp_path, every=4)
     for number in range(6):

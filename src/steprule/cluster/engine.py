@@ -17,16 +17,16 @@ __all__ = ["running", "start", "tell_nobody"]
 
 
 @contextmanager
-def running(address: str | None, processes: int, *, dashboard: bool = False) -> Iterator[None]:
+def running(address: str | None, processes: int, *, gpus: int = 0, dashboard: bool = False) -> Iterator[None]:
     """Start a Ray that listens on the loopback interface alone, or join the one at `address`; leave it at the end.
 
-    `processes` is how many are to run at once. `address` is "auto" for the one on this machine, or host:port. Where the
-    program has joined one already, that is taken, and not left.
+    `processes` is how many are to run at once, and `gpus` how many of them have one. `address` is "auto" for the one on this
+    machine, or host:port. Where the program has joined one already, that is taken, and not left.
 
-    Raises `ValueError` where the cluster that is joined has fewer processors, and `ConnectionError` where there is none.
+    Raises `ValueError` where the cluster has fewer processors or GPUs, and `ConnectionError` where there is none.
     """
     if ray.is_initialized():
-        _require(processes)
+        _require(processes, gpus)
         yield
         return
     if address is None:
@@ -35,7 +35,7 @@ def running(address: str | None, processes: int, *, dashboard: bool = False) -> 
         tell_nobody()
         ray.init(address=address, logging_level=logging.ERROR)
     try:
-        _require(processes)
+        _require(processes, gpus)
         yield
     finally:
         ray.shutdown()
@@ -87,10 +87,13 @@ def _alone() -> Iterator[None]:
             os.environ[variable] = before
 
 
-def _require(processes: int) -> None:
+def _require(processes: int, gpus: int) -> None:
     there = int(ray.cluster_resources().get("CPU", 0))
     if there < processes:
         raise ValueError(
             f"replicas and shards are {processes} processes together; allowed on this cluster are up to {there}, one for "
             "each processor"
         )
+    there = int(ray.cluster_resources().get("GPU", 0))
+    if there < gpus:
+        raise ValueError(f"{gpus} shards are to have a GPU each; allowed on this cluster are up to {there}")

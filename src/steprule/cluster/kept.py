@@ -7,9 +7,9 @@ import dataclasses
 import json
 import warnings
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
-from ..folders import replace
+from ..folders import write_json
 from . import snapshot
 from .journal import Entry, Journal
 from .messages import Fetched, Push, Receipt, Version
@@ -63,14 +63,16 @@ class KeptShard:
         path = folder / f"{name}.journal"
         found = Journal(path, sync=sync) if journal or path.exists() else None
         self._journal: Final = found if journal else None
-        begun = json.loads(self._life.read_text()) if self._life.exists() else {"life": -1, "lost": 0}
+        noted: dict[str, Any] = {"life": -1, "begun": [], "lost": []}
+        if self._life.exists():
+            noted = json.loads(self._life.read_text())
         known = self._snapshot.exists()
         if known:
             shard.load(*snapshot.read(self._snapshot))
         if found is not None:
             self._replay(found)
-        if known or begun["life"] >= 0:
-            shard.begin_life(max(begun["life"], shard.version.life) + 1, max(begun["lost"], shard.lost))
+        if known or noted["life"] >= 0:
+            shard.begin_life(max(noted["life"], shard.version.life) + 1, noted["begun"], noted["lost"])
         else:
             snapshot.write(self._snapshot, *shard.state())
         self._note_life()
@@ -91,7 +93,7 @@ class KeptShard:
         """Write which life this is, and what was lost so far: what is learned of that, is not in the snapshot yet."""
         self._lost = self.shard.lost
         try:
-            replace(self._life, json.dumps({"life": self.shard.version.life, "lost": self._lost}).encode())
+            write_json(self._life, {"life": self.shard.version.life, **self.shard.history})
         except OSError as error:
             self._failed("life", error)
 

@@ -6,7 +6,7 @@ There is no transport here: a push goes in and a receipt comes out (Dean et al. 
 from __future__ import annotations
 
 import collections
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, Literal
 
 import numpy as np
@@ -78,8 +78,10 @@ class Shard:
         self.refused_in_a_row = 0
         """How many pushes were refused since one was applied."""
         self._seen: dict[int, int] = {}
-        self._restored = 0
-        self._lost_before = self._lost_now = 0
+        self._begun: dict[int, int] = {}
+        """The updates that each life but the first began with."""
+        self._lost: dict[int, int] = {}
+        """The updates that were lost at the end of each life, as far as replicas have told."""
 
     @property
     def parameters(self) -> NDArray[Any]:
@@ -91,7 +93,12 @@ class Shard:
     @property
     def lost(self) -> int:
         """Updates that replicas had been told of, and that the shard had not any more when it was restored."""
-        return self._lost_before + self._lost_now
+        return sum(self._lost.values())
+
+    @property
+    def history(self) -> dict[str, list[list[int]]]:
+        """What `begin_life` takes, as JSON can hold it: by the life, the updates that it began with and those lost."""
+        return {"begun": _lists(list(self._begun.items())), "lost": _lists(list(self._lost.items()))}
 
     def fetch(self) -> Fetched:
         """Return a copy of the slice, with its version."""
@@ -138,8 +145,9 @@ class Shard:
     def _receipt(self, outcome: Literal["applied", "repeat", "old", "refused"], push: Push) -> Receipt:
         self.outcomes[outcome] += 1
         life, updates = self.version.life, self.version.updates
-        # Of what an earlier life had applied, only what the shard was restored to is still part of it.
-        fetched = push.fetched.updates if push.fetched.life == life else min(push.fetched.updates, self._restored)
+        # Of what an earlier life had applied, only what the shard was restored to since is still part of it.
+        since = [updates for begun, updates in self._begun.items() if begun > push.fetched.life]
+        fetched = min([push.fetched.updates, *since])
         if outcome == "applied":
             self.version = Version(life, updates + 1)
             self.refused_in_a_row = 0
@@ -154,8 +162,10 @@ class Shard:
                 f"{self.version.updates} in life {life}; allowed is a shard that was restored from its own snapshots: on "
                 "several machines, their folder must be one that all of them see"
             )
-        if known.life == life - 1:
-            self._lost_now = max(self._lost_now, known.updates - self._restored)
+        # Of an older life too: it may have been restored more than once before this replica came to tell.
+        kept = self._begun.get(known.life + 1, known.updates)
+        if known.updates > kept:
+            self._lost[known.life] = max(self._lost.get(known.life, 0), known.updates - kept)
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Return what a snapshot holds: the shard's own tensors by name, and counts that JSON can hold."""
@@ -167,7 +177,7 @@ class Shard:
             "pieces": [[piece.name, piece.first_row, *piece.shape] for piece in self.pieces],
             "life": self.version.life,
             "updates": self.version.updates,
-            "lost": self.lost,
+            **self.history,
             "seen": list(self._seen.items()),
             "outcomes": list(self.outcomes.items()),
             "staleness": list(self.staleness.items()),
@@ -200,19 +210,22 @@ class Shard:
         self._seen = {int(replica): int(number) for replica, number in counts["seen"]}
         self.outcomes = collections.Counter(dict(counts["outcomes"]))
         self.staleness = collections.Counter(dict(counts["staleness"]))
-        self._lost_before, self._lost_now = int(counts["lost"]), 0
+        self._begun, self._lost = dict(counts["begun"]), dict(counts["lost"])
         self.version = Version(int(counts["life"]), int(counts["updates"]))
 
-    def begin_life(self, life: int, lost: int | None = None) -> None:
-        """Begin a later `life` with what the shard has now; `lost` is what was lost before, where more than it has counted.
+    def begin_life(
+        self, life: int, begun: Iterable[tuple[int, int]] = (), lost: Iterable[tuple[int, int]] = ()
+    ) -> None:
+        """Begin a later `life` with what the shard has now; `begun` and `lost` are the `history` that it may not know.
 
-        What replicas know it to have applied beyond that in life `life - 1`, is lost, and counted when they tell
+        What replicas know it to have applied beyond that in an earlier life, is lost, and counted when they tell
         (`Push.known`). Raises `ValueError` for a life that is not later.
         """
         if life <= self.version.life:
             raise ValueError(f"life is {life}; allowed is a whole number above {self.version.life}, the present one")
-        self._lost_before, self._lost_now = self.lost if lost is None else lost, 0
-        self._restored = self.version.updates
+        self._begun |= dict(begun) | {life: self.version.updates}
+        for each, updates in lost:
+            self._lost[each] = max(self._lost.get(each, 0), updates)
         self.version = Version(life, self.version.updates)
 
     def _gradients(self, push: Push) -> Iterator[Tensor]:

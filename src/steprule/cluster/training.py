@@ -61,7 +61,8 @@ def train(
     """
     if has_snapshots(folder) and not resume:
         raise ValueError(f"{folder} has snapshots of a training; allowed is to resume it, or another folder")
-    with engine.running(address, plan.replicas + plan.shards, dashboard=dashboard):
+    gpus = 0 if plan.device == "cpu" else plan.shards
+    with engine.running(address, plan.replicas + plan.shards, gpus=gpus, dashboard=dashboard):
         training = Training(work, rule, plan, folder.resolve())
         try:
             training.run(progress)
