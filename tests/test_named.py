@@ -10,8 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from steprule import rules
-from steprule.lab import named
+from steprule import named, rules
 from steprule.lab.problems.digits import digits
 
 USERS = """
@@ -144,7 +143,7 @@ def test_a_neighbour_can_be_imported_when_the_function_runs(users: Path) -> None
     assert named.load(f"{users}:lazy")() == 7
 
 
-FOUND_AGAIN = "import sys\nfrom steprule.lab import named\nprint(repr(named.load(sys.argv[1])))\n"
+FOUND_AGAIN = "import sys\nfrom steprule import named\nprint(repr(named.load(sys.argv[1])))\n"
 
 
 def _from_elsewhere(name: str, folder: Path) -> str:
@@ -172,7 +171,7 @@ def test_what_a_module_defines_is_named_after_it() -> None:
 
 def test_what_the_main_script_defines_is_named_after_its_file(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
-    script.write_text("from steprule.lab import named\ndef mine(): ...\nprint(named.name_of(mine))\n", encoding="utf-8")
+    script.write_text("from steprule import named\ndef mine(): ...\nprint(named.name_of(mine))\n", encoding="utf-8")
     done = subprocess.run([sys.executable, script.name], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert done.stdout == f"{script}:mine\n"
 
@@ -183,7 +182,7 @@ def test_what_the_main_script_defines_is_named_after_its_file(tmp_path: Path) ->
 )
 def test_what_has_no_file_is_told(given: str) -> None:
     program = (
-        "from steprule.lab import named\n"
+        "from steprule import named\n"
         "def mine(): ...\n"
         "try: print(named.name_of(mine), named.digest(mine))\n"
         "except ValueError as error: print('told', error)\n"
