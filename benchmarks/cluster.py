@@ -23,7 +23,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import functools
-import json
 import math
 import tempfile
 import time
@@ -37,7 +36,7 @@ import ray
 import torch
 from steprule import rules
 from steprule.cluster import Plan, Work, engine, train
-from steprule.folders import replace
+from steprule.folders import write_json
 from steprule.lab.machine import facts
 from steprule.program import lower
 
@@ -258,10 +257,7 @@ def main() -> None:
 
     def note(net: str, who: str, replicas: int, shards: int, measure: Callable[[], dict[str, float]]) -> None:
         found.append({"net": net, "who": who, "replicas": replicas, "shards": shards, **measure()})
-        # JSON has no NaN.
-        written = [{key: None if value != value else value for key, value in each.items()} for each in found]
-        content = {"machine": facts(), "seconds": chosen.seconds, "found": written}
-        replace(chosen.json, json.dumps(content, indent=1).encode())
+        write_json(chosen.json, {"machine": facts(), "seconds": chosen.seconds, "found": found})
         print(found[-1], flush=True)
 
     with engine.running(None, max(chosen.replicas) + max(chosen.shards)):

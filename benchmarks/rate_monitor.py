@@ -10,7 +10,6 @@ a step that is recorded and one that is not.
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
@@ -19,7 +18,7 @@ from torch.nn.functional import cross_entropy
 
 import torch
 from steprule.bench.timing import interleaved
-from steprule.folders import replace
+from steprule.folders import write_json
 from steprule.lab.machine import facts
 from steprule.torch import Adadelta, RateMonitor
 from torch import Tensor, nn
@@ -122,7 +121,7 @@ def main() -> None:
         "every": EVERY,
         "results": results,
     }
-    replace(chosen.json, json.dumps(kept, indent=1).encode())
+    write_json(chosen.json, kept)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from .counts import check_count
 from .folders import replace
 
 __all__ = ["COLUMNS", "LayerRates", "Rates", "Record", "Sampler"]
@@ -245,9 +246,7 @@ class Sampler:
 
     def __post_init__(self) -> None:
         for name, least in {"every": 1, "sample": 1, "seed": 0}.items():
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise ValueError(f"{name} is {value!r}; allowed is a whole number from {least}")
+            check_count(name, getattr(self, name), least)
 
     def dimensions(self, number: int, size: int) -> NDArray[np.int64]:
         """Return the dimensions of the parameter `number` of an optimizer, which has `size` elements: at most `sample`."""

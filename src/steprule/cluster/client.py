@@ -20,6 +20,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from ..counts import check_count
 from .messages import FIRST, Fetched, Push, Receipt, Rows, Version
 from .partition import Partition
 
@@ -43,8 +44,7 @@ def may_begin(replica: int, updates: Iterable[int], warm_start: int) -> bool:
 def check_steps(n_fetch: int, n_push: int, local_lr: float | None) -> None:
     """Raise what `Client` raises for these arguments."""
     for name, value in {"n_fetch": n_fetch, "n_push": n_push}.items():
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise ValueError(f"{name} is {value!r}; allowed is a whole number from 1")
+        check_count(name, value)
     if local_lr is None and n_fetch > 1:
         raise TypeError(
             f"local_lr is missing, and n_fetch is {n_fetch}; allowed is the rate of the steps between two fetches, a "

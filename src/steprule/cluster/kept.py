@@ -9,6 +9,7 @@ import warnings
 from pathlib import Path
 from typing import Any, Final
 
+from ..counts import check_count
 from ..folders import write_json
 from . import snapshot
 from .journal import Entry, Journal
@@ -47,8 +48,7 @@ class KeptShard:
     def __init__(
         self, shard: Shard, folder: Path, name: str, *, every: int = 1000, journal: bool = False, sync: bool = False
     ) -> None:
-        if isinstance(every, bool) or not isinstance(every, int) or every < 1:
-            raise ValueError(f"every is {every!r}; allowed is a whole number from 1")
+        check_count("every", every)
         self.shard: Final = shard
         self.failures: collections.Counter[str] = collections.Counter()
         """How many times a "snapshot", a "journal" entry or the note of a "life" could not be written."""

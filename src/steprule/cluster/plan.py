@@ -8,6 +8,7 @@ from typing import Any, Literal, Protocol
 
 from numpy.typing import NDArray
 
+from ..counts import check_count
 from .client import check_steps
 from .messages import Rows
 
@@ -81,9 +82,7 @@ class Plan:
     def __post_init__(self) -> None:
         least = {"updates": 1, "replicas": 1, "shards": 1, "warm_start": 0, "snapshot_every": 1, "threads": 1}
         for name, low in least.items():
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < low:
-                raise ValueError(f"{name} is {value!r}; allowed is a whole number from {low}")
+            check_count(name, getattr(self, name), low)
         check_steps(self.n_fetch, self.n_push, self.local_lr)
         if not self.timeout > 0:
             raise ValueError(f"timeout is {self.timeout!r}; allowed is a number of seconds above 0")

@@ -96,9 +96,9 @@ class Shard:
         return sum(self._lost.values())
 
     @property
-    def history(self) -> dict[str, list[list[int]]]:
+    def history(self) -> dict[str, list[tuple[int, int]]]:
         """What `begin_life` takes, as JSON can hold it: by the life, the updates that it began with and those lost."""
-        return {"begun": _lists(list(self._begun.items())), "lost": _lists(list(self._lost.items()))}
+        return {"begun": list(self._begun.items()), "lost": list(self._lost.items())}
 
     def fetch(self) -> Fetched:
         """Return a copy of the slice, with its version."""

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from torch import Tensor
 
+from ..counts import check_count
 from ..specification import Rule
 from .client import Client, may_begin, next_number
 from .conditions import Conditions, Pace
@@ -81,13 +82,13 @@ class Simulation:
         warm_start: int = 0,
         device: str = "cpu",
     ) -> None:
-        _whole("seed", seed, 0)
+        check_count("seed", seed, 0)
         gradients = Gradients(problem, seed, shards, device)
         every = problem.batches_per_epoch if every is None else every
         updates = problem.batches_per_epoch * problem.epochs if updates is None else updates
         for name, value in {"replicas": replicas, "updates": updates, "every": every}.items():
-            _whole(name, value, 1)
-        _whole("warm_start", warm_start, 0)
+            check_count(name, value)
+        check_count("warm_start", warm_start, 0)
         self.replicas: Final = replicas
         self.updates: Final = updates
         self._every: Final = every
@@ -257,11 +258,6 @@ class Simulation:
         loss = self._loss / self._examples
         self._loss, self._examples, self._due = 0.0, 0, False
         return Measured(self.completed, self.time, loss, test, validation, self.alive)
-
-
-def _whole(name: str, value: Any, least: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise ValueError(f"{name} is {value!r}; allowed is a whole number from {least}")
 
 
 def simulate(

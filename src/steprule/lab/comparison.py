@@ -16,6 +16,7 @@ import torch
 
 from .. import __version__, named
 from .. import rules as builtin
+from ..counts import check_count
 from ..program import lower
 from ..specification import Rule
 from ..torch import optimizer
@@ -91,8 +92,7 @@ def compare(
     chosen = [find_rule(rule) if isinstance(rule, str) else rule for rule in rules]
     epochs = made.epochs if epochs is None else epochs
     for name, value in {"rules": len(chosen), "epochs": epochs, "seeds": seeds}.items():
-        if not isinstance(value, int) or value < 1:
-            raise ValueError(f"{name} is {value!r}; allowed is a whole number from 1")
+        check_count(name, value)
     whole_or_none("jobs", jobs)
     for rule in chosen:
         optimizer(rule), lower(rule)  # what no trial can use is told before any starts

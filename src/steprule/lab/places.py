@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from types import TracebackType
 from typing import Final
 
+from ..counts import check_count
 from ..specification import Rule
 from . import machine, workers
 from .problem import Problem
@@ -112,6 +113,6 @@ def place(on: str = "processes", *, jobs: int | None = None, device: str = "", a
 
 def whole_or_none(name: str, value: int | None) -> int | None:
     """Return an argument that is a number of things, or None where it is not given; `ValueError` for what is neither."""
-    if value is not None and (not isinstance(value, int) or value < 1):
-        raise ValueError(f"{name} is {value!r}; allowed is a whole number from 1")
+    if value is not None:
+        check_count(name, value)
     return value

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import named
+from ..counts import check_count
 from ..specification import Rule
 from .results import Epoch, Metric
 
@@ -58,8 +59,7 @@ class Problem:
                     "number of both, at least 1"
                 )
         for name, value in {"batch_size": self.batch_size, "epochs": self.epochs}.items():
-            if not isinstance(value, int) or value < 1:
-                raise ValueError(f"problem {self.name}: {name} is {value}; allowed is a whole number from 1")
+            check_count(f"problem {self.name}: {name}", value)
 
     @property
     def batches_per_epoch(self) -> int:

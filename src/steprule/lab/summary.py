@@ -38,6 +38,10 @@ class Spread:
         sd = stdev(values) if len(values) > 1 and all(map(math.isfinite, values)) else None
         return cls(fmean(values), sd, min(values), max(values), len(values))
 
+    def __format__(self, form: str) -> str:
+        """The mean and, of several seeds, the deviation, each in this format: `1.83 ± 0.07` for ".2f"."""
+        return f"{self.mean:{form}}" + ("" if self.sd is None else f" ± {self.sd:{form}}")
+
 
 @dataclass(frozen=True)
 class SettingSummary:

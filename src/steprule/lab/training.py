@@ -16,7 +16,7 @@ from ..torch import RuleOptimizer, optimizer
 from .problem import Problem
 from .results import Epoch
 
-__all__ = ["train", "train_epoch", "with_batch_size"]
+__all__ = ["train", "train_epoch", "train_epochs", "with_batch_size"]
 
 
 def train(
@@ -33,7 +33,20 @@ def train(
     model = problem.model(seed)
     hyperparameters, counts = with_batch_size(problem, rule, hyperparameters)
     stepper = optimizer(rule)(model.parameters(), **hyperparameters)
-    curvature = _curvature(problem, model, stepper)
+    yield from train_epochs(problem, model, stepper, seed, epochs, _curvature(problem, model, stepper), counts=counts)
+
+
+def train_epochs(
+    problem: Problem,
+    model: nn.Module,
+    stepper: RuleOptimizer,
+    seed: int,
+    epochs: int,
+    curvature: Curvature | None = None,
+    *,
+    counts: bool = False,
+) -> Iterator[Epoch]:
+    """Train `model` as `train` does, and yield each epoch as it ends; `curvature` and `counts` are as for `train_epoch`."""
     order = torch.Generator().manual_seed(seed)
     torch.manual_seed(seed)  # for what the model draws while it trains, such as dropout
     for number in range(1, epochs + 1):

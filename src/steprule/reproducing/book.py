@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -15,7 +14,7 @@ except ModuleNotFoundError as missing:
     raise ModuleNotFoundError(f"the command line needs {missing.name}: pip install 'steprule[lab]'") from missing
 
 from ..console import bar
-from ..folders import replace
+from ..folders import replace, write_json
 from ..lab.d2l.results import Missing, Training
 
 __all__ = ["d2l"]
@@ -58,11 +57,11 @@ def d2l(
         )
     out.mkdir(parents=True, exist_ok=True)
     results = reproduction.as_json()
-    replace(out / "results.json", json.dumps(results | {"exercises": []}, indent=1).encode())
+    write_json(out / "results.json", results | {"exercises": []})
     answered = answers(seeds, lambda name: console.print(f"exercise {name} ...", highlight=False)) if exercises else ()
     if answered:
         results["exercises"] = [dataclasses.asdict(each) for each in answered]
-        replace(out / "results.json", json.dumps(results, indent=1).encode())
+        write_json(out / "results.json", results)
     replace(out / "table.txt", as_text(reproduction).encode())
     page = write_reproduction(reproduction, out, answered)
     console.print(terminal_table(reproduction))

@@ -18,6 +18,7 @@ from ...cluster.gradients import parameters_of
 from ...cluster.plan import Plan
 from ...cluster.reports import Progress
 from ...cluster.training import Training, train
+from ...counts import check_count
 from ...folders import replace, write_json
 from ...named import name_of
 from ...specification import Rule
@@ -45,8 +46,7 @@ class Watcher(Protocol):
 
 def updates_of(problem: Problem, epochs: float, n_push: int) -> int:
     """Return how many updates are as many mini-batches, of all replicas together, as so many epochs have."""
-    if n_push < 1:
-        raise ValueError(f"n_push is {n_push}; allowed is a whole number from 1")
+    check_count("n_push", n_push)
     return max(1, round(epochs * problem.batches_per_epoch / n_push))
 
 

@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Final
 
 from ...cluster import Conditions, Simulation
+from ...counts import check_count
 from ...specification import Rule
 from ..problem import Problem
 from ..results import Epoch
@@ -24,8 +25,7 @@ def on_replicas(make: Callable[[], Problem], replicas: int) -> Callable[[], Prob
 
     An epoch has as many pushes as plain training has batches. Raises `ValueError` for fewer than 1.
     """
-    if replicas < 1:
-        raise ValueError(f"replicas is {replicas}; allowed is a whole number from 1")
+    check_count("replicas", replicas)
 
     @functools.wraps(make)
     def made() -> Problem:

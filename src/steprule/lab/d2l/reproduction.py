@@ -11,6 +11,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Final, Protocol
 
+from ...counts import check_count
 from .. import data, machine, workers
 from ..results import Run
 from . import processes
@@ -141,8 +142,7 @@ def _check(engines: Sequence[str], seeds: int, epochs: int | None, pythons: Mapp
     if len(set(engines)) < len(engines):
         raise ValueError(f"engines is {', '.join(engines)}; allowed is each engine once")
     for name, value in {"seeds": seeds, "epochs": 1 if epochs is None else epochs}.items():
-        if not isinstance(value, int) or value < 1:
-            raise ValueError(f"{name} is {value!r}; allowed is a whole number from 1")
+        check_count(name, value)
     for engine, python in pythons.items():
         if not python.is_file():
             raise ValueError(f"the Python of {engine} is {python}, and there is no such file")

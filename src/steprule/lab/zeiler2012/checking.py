@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from statistics import fmean
 
+from ...counts import check_count
 from .. import workers
 from ..comparison import Progress, versions
 from ..places import Place, Processes
@@ -81,8 +82,7 @@ def sample(results: Iterable[Result], trials: int, choice: int) -> list[Sampled]
 
     Raises `ValueError` where there is none, or `trials` is less than 1.
     """
-    if trials < 1:
-        raise ValueError(f"the number of trials to check is {trials}; allowed is a whole number from 1")
+    check_count("the number of trials to check", trials)
     known = [each for result in results if isinstance(result, Reproduced) for each in _trials(result)]
     if not known:
         raise ValueError("there are no committed results of these parts to check")

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -23,12 +22,13 @@ import torch
 from torch import nn
 
 from ... import named, rules
+from ...counts import check_count
 from ...torch import Adadelta, RateMonitor, RuleOptimizer
 from .. import machine
 from ..comparison import Progress, versions
 from ..problem import Problem
 from ..results import Epoch, Outcome, Setting, Trial
-from ..training import train_epoch
+from ..training import train_epochs
 from . import files
 from .kept import keep, kept
 from .parts import Options, Work
@@ -54,8 +54,7 @@ class Settings:
     eps: float = 1e-6
 
     def __post_init__(self) -> None:
-        if self.epochs < 1:
-            raise ValueError(f"epochs is {self.epochs}; allowed is a whole number from 1")
+        check_count("epochs", self.epochs)
 
     @property
     def setting(self) -> Setting:
@@ -139,8 +138,7 @@ class Figure2:
         are the same. Raises `ValueError` where the number of seeds or of epochs is below 1 or a file there is no such
         training, and `OSError` where none can be written.
         """
-        if options.seeds < 1:
-            raise ValueError(f"seeds is {options.seeds}; allowed is a whole number from 1")
+        check_count("seeds", options.seeds)
         settings = self._settings(options)
         found = {seed: self._kept(settings, seed, options) for seed in range(options.seeds)}
         missing = [seed for seed, course in found.items() if course is None] if options.train else []
@@ -171,14 +169,9 @@ class Figure2:
         return Path(options.out) / self.name / f"seed-{seed}.json"
 
     def _kept(self, settings: Settings, seed: int, options: Options) -> Course | None:
-        path = self._path(seed, options)
-        found = None if options.fresh else kept(path, self._key(settings, seed), "Fig. 2")
-        try:
-            return None if found is None else Course.of_json(found)
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise ValueError(
-                f"{path} is no training of Fig. 2 ({error!r}); remove it, or choose another folder"
-            ) from None
+        if options.fresh:
+            return None
+        return kept(self._path(seed, options), self._key(settings, seed), "Fig. 2", Course.of_json)
 
 
 @dataclass(frozen=True)
@@ -214,17 +207,13 @@ def _train(problem: Problem, settings: Settings, seed: int, progress: Progress |
     started = datetime.now(timezone.utc).isoformat(timespec="seconds")
     model = problem.model(seed)
     stepper = Adadelta(model.parameters(), rho=settings.rho, eps=settings.eps)
-    order = torch.Generator().manual_seed(seed)
     measured = []
     with RateMonitor(stepper, settings.every, settings.sample, model=model, seed=seed) as monitor:
         limits = _Limits(stepper, model, monitor, settings)
-        for number in range(1, settings.epochs + 1):
-            began = time.perf_counter()
-            loss = train_epoch(problem, model, stepper, order)
-            seconds = time.perf_counter() - began
-            measured.append(Epoch(number, loss, problem.measured(model, problem.test), None, seconds))
+        for epoch in train_epochs(problem, model, stepper, seed, settings.epochs):
+            measured.append(epoch)
             if progress:
-                progress.measured(trial, measured[-1])
+                progress.measured(trial, epoch)
     if progress:
         progress.ended(Outcome(trial, "finished", tuple(measured)))
     table = monitor.table()

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from ...folders import replace
 
 __all__ = ["keep", "kept"]
 
 
-def kept(path: Path, key: Mapping[str, Any], figure: str) -> dict[str, Any] | None:
-    """Return what `path` holds of a training for `figure`; None where there is nothing, or where it has another `key`.
+T = TypeVar("T")
+
+
+def kept(path: Path, key: Mapping[str, Any], figure: str, read: Callable[[Mapping[str, Any]], T]) -> T | None:
+    """Return what `read` makes of the training for `figure` in `path`; None where there is none, or one of another `key`.
 
     Raises `ValueError` where the file is no such training.
     """
@@ -21,8 +24,8 @@ def kept(path: Path, key: Mapping[str, Any], figure: str) -> dict[str, Any] | No
         return None
     try:
         found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        return found if all(found[name] == value for name, value in key.items()) else None
-    except (ValueError, KeyError, TypeError) as error:
+        return read(found) if all(found[name] == value for name, value in key.items()) else None
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ValueError(
             f"{path} is no training of {figure} ({error!r}); remove it, or choose another folder"
         ) from None

@@ -164,14 +164,18 @@ def run(
     def course(setting: Setting, seed: int) -> Course:
         values = [f"{value:g}" for value in setting.hyperparameters.values()]
         path = folder / f"{'-'.join([setting.rule, *values])}-{seed}.json"
-        found = None if fresh else kept(path, key, "this figure")
-        if found is None:
-            found = _train(plan, problem, setting, seed, device, told)
-            keep(path, key, found)
+
+        def read(found: Mapping[str, Any]) -> Course:
+            points = tuple(Point(*each) for each in found["points"])
+            return Course(setting, seed, points, found["staleness"], found["diverged"])
+
+        there = None if fresh else kept(path, key, "this figure", read)
+        if there is None:
+            trained = _train(plan, problem, setting, seed, device, told)
+            keep(path, key, trained)
+            there = read(trained)
         told(setting, seed, plan.updates)
-        return Course(
-            setting, seed, tuple(Point(*each) for each in found["points"]), found["staleness"], found["diverged"]
-        )
+        return there
 
     tried = tuple(course(setting, 0) for settings in plan.settings.values() for setting in settings)
     courses = {}

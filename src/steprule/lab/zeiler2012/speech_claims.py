@@ -106,5 +106,4 @@ def _for_good(course: Course, goal: float) -> int | None:
 
 
 def _told(values: Sequence[float]) -> str:
-    spread = Spread.of(values)
-    return f"{spread.mean:.1f}" + ("" if spread.sd is None else f" ± {spread.sd:.1f}")
+    return f"{Spread.of(values):.1f}"

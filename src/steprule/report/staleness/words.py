@@ -96,8 +96,7 @@ def measured(setting: SettingSummary | None) -> str:
     if setting.state != "finished" or setting.test is None:
         count = getattr(setting, setting.state)
         return f"{setting.state} ({count} of {setting.seeds})"
-    spread = "" if setting.test.sd is None else f" ± {setting.test.sd:.2f}"
-    return f"{setting.test.mean:.2f}{spread}"
+    return f"{setting.test:.2f}"
 
 
 def _setting(setting: SettingSummary) -> str:

@@ -53,10 +53,6 @@ def _note(summary: SettingSummary) -> str:
     return ", ".join(f"{count} of {summary.seeds} {word}" for word, count in lost.items() if count)
 
 
-def _spread(spread: Spread) -> str:
-    return f"{spread.mean:.2f}" + ("" if spread.sd is None else f" ± {spread.sd:.2f}")
-
-
 def _cell(row: Row) -> Cell:
     summary, paper = row.measured, "" if row.expected is None else f"{row.expected:.2f}"
     if summary.test is None:
@@ -64,7 +60,7 @@ def _cell(row: Row) -> Cell:
         return replace(told, shade=shade(math.inf, row.expected)) if summary.diverged and row.expected else told
     # As in `Errors.typical`: a mean over less than half of what has ended says little.
     ours = summary.test.mean if summary.finished >= summary.diverged else math.inf
-    return Cell(_spread(summary.test), paper, shade(ours, row.expected) if row.expected else None, _note(summary))
+    return Cell(f"{summary.test:.2f}", paper, shade(ours, row.expected) if row.expected else None, _note(summary))
 
 
 def table(reproduced: Reproduced) -> Grid:
@@ -118,7 +114,7 @@ def curves(comparison: Comparison) -> Grid:
         cells = []
         for own in courses.values():
             values = [course[epoch - 1] for course in own.values() if course]
-            cells.append(Cell(_spread(Spread.of(values)) if values else "diverged"))
+            cells.append(Cell(f"{Spread.of(values):.2f}" if values else "diverged"))
         rows.append((Cell(str(epoch)), *cells))
     names = tuple(setting.rule for setting in courses)
     return Grid(("epoch", *names), tuple(rows), frozenset(range(1, len(names) + 1)))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ try:
 except ModuleNotFoundError as missing:
     raise ModuleNotFoundError("the report's table needs Rich: pip install 'steprule[lab]'") from missing
 
-from ...folders import replace
+from ...folders import replace, write_json
 from ...lab.results import Setting
 from ...lab.zeiler2012.candidates import HELD_OUT, Units
 from ...lab.zeiler2012.search import DECIDING, DEFAULT, Tried, best, expected
@@ -77,7 +76,7 @@ def _error(tried: Tried, setting: Setting) -> str:
     spread = tried.held_out(setting)
     if spread is None:
         return next(each.state for each in tried.measured if each.setting == setting)
-    return f"{spread.mean:.2f}" + ("" if spread.sd is None else f" ± {spread.sd:.2f}")
+    return f"{spread:.2f}"
 
 
 def _number(value: float | None) -> str:
@@ -146,7 +145,7 @@ def write_search(tried: Sequence[Tried], folder: Path) -> Path:
     """
     into = folder / "search"
     into.mkdir(parents=True, exist_ok=True)
-    replace(into / "results.json", json.dumps([each.as_json() for each in tried], indent=1).encode())
+    write_json(into / "results.json", [each.as_json() for each in tried])
     replace(into / "table.md", _markdown(tried).encode())
     content = {"sheets": _sheets(tried), "protocol": _protocol(tried), "words": _WORDS}
     return write_sheet(into, "zeiler2012-search.html.jinja", (), (), content)

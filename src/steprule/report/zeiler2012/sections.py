@@ -80,9 +80,8 @@ def _figure2(result: Result) -> Section:
     told, facts = "", []
     if result.courses:
         errors = Spread.of([course.measured[-1].test for course in result.courses])
-        spread = "" if errors.sd is None else f" ± {errors.sd:.2f}"
         told = (
-            f"Test error after {numbers.plural(settings.epochs, 'epoch')} in float64: {errors.mean:.2f}{spread} %; "
+            f"Test error after {numbers.plural(settings.epochs, 'epoch')} in float64: {errors:.2f} %; "
             f"{settings.setting}."
         )
         first = result.courses[0]

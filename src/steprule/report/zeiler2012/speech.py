@@ -110,34 +110,23 @@ def _end(courses: Sequence[Course]) -> str:
     if diverged:
         return f"diverged in {diverged} of {len(courses)} seeds"
     spread = Spread.of([course.points[-1].test for course in courses])
-    return f"{spread.mean:.1f}" + ("" if spread.sd is None else f" ± {spread.sd:.1f}") + " %"
+    return f"{spread:.1f} %"
 
 
 def _rows(found: SpeechFigure) -> list[Mapping[str, str]]:
-    tried = [_row(course, found) for course in found.tried]
-    return [*tried, *(_row_beside(name, courses) for name, courses in found.beside.items())]
+    """Every setting: how it did on the validation speakers, and on the test speakers where it has every seed."""
+    chosen = {courses[0].setting: _end(courses) for courses in found.courses.values()}
+    tried = [_row(each.setting.rule, each, chosen.get(each.setting, words.NOTHING)) for each in found.tried]
+    return [*tried, *(_row(name, courses[0], _end(courses)) for name, courses in found.beside.items())]
 
 
-def _row(course: Course, found: SpeechFigure) -> Mapping[str, str]:
-    """A setting: how it did on the validation speakers, and on the test speakers where it was chosen."""
-    chosen = found.courses[course.setting.rule]
-    return {
-        "rule": course.setting.rule,
-        "setting": words.hyperparameters(course.setting.hyperparameters),
-        "validation": "diverged" if course.diverged else f"{course.score:.1f}",
-        "test": _end(chosen) if chosen[0].setting == course.setting else words.NOTHING,
-        "staleness": f"{course.staleness:.0f}",
-    }
-
-
-def _row_beside(name: str, courses: Sequence[Course]) -> Mapping[str, str]:
-    first = courses[0]
+def _row(name: str, course: Course, test: str) -> Mapping[str, str]:
     return {
         "rule": name,
-        "setting": words.hyperparameters(first.setting.hyperparameters),
-        "validation": "diverged" if first.diverged else f"{first.score:.1f}",
-        "test": _end(courses),
-        "staleness": f"{first.staleness:.0f}",
+        "setting": words.hyperparameters(course.setting.hyperparameters),
+        "validation": "diverged" if course.diverged else f"{course.score:.1f}",
+        "test": test,
+        "staleness": f"{course.staleness:.0f}",
     }
 
 

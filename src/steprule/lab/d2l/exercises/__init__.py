@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Final
 
+from ....counts import check_count
 from . import breaking, family, rescaled, rho
 from .series import Chart, Exercise, Point, Series
 
@@ -27,8 +28,7 @@ def answers(seeds: int = 10, begun: Callable[[str], None] | None = None) -> tupl
     `begun` is told the name of each as it begins. Raises `ValueError` where `seeds` is no whole number from 1, and
     `steprule.lab.data.DataError` where the data set cannot be had.
     """
-    if not isinstance(seeds, int) or seeds < 1:
-        raise ValueError(f"seeds is {seeds!r}; allowed is a whole number from 1")
+    check_count("seeds", seeds)
     found = []
     for name, answer in EXERCISES.items():
         if begun:

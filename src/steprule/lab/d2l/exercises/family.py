@@ -87,6 +87,4 @@ def _grid_finding(by_rho: Mapping[float, list[list[float]]]) -> str:
 
 
 def _told(values: list[float]) -> str:
-    spread = Spread.of(values)
-    deviation = "" if spread.sd is None else f" ± {spread.sd:.4f}"
-    return f"{spread.mean:.4f}{deviation}"
+    return f"{Spread.of(values):.4f}"
