@@ -72,7 +72,8 @@ def completed(rule: Rule, values: Mapping[str, Any]) -> dict[str, Any]:
     for name, hyperparameter in declared.items():
         complete[name] = values.get(name, hyperparameter.default)
         if complete[name] is None:
-            raise TypeError(f"{rule.name} needs {name}, a number in {hyperparameter.range}; it has no default")
+            why = "it has no default" if hyperparameter.default is None else "None was given"
+            raise TypeError(f"{rule.name} needs {name}, a number in {hyperparameter.range}; {why}")
     return complete
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from . import around
 from .around import Around
 from .notation import beside, namespace_of
-from .specification import Rule
+from .specification import Rule, check_rule
 
 __all__ = ["init", "step"]
 
@@ -16,8 +16,9 @@ __all__ = ["init", "step"]
 def init(rule: Rule, x: Any) -> dict[str, Any]:
     """Return the state that `rule` starts with for the parameter `x`: `step` 0, and each slot an array like `x`.
 
-    Raises `TypeError` for a parameter of integers or truths.
+    Raises `TypeError` for what is no rule, and for a parameter of integers or truths.
     """
+    check_rule(rule)
     _check(x)
     return {"step": 0} | {slot: _filled(x, initial) for slot, initial in rule.slots.items()}
 

@@ -21,7 +21,7 @@ from typing import Annotated, Any, Final, overload
 
 from . import named, notation
 
-__all__ = ["Decay", "Hyperparameter", "NonNegative", "Positive", "Range", "Real", "Rule", "rule"]
+__all__ = ["Decay", "Hyperparameter", "NonNegative", "Positive", "Range", "Real", "Rule", "check_rule", "rule"]
 
 INPUTS: Final[Mapping[str, str]] = {
     "g": "gradient",
@@ -178,6 +178,12 @@ def _check(made: Rule) -> None:
             raise TypeError(
                 f"rule {made.name}: {name!r} has a meaning of its own; choose another name for the slot or hyperparameter"
             )
+
+
+def check_rule(value: Any) -> None:
+    """Raise `TypeError` for what is no rule, such as its name or a function that is not decorated."""
+    if not isinstance(value, Rule):
+        raise TypeError(f"rule is {value!r}; allowed is a rule, such as steprule.rules.adadelta")
 
 
 @overload

@@ -192,7 +192,7 @@ def test_groups_may_differ():
 
 
 def test_an_unknown_word_is_refused():
-    with pytest.raises(ValueError, match=r"on_nonfinite is 'ignore'; allowed is \"propagate\", \"skip\" or \"raise\""):
+    with pytest.raises(ValueError, match="on_nonfinite is 'ignore'; allowed is 'propagate', 'skip' or 'raise'"):
         ours.Adadelta(params(gaps=False), on_nonfinite="ignore")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from typing import Any
 
 import pytest
@@ -295,3 +296,40 @@ def test_groups_of_names_have_their_own_values():
     checked_step(opt)
     opt.param_groups[0]["lr"].fill_(0.25)
     checked_step(opt)
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("maximize", "no"),
+        ("decoupled_weight_decay", "no"),
+        ("capturable", 2),
+        ("differentiable", ""),
+        ("master_copies", torch.tensor(True)),
+        ("foreach", "yes"),
+        ("fused", 2),
+    ],
+)
+def test_a_switch_of_another_value_is_refused_in_a_call_in_a_group_and_in_a_loaded_state(option: str, value: Any):
+    told = f"{re.escape(f'{option} is {value!r}; allowed is None, False or True')}$"
+    with pytest.raises(ValueError, match=told):
+        ours.Adadelta([parameter(2)], **{option: value})
+    opt = ours.Adadelta([parameter(2)])
+    with pytest.raises(ValueError, match=told):
+        opt.add_param_group({"params": [parameter(2)], option: value})
+    state = opt.state_dict()
+    state["param_groups"][0][option] = value
+    with pytest.raises(ValueError, match=told):
+        opt.load_state_dict(state)
+
+
+def test_a_number_that_is_none_is_told_of_as_such():
+    with pytest.raises(TypeError, match=r"^adadelta needs lr, a number in \[0, inf\); None was given$"):
+        ours.Adadelta([parameter(2)], lr=None)
+
+
+def test_an_argument_that_there_is_not_is_named_beside_those_that_there_are():
+    with pytest.raises(
+        TypeError, match=r"^Adadelta: got an unexpected keyword argument 'rh0'; it takes: params, lr, rho, eps, "
+    ):
+        ours.Adadelta([parameter(2)], rh0=0.9)

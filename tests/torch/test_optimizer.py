@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
+import re
 import weakref
 from typing import Any
 
@@ -505,6 +506,25 @@ def test_no_parameters_are_refused_as_torch_does():
 def test_one_tensor_instead_of_a_list_is_refused_as_torch_does():
     with pytest.raises(TypeError, match="params argument given to the optimizer should be an iterable"):
         ours.Adadelta(parameter(3))
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        (torch.nn.Linear(2, 2), "params is a Linear; allowed are tensors, named or not, or groups of them"),
+        (None, "params is a NoneType; allowed are tensors, named or not, or groups of them"),
+        ([{"lr": 0.5}], "a parameter group has lr; params is missing"),
+    ],
+)
+def test_what_is_neither_parameters_nor_groups_is_refused(params: Any, message: str):
+    with pytest.raises(TypeError, match=f"^{re.escape(message)}$"):
+        ours.Adadelta(params)
+
+
+@pytest.mark.parametrize("each", ["adadelta", rules.adadelta.__wrapped__])
+def test_only_a_rule_makes_a_class(each: Any):
+    with pytest.raises(TypeError, match=f"^rule is {re.escape(repr(each))}; allowed is a rule, such as"):
+        optimizer(each)
 
 
 def test_two_optimizers_may_share_parameters():

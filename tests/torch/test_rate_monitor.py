@@ -402,3 +402,8 @@ def test_what_is_no_optimizer_is_refused():
     steps = ours.step_in_backward(net(), rules.adadelta)
     with pytest.raises(TypeError, match=r"optimizer is a BackwardSteps; allowed is a torch.optim.Optimizer"):
         RateMonitor(steps)
+
+
+def test_what_is_no_model_is_refused():
+    with pytest.raises(TypeError, match=r"^model is a int; allowed is a torch.nn.Module$"):
+        RateMonitor(ours.Adadelta(net().parameters()), model=3)  # type: ignore[arg-type]

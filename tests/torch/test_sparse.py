@@ -280,7 +280,7 @@ def test_exact_and_lazy_may_take_turns():
 
 @pytest.mark.parametrize("value", ["sloppy", None, True])
 def test_an_unknown_form_is_refused(value: Any):
-    with pytest.raises(ValueError, match=f"^sparse is {value!r}; allowed are 'exact' and 'lazy'$"):
+    with pytest.raises(ValueError, match=f"^sparse is {value!r}; allowed is 'exact' or 'lazy'$"):
         ours.Adam([table((2, 2))], sparse=value)
 
 

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import optax
 
 from ..program import Program, lower
-from ..specification import Rule
+from ..specification import Rule, check_rule
 from . import elements
 from .keywords import ABOUT, Keywords, Settings
 from .steps import RuleState, begin, columns, incremented, written
@@ -34,9 +34,10 @@ def transformation(
     in float32 and rounded once, float64 in float64; a complex number is a pair of real ones, stepped each for itself. The
     inputs `h` and `g2` of a rule are arguments of `update` under these names, trees like the gradients.
 
-    `update` raises `ValueError` where it needs `params` and has none, or where arrays of one place differ in shape, and
-    `TypeError` for a missing `h` or `g2`.
+    Raises `TypeError` for what is no rule. `update` raises `ValueError` where it needs `params` and has none, or where
+    arrays of one place differ in shape, and `TypeError` for a missing `h` or `g2`.
     """
+    check_rule(rule)
     return _transformation(rule, name or rule.name, tuple(sorted(defaults.items())))
 
 

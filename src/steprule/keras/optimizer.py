@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import keras
 import numpy as np
 
-from ..specification import Rule
+from ..specification import Rule, check_rule
 from .describe import docstring
 from .keywords import OPTIONS, Keywords
 from .on_tensors import OnTensors
@@ -143,8 +143,9 @@ def optimizer(rule: Rule, *, name: str | None = None, **defaults: Any) -> type[R
 
     The class is registered with `keras.saving` as `steprule>` and its name, so that a saved model finds it once this was
     called. Raises `ValueError` where the name is that of another rule's class, or of this one's with other defaults, and
-    `TypeError` for a rule with a hyperparameter whose name has a meaning in every optimizer.
+    `TypeError` for what is no rule, or one with a hyperparameter whose name has a meaning in every optimizer.
     """
+    check_rule(rule)
     return _optimizer(rule, name or rule.class_name, tuple(sorted(defaults.items())))
 
 

@@ -42,6 +42,22 @@ OPTIONS: Final[Mapping[str, tuple[Any, str]]] = {
 }
 """What every class takes beside numbers: the default, and what it does."""
 
+_SWITCHES: Final = (
+    "decoupled_weight_decay",
+    "maximize",
+    "foreach",
+    "fused",
+    "capturable",
+    "differentiable",
+    "master_copies",
+)
+_CHOICES: Final[Mapping[str, tuple[Any, ...]]] = {
+    **dict.fromkeys(_SWITCHES, (None, False, True)),
+    "on_nonfinite": ("propagate", "skip", "raise"),
+    "sparse": ("exact", "lazy"),
+}
+"""The options of a few values each, and which these are."""
+
 
 @dataclass(frozen=True)
 class Keywords:
@@ -178,10 +194,14 @@ class Keywords:
     def bound(self, params: Any, values: tuple[Any, ...], named: Mapping[str, Any]) -> dict[str, Any]:
         """Return the value of every argument of a constructor call, but `params`.
 
-        Raises `TypeError` for an argument that there is not, as Python does.
+        Raises `TypeError` for an argument that there is not.
         """
         self._refuse_relatives(named)
-        bound = self.signature.bind_partial(params, *values, **self.folded(named, self.defaults))
+        folded = self.folded(named, self.defaults)
+        try:
+            bound = self.signature.bind_partial(params, *values, **folded)
+        except TypeError as error:
+            raise TypeError(f"{self.name}: {error}; it takes: {', '.join(self.signature.parameters)}") from None
         return self.known | {name: value for name, value in bound.arguments.items() if name != "params"}
 
     def watched(self, group: Mapping[str, Any]) -> Iterator[Any]:
@@ -217,17 +237,15 @@ class Keywords:
         for name, (allowed, instead) in (self.twin.only if self.twin else {}).items():
             if group.get(name, allowed) != allowed:
                 raise ValueError(f"{name} is {group[name]!r}; allowed for {self.name} is {allowed!r}: {instead}")
-        storing.Storing.of(
-            self.rule, group
-        )  # raises what is wrong with its options here, where every other is looked at
-        on_nonfinite = group["on_nonfinite"]
-        if on_nonfinite not in ("propagate", "skip", "raise"):
-            raise ValueError(f'on_nonfinite is {on_nonfinite!r}; allowed is "propagate", "skip" or "raise"')
-        if group["sparse"] not in ("exact", "lazy"):
-            raise ValueError(f"sparse is {group['sparse']!r}; allowed are 'exact' and 'lazy'")
+        storing.Storing.of(self.rule, group)  # for what it raises
+        for name, choices in _CHOICES.items():
+            # Neither a tensor nor an array is one of them, whatever it compares equal to.
+            if not isinstance(group[name], (bool, int, str, type(None))) or group[name] not in choices:
+                allowed = ", ".join(map(repr, choices[:-1])) + f" or {choices[-1]!r}"
+                raise ValueError(f"{name} is {group[name]!r}; allowed is {allowed}")
         decoupled = bool(group["decoupled_weight_decay"])
         form = Around.of(values, decoupled=decoupled, maximize=bool(group["maximize"]))
-        form = dataclasses.replace(form, unscale=scale is not None, guard=on_nonfinite != "propagate")
+        form = dataclasses.replace(form, unscale=scale is not None, guard=group["on_nonfinite"] != "propagate")
         return form, values if scale is None else values | {"grad_scale": scale}
 
     def with_tensors(

@@ -37,7 +37,7 @@ class RateMonitor(Rates):
     Between the recorded steps nothing but a number is counted; a recorded one copies 3 * `sample` numbers a parameter to the
     host. The monitor ends with `remove()` or as a context manager; copies of the optimizer are not monitored.
 
-    Raises `TypeError` for what is no optimizer, and `ValueError` for an `every` or a `sample` below 1.
+    Raises `TypeError` for what is no optimizer or no model, and `ValueError` for an `every` or a `sample` below 1.
 
         monitor = RateMonitor(optimizer, model=net)
         ...  # train
@@ -57,6 +57,8 @@ class RateMonitor(Rates):
         super().__init__(writer)
         if not isinstance(optimizer, torch.optim.Optimizer):
             raise TypeError(f"optimizer is a {type(optimizer).__name__}; allowed is a torch.optim.Optimizer")
+        if model is not None and not isinstance(model, nn.Module):
+            raise TypeError(f"model is a {type(model).__name__}; allowed is a torch.nn.Module")
         self.step = 0
         """Steps since the monitor was made; settable, where a run goes on from a checkpoint."""
         self._optimizer: Final = optimizer

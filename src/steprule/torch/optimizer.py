@@ -5,12 +5,12 @@ from __future__ import annotations
 import collections
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, ClassVar, Final
 
 import torch
 
-from ..specification import Rule
+from ..specification import Rule, check_rule
 from . import storing
 from .catching_up import CatchingUp
 from .derived import with_derived
@@ -44,6 +44,10 @@ class RuleOptimizer(CatchingUp, torch.optim.Optimizer):
     def __init__(self, params: Any, *values: Any, **named: Any) -> None:
         if not hasattr(type(self), "rule"):
             raise TypeError("RuleOptimizer has no rule; steprule.torch.optimizer(rule) makes a class that has one")
+        if not isinstance(params, Iterable):
+            raise TypeError(
+                f"params is a {type(params).__name__}; allowed are tensors, named or not, or groups of them"
+            )
         params, derived = with_derived(self.rule, params)
         if derived:
             in_place = self.__signature__.bind_partial(params, *values).arguments
@@ -53,6 +57,10 @@ class RuleOptimizer(CatchingUp, torch.optim.Optimizer):
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group of parameters, with its own values of the hyperparameters; errors as in the constructor."""
         if isinstance(param_group, dict):
+            if "params" not in param_group:
+                raise TypeError(
+                    f"a parameter group has {', '.join(map(str, param_group)) or 'nothing'}; params is missing"
+                )
             self.keywords.form_and_values(self.defaults | self.keywords.folded(param_group, self.defaults))
             self.keywords.fold(param_group, self.defaults)
         super().add_param_group(param_group)
@@ -136,7 +144,7 @@ def optimizer(rule: Rule, *, name: str | None = None, **defaults: Any) -> type[R
     makes the same steps, its arguments follow in their order; else `lr`, the rule's hyperparameters in theirs, and
     `weight_decay`. By name it takes `lr_decay`, `decoupled_weight_decay` and torch's options. `beta1` and `beta2` are one
     pair, `betas`, which may be given by its parts too. `defaults` replaces defaults; `name` the class's name, which is the
-    rule's in CamelCase.
+    rule's in CamelCase. Raises `TypeError` for what is no rule, or one with a hyperparameter of a name that is taken.
 
     Parameters on the CPU (float32, float64, bfloat16, float16, and complex ones as pairs) and on a GPU, dense in memory in
     any order of dimensions, step in one fused loop; every other one steps through torch's operations, with the same result
@@ -146,6 +154,7 @@ def optimizer(rule: Rule, *, name: str | None = None, **defaults: Any) -> type[R
     A rule that takes `h` or `g2` finds them, at each step, in the attributes `h` and `g2` of each parameter that has a
     gradient: dense tensors of its shape. `steprule.curvature` sets them.
     """
+    check_rule(rule)
     return _optimizer(rule, name or rule.class_name, tuple(sorted(defaults.items())))
 
 
