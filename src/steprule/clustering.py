@@ -69,15 +69,18 @@ def run(
 ) -> None:
     """Train a problem asynchronously, as Downpour SGD does, by any rule on the server."""
     from .cluster.plan import Plan
+    from .cluster.training import check
     from .lab.cluster.display import ClusterDisplay
     from .lab.cluster.run import run as train
     from .lab.cluster.run import updates_of
     from .lab.grids import find_rule, parse_values
-    from .lab.problem import find_problem
+    from .lab.problem import find_problem, refuse_trainer
 
     if updates is not None and epochs is not None:
         raise ValueError(f"--updates is {updates} and --epochs is {epochs:g}; allowed is one of them")
+    used, hyperparameters = find_rule(rule), parse_values(values or [])
     found = find_problem(problem)()
+    refuse_trainer(found, "a cluster")
     plan = Plan(
         updates=updates
         if updates is not None
@@ -96,8 +99,9 @@ def run(
         timeout=timeout,
         device=device,
         threads=threads,
-        options=parse_values(values or []),
+        options=hyperparameters,
     )
+    check(used, plan, out / "snapshots", resume=resume)
     # After the checks: TensorBoard is slow to load, and noisy beside TensorFlow.
     from .lab.cluster.board import Board
 
@@ -108,7 +112,7 @@ def run(
         try:
             measured = train(
                 problem,
-                find_rule(rule),
+                used,
                 plan,
                 out,
                 seed=seed,

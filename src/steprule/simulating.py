@@ -60,13 +60,15 @@ def simulate(
     from .lab.cluster.simulation_display import SimulationDisplay
     from .lab.grids import find_rule, parse_values
     from .lab.machine import command
-    from .lab.problem import find_problem
+    from .lab.problem import find_problem, refuse_trainer
 
-    made, conditions = find_problem(problem)(), Conditions.of(compute, push, fetch, stragglers, bursts, failures)
-    hyperparameters = parse_values(values or [])
+    conditions = Conditions.of(compute, push, fetch, stragglers, bursts, failures)
+    used, hyperparameters = find_rule(rule), parse_values(values or [])
+    made = find_problem(problem)()
+    refuse_trainer(made, "this cluster")
     simulation = Simulation(
         made,
-        find_rule(rule),
+        used,
         hyperparameters,
         replicas=replicas,
         shards=shards,

@@ -42,13 +42,25 @@ def test_a_simulation_is_written_with_a_record_of_each_push(tmp_path: Path) -> N
         (("simulate", LINE, "--compute", "fast"), "distribution 'fast' holds 'fast'"),
         (("simulate", LINE, "--set", "lr"), "--set is 'lr'"),
         (("study", LINE, "--replicas", "1,2.5"), "--replicas is '1,2.5'"),
+        (("simulate", f"{LINE}@3"), "line@3 is trained in a way of its own, which this cluster does not follow"),
+        (("simulate", LINE, "--device", "tpu"), "device is 'tpu'; allowed "),
         (("study", LINE, "--rules", "mine"), "--rules names 'mine', which has no grid"),
+        (("study", LINE, "--seeds", "0"), "seeds is 0; allowed is a whole number from 1"),
+        (("run", f"{LINE}@3"), "line@3 is trained in a way of its own, which a cluster does not follow"),
+        (("run", LINE, "--device", "tpu"), 'device is \'tpu\'; allowed is "cpu" or "cuda"'),
+        (("run", LINE, "--on-nonfinite", "ignore"), "on_nonfinite is 'ignore'; allowed"),
+        (("run", LINE, "--rule", "mine"), "there is no rule 'mine'"),
+        (("run", LINE, "--set", "rho=2"), "rho is 2.0; allowed is a number in [0, 1)"),
     ],
 )
-def test_what_cannot_be_is_told(words: tuple[str, ...], told: str) -> None:
+def test_what_cannot_be_is_told_before_anything_is_written(
+    words: tuple[str, ...], told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     done = typed(*words)
     assert done.exit_code == 1
     assert told in str(done.exception)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_study_writes_its_page_and_tables(tmp_path: Path) -> None:

@@ -176,7 +176,7 @@ def test_rules_that_need_curvature_are_refused(name: str, tmp_path: Path) -> Non
 
 def test_a_problem_with_a_trainer_of_its_own_is_refused(tmp_path: Path) -> None:
     with pytest.raises(
-        ValueError, match="is trained in a way of its own, which no batched model follows; allowed with"
+        ValueError, match="is trained in a way of its own, which batched training does not follow; allowed are"
     ):
         compare("digits@2", rules=["sgd"], on=Batched("cpu"), out=tmp_path)
     assert not (tmp_path / "results.sqlite").exists()

@@ -83,6 +83,8 @@ class Plan:
         least = {"updates": 1, "replicas": 1, "shards": 1, "warm_start": 0, "snapshot_every": 1, "threads": 1}
         for name, low in least.items():
             check_count(name, getattr(self, name), low)
+        if self.device not in ("cpu", "cuda"):
+            raise ValueError(f'device is {self.device!r}; allowed is "cpu" or "cuda"')
         check_steps(self.n_fetch, self.n_push, self.local_lr)
         if not self.timeout > 0:
             raise ValueError(f"timeout is {self.timeout!r}; allowed is a number of seconds above 0")

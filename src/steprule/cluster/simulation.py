@@ -23,6 +23,7 @@ from torch import Tensor
 
 from ..counts import check_count
 from ..specification import Rule
+from ..torch.devices import device_named
 from .client import Client, may_begin, next_number
 from .conditions import Conditions, Pace
 from .gradients import Gradients, Trainable
@@ -83,6 +84,7 @@ class Simulation:
         device: str = "cpu",
     ) -> None:
         check_count("seed", seed, 0)
+        device_named(device)  # for what it raises
         gradients = Gradients(problem, seed, shards, device)
         every = problem.batches_per_epoch if every is None else every
         updates = problem.batches_per_epoch * problem.epochs if updates is None else updates

@@ -16,9 +16,10 @@ from ..specification import Rule
 from . import engine
 from .client import may_begin
 from .kept import has_snapshots
-from .partition import Partition
+from .partition import Partition, Piece
 from .plan import Plan, Work
 from .reports import Progress, ReplicaReport
+from .shard import Shard
 from .watching import Replicas, Shards
 
 __all__ = ["Trained", "Training", "train"]
@@ -59,8 +60,7 @@ def train(
     `RuntimeError` where all pushes to a shard are refused or a process cannot be started, and what a replica's gradient
     raises.
     """
-    if has_snapshots(folder) and not resume:
-        raise ValueError(f"{folder} has snapshots of a training; allowed is to resume it, or another folder")
+    check(rule, plan, folder, resume=resume)
     gpus = 0 if plan.device == "cpu" else plan.shards
     with engine.running(address, plan.replicas + plan.shards, gpus=gpus, dashboard=dashboard):
         training = Training(work, rule, plan, folder.resolve())
@@ -72,6 +72,13 @@ def train(
             return Trained(training.parameters(), training.progress())
         finally:
             training.end()
+
+
+def check(rule: Rule, plan: Plan, folder: Path, *, resume: bool = False) -> None:
+    """Raise what `train` raises for these arguments, with no Ray and nothing written."""
+    if has_snapshots(folder) and not resume:
+        raise ValueError(f"{folder} has snapshots of a training; allowed is to resume it, or another folder")
+    Shard(rule, np.zeros(1, np.float32), [Piece("", 0, 1, (), 0)], on_nonfinite=plan.on_nonfinite, **plan.options)
 
 
 class Training:

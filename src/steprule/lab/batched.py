@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 import time
 from collections.abc import Iterator, Sequence
@@ -12,9 +11,10 @@ from typing import Final
 import torch
 
 from ..specification import Rule
+from ..torch.devices import device_named
 from . import machine
 from .places import Place, whole_or_none
-from .problem import Problem, find_problem
+from .problem import Problem, find_problem, refuse_trainer
 from .results import Epoch
 from .stacked import Stack, bytes_per_trial, on_device
 from .worker import cause_of
@@ -41,7 +41,7 @@ class Batched(Place):
     """
 
     def __init__(self, device: str, memory: int | None = None) -> None:
-        self._device: Final = _found(device)
+        self._device: Final = device_named(device)
         self._memory: Final = whole_or_none("memory", memory) or _usual_memory(self._device)
 
     @property
@@ -60,11 +60,7 @@ class Batched(Place):
         return machine.facts() | {"device": f"{self._name}, trials batched within {self._memory / 2**30:.1f} GiB"}
 
     def refuse(self, problem: Problem, rules: Sequence[Rule]) -> None:
-        if problem.trainer is not None:
-            raise ValueError(
-                f"{problem.name} is trained in a way of its own, which no batched model follows; allowed with a device are "
-                "problems without a trainer"
-            )
+        refuse_trainer(problem, "batched training")
         for rule in rules:
             needs = [name for name in ("h", "g2") if name in rule.inputs]
             if needs:
@@ -124,16 +120,6 @@ def _epochs(problem: Problem, tasks: Sequence[Task], device: torch.device) -> It
                 going.remove(trial)
         if not going:
             return
-
-
-def _found(name: str) -> torch.device:
-    with contextlib.suppress(RuntimeError):
-        device = torch.device(name)
-        if device.type == "cpu" or (device.type == "cuda" and (device.index or 0) < torch.cuda.device_count()):
-            return device
-    gpus = torch.cuda.device_count()
-    here = f"are cpu and cuda:0 to cuda:{gpus - 1}" if gpus else "is cpu, since PyTorch finds no GPU here"
-    raise ValueError(f"device is {name!r}; allowed {here}")
 
 
 def _usual_memory(device: torch.device) -> int:

@@ -91,6 +91,15 @@ BUILT_IN: Final[Mapping[str, str]] = {
 _SPEECH: Final = ", ".join(name for name, place in BUILT_IN.items() if "speech" in place)
 
 
+def refuse_trainer(problem: Problem, elsewhere: str) -> None:
+    """Raise `ValueError` where a problem is trained in a way of its own, which is not that of `elsewhere`."""
+    if problem.trainer is not None:
+        raise ValueError(
+            f"{problem.name} is trained in a way of its own, which {elsewhere} does not follow; allowed are problems "
+            "without a trainer"
+        )
+
+
 def find_problem(name: str) -> Callable[[], Problem]:
     """Return the function that makes the problem `name`: a built-in one, or the user's (see `named.load`).
 

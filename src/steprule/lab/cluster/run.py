@@ -22,7 +22,7 @@ from ...counts import check_count
 from ...folders import replace, write_json
 from ...named import name_of
 from ...specification import Rule
-from ..problem import Problem, find_problem
+from ..problem import Problem, find_problem, refuse_trainer
 from .gradients import work_of
 
 __all__ = ["Measured", "Watcher", "run", "updates_of"]
@@ -66,13 +66,13 @@ def run(
 
     In the folder `out` are then `results.json`, `model.safetensors` (the parameters by name) and `snapshots`.
 
-    Raises what `steprule.cluster.train` raises, and `ValueError` where there is no such problem.
+    Raises what `steprule.cluster.train` raises, and `ValueError` where there is no such problem, or one with a trainer.
     """
     found = find_problem(problem)()
+    refuse_trainer(found, "a cluster")
     # Where other processes find it, wherever they run.
     named = problem if ":" not in problem else name_of(find_problem(problem))
     follower = _Follower(found, plan, seed, watchers)
-    out.mkdir(parents=True, exist_ok=True)
     trained = train(
         work_of(named, found, seed),
         rule,

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from ... import rules as builtin
 from ...cluster import Conditions, simulate
+from ...counts import check_count
 from ..cluster.simulated import CONDITIONS
 from ..comparison import Progress, compare
 from ..problem import Problem, find_problem
@@ -124,11 +125,12 @@ def study(
     `steprule.lab.compare` in a folder of `out` for its number of replicas: what is finished there is kept, unless `fresh`.
     `displays` makes a `Progress` for each of these comparisons, in a context that ends with it.
 
-    Raises `ValueError` where the numbers of replicas do not rise from 1, and as `compare` does.
+    Raises `ValueError` where the numbers of replicas do not rise from 1, where `seeds` is below 1, and as `compare` does.
     """
     replicas = tuple(replicas)
     if replicas[:1] != (1,) or list(replicas) != sorted(set(replicas)):
         raise ValueError(f"replicas is {replicas}; allowed are numbers that rise from 1")
+    check_count("seeds", seeds)
 
     common: dict[str, Any] = {"epochs": epochs, "jobs": jobs}
 
