@@ -34,12 +34,7 @@ app.add_typer(clustering.app, name="cluster")
 
 @app.command()
 def compare(
-    problem: Annotated[
-        str,
-        typer.Argument(
-            help="digits, mnist, airfoil, speech, or your own: package.module:function or path/to/file.py:function"
-        ),
-    ] = "digits",
+    problem: options.Trained = "digits",
     rule_names: Annotated[
         str,
         typer.Option(
@@ -116,9 +111,9 @@ def show(
         str, typer.Option(help="float32 or float64; for the GPU's kernel bfloat16 or float16 too.")
     ] = "float32",
     weight_decay: Annotated[
-        str, typer.Option(help="none, coupled or decoupled: the form of the kernel's step.")
+        str, typer.Option(help="none, coupled or decoupled: in the kernel, and in what is counted.")
     ] = "none",
-    maximize: Annotated[bool, typer.Option("--maximize", help="The kernel of a step that climbs.")] = False,
+    maximize: Annotated[bool, typer.Option("--maximize", help="A step that climbs: likewise.")] = False,
 ) -> None:
     """Print a rule's equations as LaTeX, or the kernel that an engine makes of it, and what a step costs."""
     from .kernels import gpu
@@ -141,7 +136,9 @@ def show(
     comment = "#" if engine else "%"
     print(f"{comment} {rule.name}: {rule.source} {rule.url}".rstrip())
     moved = program.bytes_per_element(gpu.TYPES[dtype])
-    print(f"{comment} a step in {dtype} moves {moved} bytes and does {program.operations} operations per element")
+    form = "" if weight_decay == "none" else f" with {weight_decay} weight decay"
+    form += ", climbing," if maximize else ""
+    print(f"{comment} a step in {dtype}{form} moves {moved} bytes and does {program.operations} operations per element")
 
 
 def _console() -> Console:

@@ -13,7 +13,9 @@ __all__ = ["Address", "Device", "LocalLr", "NFetch", "NPush", "On", "OnServer", 
 
 Trained = Annotated[
     str,
-    typer.Argument(help="digits, mnist, airfoil, or your own: package.module:function or path/to/file.py:function"),
+    typer.Argument(
+        help="digits, mnist, airfoil, speech, or your own: package.module:function or path/to/file.py:function"
+    ),
 ]
 OnServer = Annotated[str, typer.Option("--rule", help="The rule that the shards apply; your own as for the problem.")]
 Values = Annotated[list[str] | None, typer.Option("--set", help="A hyperparameter, name=value; may be repeated.")]

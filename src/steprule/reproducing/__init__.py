@@ -15,7 +15,8 @@ from .paper import zeiler2012
 __all__ = ["app"]
 
 app = typer.Typer(
-    help="Run a published experiment again, and set what is measured beside its figures.",
+    help="Run a published experiment again, and set what is measured beside its figures. Without a name, all are run, "
+    "which takes hours, and goes on where it was stopped.",
     invoke_without_command=True,
     add_completion=False,
     rich_markup_mode=None,
@@ -29,7 +30,7 @@ def _group(
         bool, typer.Option("--check", help="Run some of the committed results again, as zeiler2012 --check does.")
     ] = False,
 ) -> None:
-    """Run a published experiment again, and set what is measured beside its figures; all of them unless one is named."""
+    """Run a published experiment again, and set what is measured beside its figures; all, for hours, unless one is named."""
     if context.invoked_subcommand is not None:
         if check:
             raise ValueError("--check stands after the experiment's name: steprule reproduce zeiler2012 --check")

@@ -27,7 +27,7 @@ __all__ = ["OPTIONS", "Keywords"]
 OPTIONS: Final[Mapping[str, tuple[Any, str]]] = {
     "decoupled_weight_decay": (
         False,
-        "shrink the parameter by `lr * weight_decay` instead (Loshchilov and Hutter 2019)",
+        "whether the parameter shrinks by `lr * weight_decay` instead, and its gradient stays (Loshchilov and Hutter 2019)",
     ),
     "maximize": (False, "climb instead of descending"),
     "foreach": (None, "chooses nothing: one loop steps all parameters"),
