@@ -184,6 +184,29 @@ def test_a_shard_that_hangs_is_restored(tmp_path: Path):
     found = trained(tmp_path, progress=strike, timeout=4.0, updates=600, journal=True)
     assert close(found)
     assert found.progress.hung["shard 0"] >= 1 and found.progress.lost == 0
+    assert set(found.progress.restarts) == {"shard 0"}  # the replicas that waited for it were left alone
+
+
+@pytest.mark.parametrize("when", [("Replicas", "finish"), ("Shards", "fetch")])
+def test_a_shard_that_hangs_while_the_training_ends_is_restored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: tuple[str, str]
+):
+    from steprule.cluster import watching
+
+    holder, name = getattr(watching, when[0]), when[1]
+    method, struck = getattr(holder, name), []
+
+    def strike(self: Any, *more: Any) -> Any:
+        if not struck:
+            shards = self if isinstance(self, watching.Shards) else more[0]
+            struck.append(shards.reports[0].process)
+            os.kill(struck[0], signal.SIGSTOP)
+        return method(self, *more)
+
+    monkeypatch.setattr(holder, name, strike)
+    found = trained(tmp_path, timeout=4.0, updates=300, journal=True)
+    assert struck and close(found)
+    assert set(found.progress.restarts) <= {"shard 0"} and found.progress.hung["shard 0"] >= 1
 
 
 def test_what_a_gradient_raises_ends_the_training(tmp_path: Path):

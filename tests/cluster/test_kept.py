@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -135,7 +136,9 @@ def test_a_last_entry_that_is_no_whole_one_is_taken_out(tmp_path: Path, harm: st
         spoilt = content[: place - 1] + bytes([content[place - 1] ^ 1]) + content[place:]
         zeros = content[: lengths[2]] + bytes(place - lengths[2])
         path.write_bytes({"cut": content[:place], "spoilt": spoilt, "zeros": zeros}[harm])
-        again = Journal(path)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore" if harm == "spoilt" else "error")
+            again = Journal(path)
         assert [each.push.number for each in again.entries()] == [0, 1]
         assert path.stat().st_size == lengths[2]
         again.append(Entry(push(7), staleness=0))
@@ -143,6 +146,35 @@ def test_a_last_entry_that_is_no_whole_one_is_taken_out(tmp_path: Path, harm: st
         again.close()
         assert [each.push.number for each in found] == [0, 1, 7]
         assert np.array_equal(found[-1].push.dense, push(7).dense)
+
+
+def test_entries_behind_one_that_is_spoilt_are_dropped_with_a_warning(tmp_path: Path):
+    path = tmp_path / "journal"
+    journal = Journal(path)
+    journal.append(Entry(push(0), staleness=0))
+    first = path.stat().st_size
+    for number in (1, 2):
+        journal.append(Entry(push(number), staleness=0))
+    journal.close()
+    content = bytearray(path.read_bytes())
+    content[first + 40] ^= 1
+    path.write_bytes(content)
+    dropped = len(content) - first
+    with pytest.warns(RuntimeWarning, match=f"journal is spoilt from entry 2 on; these {dropped} bytes are dropped"):
+        again = Journal(path)
+    assert [each.push.number for each in again.entries()] == [0]
+    again.close()
+
+
+def test_a_snapshot_that_has_everything_is_not_written_again(tmp_path: Path):
+    server = kept(tmp_path)
+    server.push(push(0))
+    assert server.snapshot()
+    file = tmp_path / "shard-0.safetensors"
+    file.unlink()
+    assert server.snapshot() and not file.exists()
+    server.push(push(1))
+    assert server.snapshot() and file.exists()
 
 
 @pytest.mark.parametrize("journal", [False, True])

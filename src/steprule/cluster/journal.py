@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import struct
+import warnings
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -36,14 +37,24 @@ class Entry:
 class Journal:
     """The journal in the file `path`, which is made if it is not there; `sync` says whether each entry is synced.
 
-    A last entry that was cut off, as by a death in mid-write, was not acknowledged: it is taken out.
+    A last entry that was cut off, as by a death in mid-write, was not acknowledged: it is taken out. From one that is
+    spoilt otherwise nothing can be read on, and all that follows is taken out, with a warning.
     """
 
     def __init__(self, path: Path, *, sync: bool = False) -> None:
         self._path: Final = path
         self._sync: Final = sync
         self._file = path.open("ab", buffering=0)
-        self._length = sum(_FRAME.size + len(content) for content in self._contents())
+        sizes = [_FRAME.size + len(content) for content in self._contents()]
+        self._length = sum(sizes)
+        spoilt = self._spoilt()
+        if spoilt:
+            warnings.warn(
+                f"{path} is spoilt from entry {len(sizes) + 1} on; these {spoilt} bytes are dropped, and the updates that "
+                "they held",
+                RuntimeWarning,
+                stacklevel=2,
+            )
         self._file.truncate(self._length)
 
     def entries(self) -> Iterator[Entry]:
@@ -72,6 +83,14 @@ class Journal:
 
     def close(self) -> None:
         self._file.close()
+
+    def _spoilt(self) -> int:
+        """Return how many bytes there are behind what can be read, unless they are an entry that was cut off, or zeros."""
+        with self._path.open("rb") as file:
+            file.seek(self._length)
+            rest = file.read()
+        cut_off = len(rest) < _FRAME.size or len(rest) - _FRAME.size < _FRAME.unpack_from(rest)[0]
+        return 0 if cut_off or not any(rest) else len(rest)
 
     def _contents(self) -> Iterator[bytes]:
         with self._path.open("rb") as file:

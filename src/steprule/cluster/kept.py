@@ -57,6 +57,7 @@ class KeptShard:
         self._every = every
         self.since_snapshot = 0
         """Updates since the last snapshot was written, or tried."""
+        self._is_written = False
         folder.mkdir(parents=True, exist_ok=True)
         for left in folder.glob(f".{name}.*.part"):
             left.unlink(missing_ok=True)  # of a process that died in mid-write
@@ -107,6 +108,7 @@ class KeptShard:
 
     def push(self, push: Push) -> Receipt:
         """As `Shard.push`, and write what is due."""
+        self._is_written = False
         receipt = self.shard.push(push)
         if self.shard.lost != self._lost:
             self._note_life()
@@ -118,7 +120,12 @@ class KeptShard:
         return receipt
 
     def snapshot(self) -> bool:
-        """Write a snapshot now; return whether it could be written. Where not, it is tried again when the next is due."""
+        """Write a snapshot, unless the last one has everything; return whether it could be written.
+
+        Where not, it is tried again when the next is due.
+        """
+        if self._is_written:
+            return True
         self.since_snapshot = 0
         try:
             snapshot.write(self._snapshot, *self.shard.state())
@@ -127,6 +134,7 @@ class KeptShard:
         except OSError as error:
             self._failed("snapshot", error)
             return False
+        self._is_written = True
         return True
 
     def close(self) -> None:

@@ -130,13 +130,12 @@ class Training:
                 if self._left <= 0:
                     return
                 continue
-            for number, steps, seconds, report in self.replicas.wait(0.1):
+            for number, steps, seconds, report in self.replicas.wait(self.shards):
                 if report is None:
                     self._left += steps  # how many of them were taken, nobody knows; `_settle` counts
                 else:
                     self._pace[number] = steps / max(seconds, 1e-3)
                     self._take(report)
-            self.shards.watch()
             self._check()
             if time.monotonic() - self._shown > _SECONDS_BETWEEN_PROGRESS:
                 self._shown = time.monotonic()
@@ -165,7 +164,7 @@ class Training:
 
     def _settle(self) -> None:
         """Wait until every push has arrived, and count what is still missing: what was lost with a death, or refused."""
-        self.replicas.finish()
+        self.replicas.finish(self.shards)
         self.shards.ask()
         self._check()
         self._left = self._missing()

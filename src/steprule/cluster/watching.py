@@ -22,6 +22,7 @@ from .reports import ReplicaReport, ShardReport
 __all__ = ["Replicas", "Shards", "told"]
 
 _SECONDS_BETWEEN_QUESTIONS: Final = 0.5
+_SECONDS_BETWEEN_LOOKS: Final = 0.1
 
 
 def told(error: Exception) -> Exception:
@@ -35,7 +36,17 @@ class _Silence:
 
     def __init__(self, timeout: float) -> None:
         self._patience = timeout
-        self._since = time.monotonic()
+        self._long: Final = timeout / 4
+        self._heard = self._since = time.monotonic()
+
+    def begin_anew(self) -> None:
+        """Take it that the actor has just been heard."""
+        self._heard = self._since = time.monotonic()
+
+    @property
+    def long(self) -> bool:
+        """Whether it lasts so long that whoever waits for the actor is not to blame for being silent, too."""
+        return time.monotonic() - self._heard > self._long
 
     def broken(self) -> bool:
         """Whether it is time to kill; then it begins anew."""
@@ -68,8 +79,8 @@ class Shards:
         self._questions: dict[Any, tuple[int, _Silence]] = {}
         self._asked = 0.0
         self.hung: Final[collections.Counter[int]] = collections.Counter()
-        self.reports: list[ShardReport] = []
-        self.ask()
+        # They take as long to start as they take.
+        self.reports: list[ShardReport] = _got([each.report.remote() for each in self.handles])
         self._lives: Final = [report.version.life for report in self.reports]
 
     @property
@@ -78,19 +89,21 @@ class Shards:
         lives = [report.version.life for report in self.reports]
         return {number: life - first for number, (life, first) in enumerate(zip(lives, self._lives, strict=True))}
 
+    @property
+    def one_is_silent(self) -> bool:
+        """Whether one has not answered for some time, so that who waits for it is not to blame."""
+        return any(silence.long for _, silence in self._questions.values())
+
     def ask(self) -> None:
         """Wait for a report of each."""
-        self.reports = _got(each.report.remote() for each in self.handles)
+        self.reports = self._answers([each.report.remote() for each in self.handles])
 
     def watch(self) -> None:
         """Take the reports that have come, and kill a shard that has been silent for too long."""
         for question in _ready(self._questions, 0):
             number, _ = self._questions.pop(question)
             self.reports[number] = _got([question])[0]
-        for number, silence in self._questions.values():
-            if silence.broken():
-                self.hung[number] += 1
-                ray.kill(self.handles[number], no_restart=False)
+        _kill_the_hung(self.handles, self._questions.values(), self.hung)
         if time.monotonic() - self._asked > _SECONDS_BETWEEN_QUESTIONS:
             self._asked = time.monotonic()
             silent = [number for number, _ in self._questions.values()]
@@ -100,11 +113,11 @@ class Shards:
 
     def fetch(self) -> list[NDArray[Any]]:
         """Return each slice, as it is now."""
-        return [fetched.parameters for fetched in _got(each.fetch.remote() for each in self.handles)]
+        return [fetched.parameters for fetched in self._answers([each.fetch.remote() for each in self.handles])]
 
     def snapshot(self) -> None:
         """Have each write a snapshot; what cannot be written, its report tells."""
-        _got(each.snapshot.remote() for each in self.handles)
+        self._answers([each.snapshot.remote() for each in self.handles])
 
     def end(self) -> None:
         """End the actors, after a snapshot of each that answers in time."""
@@ -112,6 +125,15 @@ class Shards:
             [each.snapshot.remote() for each in self.handles], num_returns=len(self.handles), timeout=self._timeout
         )
         _end(self.handles)
+
+    def _answers(self, questions: Sequence[Any]) -> list[Any]:
+        """Wait for the answer of each shard; one that hangs is killed, and when it is restored Ray asks it again."""
+        waiting = {question: (number, _Silence(self._timeout)) for number, question in enumerate(questions)}
+        while waiting:
+            for question in _ready(waiting, _SECONDS_BETWEEN_LOOKS):
+                del waiting[question]
+            _kill_the_hung(self.handles, waiting.values(), self.hung)
+        return _got(questions)
 
 
 class Replicas:
@@ -151,26 +173,30 @@ class Replicas:
         turn = self.handles[number].run.remote(steps)
         self._turns[turn] = (number, steps, time.monotonic(), _Silence(self._timeout))
 
-    def wait(self, seconds: float) -> list[tuple[int, int, float, ReplicaReport | None]]:
-        """Return what has ended within `seconds`: the replica, its steps, how long they took, and its report.
+    def wait(self, shards: Shards) -> list[tuple[int, int, float, ReplicaReport | None]]:
+        """Return what has ended soon: the replica, its steps, how long they took, and its report. `shards` are watched.
 
         There is no report where the replica died; it is started again. Raises what a replica's gradient has raised, and
         `RuntimeError` where a replica cannot be started.
         """
         ended = []
-        for each in _ready([*self._starting, *self._turns], seconds):
+        for each in _ready([*self._starting, *self._turns], _SECONDS_BETWEEN_LOOKS):
             if each in self._starting:
                 self._started(each)
                 continue
             number, steps, since, _ = self._turns.pop(each)
             ended.append((number, steps, time.monotonic() - since, self._answer(each, number)))
-        self._kill_the_hung()
+        self._watch([(number, silence) for number, *_, silence in self._turns.values()], shards)
         return ended
 
-    def finish(self) -> None:
-        """Wait until the pushes of all free replicas have arrived."""
-        for number in self.free:
-            self._answer(self.handles[number].finish.remote(), number)
+    def finish(self, shards: Shards) -> None:
+        """Wait until the pushes of all free replicas have arrived. `shards` are watched."""
+        waiting = {self.handles[number].finish.remote(): (number, _Silence(self._timeout)) for number in self.free}
+        while waiting:
+            for question in _ready(waiting, _SECONDS_BETWEEN_LOOKS):
+                number, _ = waiting.pop(question)
+                self._answer(question, number)
+            self._watch(list(waiting.values()), shards)
 
     def end(self) -> None:
         """End the actors."""
@@ -200,11 +226,22 @@ class Replicas:
         except RayTaskError as error:
             raise told(error) from None
 
-    def _kill_the_hung(self) -> None:
-        for number, *_, silence in self._turns.values():
-            if silence.broken():
-                self.hung[number] += 1
-                ray.kill(self.handles[number], no_restart=False)
+    def _watch(self, waiting: Sequence[tuple[int, _Silence]], shards: Shards) -> None:
+        """Kill what hangs, a shard before the replicas that wait for it."""
+        shards.watch()
+        if shards.one_is_silent:
+            for _, silence in waiting:
+                silence.begin_anew()
+        _kill_the_hung(self.handles, waiting, self.hung)
+
+
+def _kill_the_hung(
+    handles: Sequence[Any], waiting: Iterable[tuple[int, _Silence]], hung: collections.Counter[int]
+) -> None:
+    for number, silence in waiting:
+        if silence.broken():
+            hung[number] += 1
+            ray.kill(handles[number], no_restart=False)
 
 
 def _cannot_start(what: str, error: Exception) -> Exception:
@@ -226,7 +263,7 @@ def _ready(references: Iterable[Any], seconds: float) -> list[Any]:
     return list(ray.wait(some, num_returns=len(some), timeout=0)[0])
 
 
-def _got(references: Any) -> list[Any]:
+def _got(references: Sequence[Any]) -> list[Any]:
     try:
         found: list[Any] = ray.get(list(references))
     except RayTaskError as error:
