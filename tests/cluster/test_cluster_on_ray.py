@@ -233,6 +233,13 @@ def test_a_training_goes_on_where_it_was(tmp_path: Path):
     )
 
 
+def test_a_dashboard_of_a_cluster_that_is_there_is_refused(tmp_path: Path):
+    from steprule.cluster import Plan, train
+
+    with pytest.raises(ValueError, match="dashboard is True and address is 'auto'; allowed is one of them"):
+        train(bowl.work(), rules.sgd, Plan(updates=1, options=SGD), tmp_path, address="auto", dashboard=True)
+
+
 def test_more_processes_than_the_cluster_has_processors_are_refused(tmp_path: Path):
     with pytest.raises(ValueError, match=re.escape("are 90 processes together; allowed on this cluster are up to")):
         trained(tmp_path, replicas=88)

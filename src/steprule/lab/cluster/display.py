@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping
 from types import TracebackType
 from typing import Final
@@ -54,9 +55,8 @@ class ClusterDisplay:
             self._live.update(self._drawn(progress, self._rates.of(progress)))
         elif progress.seconds - self._printed >= _SECONDS_BETWEEN_LINES or progress.done >= progress.updates:
             self._printed = progress.seconds
-            self._console.print(
-                _line(progress, self._rates.of(progress)), highlight=False, markup=False, soft_wrap=True
-            )
+            line = ", ".join([_line(progress, self._rates.of(progress)), *_troubles(progress)])
+            self._console.print(line, highlight=False, markup=False, soft_wrap=True)
 
     def measured(self, measured: Measured) -> None:
         self._last = measured
@@ -74,11 +74,15 @@ class ClusterDisplay:
             table.add_row(str(number), *_cells(shard, rate, progress.restarts.get(f"shard {number}", 0)))
         bar = Table.grid()  # which ends its line, as the bar alone does not
         bar.add_row(ProgressBar(total=progress.updates, completed=min(progress.done, progress.updates), width=40))
-        # Each of several lines is a reason to look, and there is none while all is well.
-        troubles = [f"started again: {_listed(progress.restarts)}"] if progress.restarts else []
-        troubles += [f"silent, and killed: {_listed(progress.hung)}"] if progress.hung else []
         known = [self._told(self._last)] if self._last is not None else []
-        return Group(bar, *(Text(line) for line in (_line(progress, rates), *known, *troubles)), table)
+        return Group(bar, *(Text(line) for line in (_line(progress, rates), *known, *_troubles(progress))), table)
+
+
+def _troubles(progress: Progress) -> list[str]:
+    """Return what is a reason to look; there is none while all is well."""
+    unwritten: Counter[str] = sum((Counter(shard.failures) for shard in progress.shards), Counter())
+    counts = {"started again": progress.restarts, "silent, and killed": progress.hung, "not written": unwritten}
+    return [f"{what}: {_listed(each)}" for what, each in counts.items() if each]
 
 
 def _cells(shard: ShardReport, rate: Rate, restarts: int) -> list[str]:
