@@ -37,7 +37,7 @@ def test_a_number_is_a_constant() -> None:
     ("text", "told"),
     [
         ("normal:1,2", "no distribution 'normal'"),
-        ("gamma:1,2,3", "distribution gamma:1,2,3: "),
+        ("gamma:1,2,3", "distribution gamma:1,2,3 has 3 numbers; gamma takes: shape, scale"),
         ("exponential:a", "holds 'a'; allowed are numbers"),
         ("fast", "holds 'fast'; allowed are numbers"),
         ("-1", "gave -1.0; allowed are finite times from 0"),

@@ -75,3 +75,15 @@ def test_the_error_rate_is_the_share_of_wrong_classes() -> None:
     assert error_rate(outputs, torch.tensor([0, 2, 1, 0])) == 0.0
     assert error_rate(outputs, torch.tensor([0, 2, 1, 2])) == 25.0
     assert error_rate(outputs, torch.tensor([1, 0, 0, 2])) == 100.0
+
+
+def test_a_function_that_needs_arguments_is_refused():
+    name = f"{__name__}:needy"
+    with pytest.raises(
+        TypeError, match=f"^{name} needs folder; allowed is a function without arguments that returns a"
+    ):
+        find_problem(name)
+
+
+def needy(folder: str, seed: int = 0) -> None:
+    """No problem of the lab's: it asks for something."""

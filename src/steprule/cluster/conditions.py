@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Final, NoReturn
 
@@ -11,7 +11,16 @@ import numpy as np
 
 __all__ = ["Bursts", "Conditions", "Distribution", "Failures", "Pace", "Stragglers"]
 
-_KNOWN: Final = ("exponential", "gamma", "lognormal", "pareto", "uniform", "weibull")
+_KNOWN: Final[Mapping[str, tuple[str, ...]]] = {
+    "constant": ("time",),
+    "exponential": ("mean",),
+    "gamma": ("shape", "scale"),
+    "lognormal": ("mean", "sigma"),
+    "pareto": ("shape",),
+    "uniform": ("low", "high"),
+    "weibull": ("shape",),
+}
+"""What the parameters of each distribution are."""
 
 
 @dataclass(frozen=True)
@@ -28,8 +37,11 @@ class Distribution:
     parameters: tuple[float, ...]
 
     def __post_init__(self) -> None:
-        if self.name != "constant" and self.name not in _KNOWN:
-            raise ValueError(f"there is no distribution {self.name!r}; allowed are constant, {', '.join(_KNOWN)}")
+        if self.name not in _KNOWN:
+            raise ValueError(f"there is no distribution {self.name!r}; allowed are {', '.join(_KNOWN)}")
+        if len(self.parameters) != len(_KNOWN[self.name]):
+            parameters = ", ".join(_KNOWN[self.name])
+            raise ValueError(f"distribution {self} has {len(self.parameters)} numbers; {self.name} takes: {parameters}")
         self.draw(np.random.default_rng(0))
 
     @classmethod
@@ -51,7 +63,7 @@ class Distribution:
         method: Callable[..., float] = _constant if self.name == "constant" else getattr(generator, self.name)
         try:
             time = float(method(*self.parameters))
-        except (TypeError, ValueError) as error:
+        except ValueError as error:
             raise ValueError(f"distribution {self}: {error}") from None
         if not 0 <= time < math.inf:
             raise ValueError(f"distribution {self} gave {time}; allowed are finite times from 0")

@@ -105,7 +105,7 @@ def find_problem(name: str) -> Callable[[], Problem]:
 
     `NAME@100` is the problem NAME, trained by 100 replicas of a simulated cluster (`cluster.simulated`), and `NAME=FOLDER`
     the built-in problem NAME with its data from a folder of the user's (see `with_corpus`). Raises `ValueError` where there
-    is none, and `TypeError` where it is no function.
+    is none, and `TypeError` where it is no function, or one that needs arguments.
     """
     whole, at, replicas = name.rpartition("@")
     if at and replicas.isdecimal():
@@ -123,7 +123,19 @@ def find_problem(name: str) -> Callable[[], Problem]:
     found: Any = named.load(BUILT_IN.get(name, name))
     if not callable(found):
         raise TypeError(f"{name} is of type {type(found).__name__}; allowed is a function that returns a Problem")
+    needed = [each.name for each in inspect.signature(found).parameters.values() if _is_needed(each)]
+    if needed:
+        raise TypeError(
+            f"{name} needs {', '.join(needed)}; allowed is a function without arguments that returns a Problem"
+        )
     return found  # type: ignore[no-any-return]
+
+
+def _is_needed(parameter: inspect.Parameter) -> bool:
+    return parameter.default is parameter.empty and parameter.kind not in (
+        parameter.VAR_POSITIONAL,
+        parameter.VAR_KEYWORD,
+    )
 
 
 def with_corpus(name: str, corpus: Path) -> str:
