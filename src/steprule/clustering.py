@@ -13,6 +13,7 @@ except ModuleNotFoundError as missing:
     raise ModuleNotFoundError(f"the command line needs {missing.name}: pip install 'steprule[lab]'") from missing
 
 from . import options, simulating
+from .counts import check_count
 
 __all__ = ["app"]
 
@@ -101,7 +102,8 @@ def run(
         threads=threads,
         options=hyperparameters,
     )
-    check(used, plan, out / "snapshots", resume=resume)
+    check_count("seed", seed, 0)
+    check(used, plan, out / "snapshots", resume=resume, address=address, dashboard=dashboard)
     # After the checks: TensorBoard is slow to load, and noisy beside TensorFlow.
     from .lab.cluster.board import Board
 

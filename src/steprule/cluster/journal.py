@@ -47,7 +47,7 @@ class Journal:
         self._file = path.open("ab", buffering=0)
         sizes = [_FRAME.size + len(content) for content in self._contents()]
         self._length = sum(sizes)
-        spoilt = self._spoilt()
+        spoilt = self._spoilt(max(sizes, default=0))
         if spoilt:
             warnings.warn(
                 f"{path} is spoilt from entry {len(sizes) + 1} on; these {spoilt} bytes are dropped, and the updates that "
@@ -84,21 +84,28 @@ class Journal:
     def close(self) -> None:
         self._file.close()
 
-    def _spoilt(self) -> int:
-        """Return how many bytes there are behind what can be read, unless they are an entry that was cut off, or zeros."""
+    def _spoilt(self, longest: int) -> int:
+        """Return how many bytes there are behind what can be read, unless they are an entry that was cut off, or zeros.
+
+        More than the `longest` entry before them they are not taken for one.
+        """
         with self._path.open("rb") as file:
             file.seek(self._length)
             rest = file.read()
         cut_off = len(rest) < _FRAME.size or len(rest) - _FRAME.size < _FRAME.unpack_from(rest)[0]
+        cut_off = cut_off and (longest == 0 or len(rest) <= longest)
         return 0 if cut_off or not any(rest) else len(rest)
 
     def _contents(self) -> Iterator[bytes]:
         with self._path.open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
             while len(frame := file.read(_FRAME.size)) == _FRAME.size:
                 length, checksum = _FRAME.unpack(frame)
-                content = file.read(length)
                 # A file that a machine's death has lengthened ends in zeros, which are an empty entry of the right checksum.
-                if not content or len(content) < length or zlib.crc32(content) != checksum:
+                if not 0 < length <= size - file.tell():
+                    return
+                content = file.read(length)
+                if zlib.crc32(content) != checksum:
                     return
                 yield content
 

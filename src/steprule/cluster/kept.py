@@ -124,7 +124,7 @@ class KeptShard:
 
         Where not, it is tried again when the next is due.
         """
-        if self._is_written:
+        if self._is_written and self._snapshot.exists():
             return True
         self.since_snapshot = 0
         try:

@@ -60,22 +60,37 @@ def train(
     `RuntimeError` where all pushes to a shard are refused or a process cannot be started, and what a replica's gradient
     raises.
     """
-    check(rule, plan, folder, resume=resume)
+    check(rule, plan, folder, resume=resume, address=address, dashboard=dashboard)
     gpus = 0 if plan.device == "cpu" else plan.shards
     with engine.running(address, plan.replicas + plan.shards, gpus=gpus, dashboard=dashboard):
         training = Training(work, rule, plan, folder.resolve())
         try:
-            training.run(progress)
-            training.shards.snapshot()
-            training.shards.ask()
+            while True:
+                training.run(progress)
+                training.shards.snapshot()
+                training.shards.ask()
+                if training.is_complete:  # a shard that hung at last, and was restored, may have lost updates
+                    break
             progress(training)
             return Trained(training.parameters(), training.progress())
         finally:
             training.end()
 
 
-def check(rule: Rule, plan: Plan, folder: Path, *, resume: bool = False) -> None:
+def check(
+    rule: Rule,
+    plan: Plan,
+    folder: Path,
+    *,
+    resume: bool = False,
+    address: str | None = None,
+    dashboard: bool = False,
+) -> None:
     """Raise what `train` raises for these arguments, with no Ray and nothing written."""
+    if dashboard and address is not None:
+        raise ValueError(
+            f"dashboard is True and address is {address!r}; allowed is one of them: a Ray that is there has its own"
+        )
     if has_snapshots(folder) and not resume:
         raise ValueError(f"{folder} has snapshots of a training; allowed is to resume it, or another folder")
     Shard(rule, np.zeros(1, np.float32), [Piece("", 0, 1, (), 0)], on_nonfinite=plan.on_nonfinite, **plan.options)
@@ -100,6 +115,11 @@ class Training:
         self._loss, self._steps = 0.0, 0
         self._mean = math.nan
         self._left = self._missing()
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether each shard has applied all updates, as far as its newest report tells."""
+        return self._missing() <= 0
 
     def parameters(self) -> dict[str, NDArray[Any]]:
         """Return the parameters as the shards have them now, by name."""

@@ -75,7 +75,7 @@ class Shards:
             made.remote(rule, flat.dtype, pieces, folder, number, plan)
             for number, pieces in enumerate(partition.pieces)
         ]
-        self._timeout: Final = plan.timeout
+        self._timeout = plan.timeout
         self._questions: dict[Any, tuple[int, _Silence]] = {}
         self._asked = 0.0
         self.hung: Final[collections.Counter[int]] = collections.Counter()
@@ -117,7 +117,10 @@ class Shards:
 
     def snapshot(self) -> None:
         """Have each write a snapshot; what cannot be written, its report tells."""
+        hung = self.hung.total()
         self._answers([each.snapshot.remote() for each in self.handles])
+        if self.hung.total() > hung:
+            self._timeout *= 2  # it may be that a snapshot takes so long
 
     def end(self) -> None:
         """End the actors, after a snapshot of each that answers in time."""
@@ -133,6 +136,7 @@ class Shards:
             for question in _ready(waiting, _SECONDS_BETWEEN_LOOKS):
                 del waiting[question]
             _kill_the_hung(self.handles, waiting.values(), self.hung)
+        self._questions.clear()  # nobody has looked at their answers meanwhile
         return _got(questions)
 
 
@@ -155,6 +159,7 @@ class Replicas:
         self._turns: Final[dict[Any, tuple[int, int, float, _Silence]]] = {}
         self.restarts: Final[collections.Counter[int]] = collections.Counter()
         self.hung: Final[collections.Counter[int]] = collections.Counter()
+        self._looked = time.monotonic()
         for number in range(plan.replicas):
             self._await(number)
 
@@ -229,7 +234,9 @@ class Replicas:
     def _watch(self, waiting: Sequence[tuple[int, _Silence]], shards: Shards) -> None:
         """Kill what hangs, a shard before the replicas that wait for it."""
         shards.watch()
-        if shards.one_is_silent:
+        late = time.monotonic() - self._looked > self._timeout / 4  # who did not look, cannot tell who was silent
+        self._looked = time.monotonic()
+        if late or shards.one_is_silent:
             for _, silence in waiting:
                 silence.begin_anew()
         _kill_the_hung(self.handles, waiting, self.hung)

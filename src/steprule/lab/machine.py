@@ -17,13 +17,18 @@ def available_cores() -> int:
 
 
 def processor() -> str:
-    """Return the name of the processor, as far as the system tells."""
+    """Return the name of the processor, and its family and model, as far as the system tells.
+
+    Virtual machines shorten names: processors of one name may add up a matrix product in another order.
+    """
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
         lines = []
-    named_models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return named_models[0] if named_models else platform.processor() or platform.machine()
+    told = {name.strip(): value.strip() for name, _, value in reversed([line.partition(":") for line in lines])}
+    name = told.get("model name") or platform.processor() or platform.machine()
+    kind = [f"{word} {told[key]}" for word, key in (("family", "cpu family"), ("model", "model")) if key in told]
+    return ", ".join([name, *kind])
 
 
 def facts() -> dict[str, str]:

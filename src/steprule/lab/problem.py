@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -123,12 +123,20 @@ def find_problem(name: str) -> Callable[[], Problem]:
     found: Any = named.load(BUILT_IN.get(name, name))
     if not callable(found):
         raise TypeError(f"{name} is of type {type(found).__name__}; allowed is a function that returns a Problem")
-    needed = [each.name for each in inspect.signature(found).parameters.values() if _is_needed(each)]
+    needed = [each.name for each in _parameters(found) if _is_needed(each)]
     if needed:
         raise TypeError(
             f"{name} needs {', '.join(needed)}; allowed is a function without arguments that returns a Problem"
         )
     return found  # type: ignore[no-any-return]
+
+
+def _parameters(function: Callable[..., Any]) -> Iterable[inspect.Parameter]:
+    """Return the parameters of a function itself, and not of one that it wraps; none where they cannot be known."""
+    try:
+        return inspect.signature(function, follow_wrapped=False).parameters.values()
+    except ValueError:
+        return ()
 
 
 def _is_needed(parameter: inspect.Parameter) -> bool:

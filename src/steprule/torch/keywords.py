@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Final
 
+import numpy as np
+
 from torch import Tensor
 
 from .. import around
@@ -240,7 +242,7 @@ class Keywords:
         storing.Storing.of(self.rule, group)  # for what it raises
         for name, choices in _CHOICES.items():
             # Neither a tensor nor an array is one of them, whatever it compares equal to.
-            if not isinstance(group[name], (bool, int, str, type(None))) or group[name] not in choices:
+            if not isinstance(group[name], (bool, np.bool_, int, str, type(None))) or group[name] not in choices:
                 allowed = ", ".join(map(repr, choices[:-1])) + f" or {choices[-1]!r}"
                 raise ValueError(f"{name} is {group[name]!r}; allowed is {allowed}")
         decoupled = bool(group["decoupled_weight_decay"])

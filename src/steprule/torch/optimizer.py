@@ -5,7 +5,7 @@ from __future__ import annotations
 import collections
 import functools
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any, ClassVar, Final
 
 import torch
@@ -44,7 +44,7 @@ class RuleOptimizer(CatchingUp, torch.optim.Optimizer):
     def __init__(self, params: Any, *values: Any, **named: Any) -> None:
         if not hasattr(type(self), "rule"):
             raise TypeError("RuleOptimizer has no rule; steprule.torch.optimizer(rule) makes a class that has one")
-        if not isinstance(params, Iterable):
+        if not hasattr(params, "__iter__") and not hasattr(params, "__getitem__"):
             raise TypeError(
                 f"params is a {type(params).__name__}; allowed are tensors, named or not, or groups of them"
             )

@@ -55,7 +55,7 @@ class ClusterDisplay:
             self._live.update(self._drawn(progress, self._rates.of(progress)))
         elif progress.seconds - self._printed >= _SECONDS_BETWEEN_LINES or progress.done >= progress.updates:
             self._printed = progress.seconds
-            line = ", ".join([_line(progress, self._rates.of(progress)), *_troubles(progress)])
+            line = "; ".join([_line(progress, self._rates.of(progress)), *_troubles(progress)])
             self._console.print(line, highlight=False, markup=False, soft_wrap=True)
 
     def measured(self, measured: Measured) -> None:

@@ -68,6 +68,7 @@ def run(
 
     Raises what `steprule.cluster.train` raises, and `ValueError` where there is no such problem, or one with a trainer.
     """
+    check_count("seed", seed, 0)
     found = find_problem(problem)()
     refuse_trainer(found, "a cluster")
     # Where other processes find it, wherever they run.

@@ -11,7 +11,7 @@ from typing import Final
 from ...cluster import Conditions, Simulation
 from ...counts import check_count
 from ...specification import Rule
-from ..problem import Problem
+from ..problem import Problem, refuse_trainer
 from ..results import Epoch
 
 __all__ = ["CONDITIONS", "on_replicas"]
@@ -30,6 +30,7 @@ def on_replicas(make: Callable[[], Problem], replicas: int) -> Callable[[], Prob
     @functools.wraps(make)
     def made() -> Problem:
         problem = make()
+        refuse_trainer(problem, "a simulated cluster")
         return replace(
             problem,
             name=f"{problem.name}@{replicas}",
