@@ -13,7 +13,6 @@ except ModuleNotFoundError as missing:
     raise ModuleNotFoundError(f"the command line needs {missing.name}: pip install 'steprule[lab]'") from missing
 
 from . import options, simulating
-from .counts import check_count
 
 __all__ = ["app"]
 
@@ -70,18 +69,16 @@ def run(
 ) -> None:
     """Train a problem asynchronously, as Downpour SGD does, by any rule on the server."""
     from .cluster.plan import Plan
-    from .cluster.training import check
     from .lab.cluster.display import ClusterDisplay
+    from .lab.cluster.run import check, updates_of
     from .lab.cluster.run import run as train
-    from .lab.cluster.run import updates_of
     from .lab.grids import find_rule, parse_values
-    from .lab.problem import find_problem, refuse_trainer
+    from .lab.problem import find_problem
 
     if updates is not None and epochs is not None:
         raise ValueError(f"--updates is {updates} and --epochs is {epochs:g}; allowed is one of them")
     used, hyperparameters = find_rule(rule), parse_values(values or [])
     found = find_problem(problem)()
-    refuse_trainer(found, "a cluster")
     plan = Plan(
         updates=updates
         if updates is not None
@@ -102,8 +99,7 @@ def run(
         threads=threads,
         options=hyperparameters,
     )
-    check_count("seed", seed, 0)
-    check(used, plan, out / "snapshots", resume=resume, address=address, dashboard=dashboard)
+    check(found, used, plan, out, seed=seed, resume=resume, address=address, dashboard=dashboard)
     # After the checks: TensorBoard is slow to load, and noisy beside TensorFlow.
     from .lab.cluster.board import Board
 

@@ -23,8 +23,7 @@ def running(address: str | None, processes: int, *, gpus: int = 0, dashboard: bo
     `processes` is how many are to run at once, and `gpus` how many of them have one. `address` is "auto" for the one on this
     machine, or host:port. Where the program has joined one already, that is taken, and not left.
 
-    Raises `ValueError` where the cluster has fewer processors or GPUs, and `ConnectionError` where there
-    is none.
+    Raises `ValueError` where the cluster has fewer processors or GPUs, and `ConnectionError` where there is none.
     """
     if ray.is_initialized():
         _require(processes, gpus)

@@ -54,7 +54,7 @@ class Plan:
     A shard writes a snapshot after each `snapshot_every` updates, and with `journal` each push before it is acknowledged
     (`KeptShard`, `sync` as there). A push that is infinite or NaN somewhere is left out (`on_nonfinite="skip"`), or ends the
     training ("raise"). A replica or shard that has not answered for `timeout` seconds is killed and started again: a single
-    step must be faster than that.
+    step must be faster than that, and a shard's snapshot.
 
     `device` is where the shards step, `threads` how many threads each replica and shard computes in.
 

@@ -193,8 +193,10 @@ class Keywords:
             del group[part]
         group.update(folded)
 
-    def bound(self, params: Any, values: tuple[Any, ...], named: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the value of every argument of a constructor call, but `params`.
+    def bound(
+        self, params: Any, values: tuple[Any, ...], named: Mapping[str, Any], derived: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """Return the value of every argument of a constructor call, but `params`; `derived` are defaults before others.
 
         Raises `TypeError` for an argument that there is not.
         """
@@ -204,7 +206,8 @@ class Keywords:
             bound = self.signature.bind_partial(params, *values, **folded)
         except TypeError as error:
             raise TypeError(f"{self.name}: {error}; it takes: {', '.join(self.signature.parameters)}") from None
-        return self.known | {name: value for name, value in bound.arguments.items() if name != "params"}
+        given = {name: value for name, value in bound.arguments.items() if name != "params"}
+        return {**self.known, **derived, **given}
 
     def watched(self, group: Mapping[str, Any]) -> Iterator[Any]:
         """Return what of a group decides its step."""

@@ -49,10 +49,7 @@ class RuleOptimizer(CatchingUp, torch.optim.Optimizer):
                 f"params is a {type(params).__name__}; allowed are tensors, named or not, or groups of them"
             )
         params, derived = with_derived(self.rule, params)
-        if derived:
-            in_place = self.__signature__.bind_partial(params, *values).arguments
-            named = {name: value for name, value in derived.items() if name not in in_place} | named
-        super().__init__(params, self.keywords.bound(params, values, named))
+        super().__init__(params, self.keywords.bound(params, values, named, derived))
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group of parameters, with its own values of the hyperparameters; errors as in the constructor."""

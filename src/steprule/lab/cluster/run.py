@@ -14,10 +14,10 @@ from safetensors.numpy import save
 
 import torch
 
+from ...cluster import training
 from ...cluster.gradients import parameters_of
 from ...cluster.plan import Plan
 from ...cluster.reports import Progress
-from ...cluster.training import Training, train
 from ...counts import check_count
 from ...folders import replace, write_json
 from ...named import name_of
@@ -25,7 +25,9 @@ from ...specification import Rule
 from ..problem import Problem, find_problem, refuse_trainer
 from .gradients import work_of
 
-__all__ = ["Measured", "Watcher", "run", "updates_of"]
+__all__ = ["Measured", "Watcher", "check", "run", "updates_of"]
+
+_SNAPSHOTS: Final = "snapshots"
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,13 @@ def updates_of(problem: Problem, epochs: float, n_push: int) -> int:
     return max(1, round(epochs * problem.batches_per_epoch / n_push))
 
 
+def check(problem: Problem, rule: Rule, plan: Plan, out: Path, *, seed: int = 0, **on: Any) -> None:
+    """Raise what `run` raises for these arguments; `on` is where and how, as for `steprule.cluster.training.check`."""
+    check_count("seed", seed, 0)
+    refuse_trainer(problem, "a cluster")
+    training.check(rule, plan, out / _SNAPSHOTS, **on)
+
+
 def run(
     problem: str,
     rule: Rule,
@@ -68,17 +77,16 @@ def run(
 
     Raises what `steprule.cluster.train` raises, and `ValueError` where there is no such problem, or one with a trainer.
     """
-    check_count("seed", seed, 0)
     found = find_problem(problem)()
-    refuse_trainer(found, "a cluster")
+    check(found, rule, plan, out, seed=seed, resume=resume, address=address, dashboard=dashboard)
     # Where other processes find it, wherever they run.
     named = problem if ":" not in problem else name_of(find_problem(problem))
     follower = _Follower(found, plan, seed, watchers)
-    trained = train(
+    trained = training.train(
         work_of(named, found, seed),
         rule,
         plan,
-        out / "snapshots",
+        out / _SNAPSHOTS,
         resume=resume,
         address=address,
         dashboard=dashboard,
@@ -108,14 +116,14 @@ class _Follower:
         self.found: Final[list[Measured]] = []
         self._epoch = 0
 
-    def progressed(self, training: Training) -> None:
-        progress = training.progress()
+    def progressed(self, running: training.Training) -> None:
+        progress = running.progress()
         for watcher in self._watchers:
             watcher.progressed(progress)
         epoch = math.floor(self._epochs(progress.done))
         if epoch > self._epoch and progress.done < self._plan.updates:
             self._epoch = epoch
-            self.measure(progress.done, training.parameters())
+            self.measure(progress.done, running.parameters())
 
     def measure(self, updates: int, parameters: Mapping[str, NDArray[Any]]) -> None:
         for name, parameter in parameters_of(self._model).items():

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -27,7 +28,7 @@ from ...torch import Adadelta, RateMonitor, RuleOptimizer
 from .. import machine
 from ..comparison import Progress, versions
 from ..problem import Problem
-from ..results import Epoch, Outcome, Setting, Trial
+from ..results import Epoch, Outcome, Setting, Status, Trial
 from ..training import train_epochs
 from . import files
 from .kept import keep, kept
@@ -215,7 +216,8 @@ def _train(problem: Problem, settings: Settings, seed: int, progress: Progress |
             if progress:
                 progress.measured(trial, epoch)
     if progress:
-        progress.ended(Outcome(trial, "finished", tuple(measured)))
+        status: Status = "finished" if math.isfinite(measured[-1].loss) else "diverged"
+        progress.ended(Outcome(trial, status, tuple(measured)))
     table = monitor.table()
     batches = np.unique(table["step"])
     rates, updates = (
