@@ -234,11 +234,18 @@ def test_a_training_goes_on_where_it_was(tmp_path: Path):
     )
 
 
-def test_a_dashboard_of_a_cluster_that_is_there_is_refused(tmp_path: Path):
+@pytest.mark.parametrize(
+    ("address", "told"),
+    [
+        ("auto", "dashboard is True and address is 'auto'; allowed is one of them"),
+        (None, "dashboard is True, and this program has joined a Ray already; allowed is False"),
+    ],
+)
+def test_a_dashboard_of_a_cluster_that_is_there_is_refused(tmp_path: Path, address: str | None, told: str):
     from steprule.cluster import Plan, train
 
-    with pytest.raises(ValueError, match="dashboard is True and address is 'auto'; allowed is one of them"):
-        train(bowl.work(), rules.sgd, Plan(updates=1, options=SGD), tmp_path, address="auto", dashboard=True)
+    with pytest.raises(ValueError, match=told):
+        train(bowl.work(), rules.sgd, Plan(updates=1, options=SGD), tmp_path, address=address, dashboard=True)
 
 
 def test_more_processes_than_the_cluster_has_processors_are_refused(tmp_path: Path):

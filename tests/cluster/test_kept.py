@@ -148,22 +148,24 @@ def test_a_last_entry_that_is_no_whole_one_is_taken_out(tmp_path: Path, harm: st
         assert np.array_equal(found[-1].push.dense, push(7).dense)
 
 
-@pytest.mark.parametrize("place", [0, 2, 4, 5, 7, 8, 12, 40])  # of the length, the checksum, the content
-def test_entries_behind_one_that_is_spoilt_are_dropped_with_a_warning(tmp_path: Path, place: int):
+@pytest.mark.parametrize("entry", [0, 1, 2])
+@pytest.mark.parametrize("place", [0, 2, 4, 5, 7, 8, 11, 12, 15, 16, 40])  # of the length, the checksums, the content
+def test_what_is_behind_an_entry_that_is_spoilt_is_dropped_with_a_warning(tmp_path: Path, place: int, entry: int):
     path = tmp_path / "journal"
     journal = Journal(path)
-    journal.append(Entry(push(0), staleness=0))
-    first = path.stat().st_size
-    for number in (1, 2):
+    ends = [0]
+    for number in range(3):
         journal.append(Entry(push(number), staleness=0))
+        ends.append(path.stat().st_size)
     journal.close()
     content = bytearray(path.read_bytes())
-    content[first + place] ^= 1
+    content[ends[entry] + place] ^= 1
     path.write_bytes(content)
-    dropped = len(content) - first
-    with pytest.warns(RuntimeWarning, match=f"journal is spoilt from entry 2 on; these {dropped} bytes are dropped"):
+    dropped = len(content) - ends[entry]
+    told = f"journal is spoilt from entry {entry + 1} on; these {dropped} bytes are dropped"
+    with pytest.warns(RuntimeWarning, match=told):
         again = Journal(path)
-    assert [each.push.number for each in again.entries()] == [0]
+    assert [each.push.number for each in again.entries()] == list(range(entry))
     again.close()
 
 
@@ -207,6 +209,24 @@ def test_training_goes_on_loudly_on_a_full_disk(small_disk: Path, journal: bool)
     assert np.array_equal(again.shard.parameters, other.parameters)
 
 
+@pytest.mark.filterwarnings("ignore:training goes on without a note of what was lost:RuntimeWarning")
+def test_a_shard_that_dies_twice_while_the_disk_is_full_lives_another_life_each_time(small_disk: Path):
+    server = kept(small_disk, every=100)
+    for number in range(4):
+        known = server.push(push(number)).version
+    server.close()
+    with pytest.raises(OSError, match="No space left"):
+        (small_disk / "filling").write_bytes(bytes(1 << 20))
+    for life in (1, 2):
+        server = kept(small_disk, every=100)
+        assert server.shard.version == Version(life, 0)
+        receipt = server.push(push(4 + life, known=known, fetched=known))
+        assert (receipt.outcome, receipt.staleness) == ("applied", 0)
+        assert server.shard.lost == known.updates
+        known = receipt.version
+        server.close()
+
+
 def test_a_folder_that_has_gone_is_no_end_either(tmp_path: Path):
     server = kept(tmp_path / "gone", every=1)
     shutil.rmtree(tmp_path / "gone")
@@ -221,13 +241,13 @@ def test_no_part_of_a_file_is_left_where_writing_failed(tmp_path: Path):
     server.snapshot()
     server.close()
     # Of a process that was killed in mid-write, and of a shard whose name begins alike.
-    for left in (".shard-0.safetensors.1.part", ".shard-0.life.json.1.part"):
+    for left in (".shard-0.safetensors.1.part", ".shard-0.life-1.json.1.part"):
         (tmp_path / left).write_bytes(bytes(9))
     others = tmp_path / ".shard-01.safetensors.1.part"
     others.write_bytes(bytes(9))
     kept(tmp_path).close()
     others.unlink()
-    assert sorted(each.name for each in tmp_path.iterdir()) == ["shard-0.life.json", "shard-0.safetensors"]
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["shard-0.life-1.json", "shard-0.safetensors"]
 
 
 def test_files_of_another_rule_or_model_are_refused(tmp_path: Path):

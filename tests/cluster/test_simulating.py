@@ -16,6 +16,7 @@ from steprule.lab import problem
 from steprule.rules import sgd
 
 LINE = small.named(small.line)
+NORMED = small.named(small.normed)
 
 
 def typed(*words: str) -> Result:
@@ -50,6 +51,8 @@ def test_a_simulation_is_written_with_a_record_of_each_push(tmp_path: Path) -> N
         (("run", LINE, "--device", "tpu"), 'device is \'tpu\'; allowed is "cpu" or "cuda"'),
         (("run", LINE, "--on-nonfinite", "ignore"), "on_nonfinite is 'ignore'; allowed"),
         (("run", LINE, "--rule", "mine"), "there is no rule 'mine'"),
+        (("run", LINE, "--shards", "3"), "shards is 3; allowed is a whole number from 1 to 2, one for each row"),
+        (("run", NORMED), "the model of normed has the buffer 0.running_mean; allowed are models without"),
         (("run", LINE, "--seed", "-1"), "seed is -1; allowed is a whole number from 0"),
         (("run", LINE, "--dashboard", "--address", "auto"), "dashboard is True and address is 'auto'"),
         (("run", LINE, "--set", "rho=2"), "rho is 2.0; allowed is a number in [0, 1)"),

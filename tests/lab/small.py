@@ -153,6 +153,11 @@ def own_layer() -> Problem:
     return replace(line(), model=lambda seed: nn.Sequential(_Own()))
 
 
+def normed() -> Problem:
+    """A model that keeps averages beside its parameters."""
+    return replace(line(), name="normed", model=lambda seed: nn.Sequential(nn.BatchNorm1d(3), nn.Linear(3, 1)))
+
+
 def repairable() -> Problem:
     """Fail while there is a file `$SMALL_BROKEN`."""
 

@@ -23,9 +23,15 @@ def running(address: str | None, processes: int, *, gpus: int = 0, dashboard: bo
     `processes` is how many are to run at once, and `gpus` how many of them have one. `address` is "auto" for the one on this
     machine, or host:port. Where the program has joined one already, that is taken, and not left.
 
-    Raises `ValueError` where the cluster has fewer processors or GPUs, and `ConnectionError` where there is none.
+    Raises `ValueError` where the cluster has fewer processors or GPUs, or where a `dashboard` is asked of a Ray that is
+    there, and `ConnectionError` where there is none.
     """
     if ray.is_initialized():
+        if dashboard:
+            raise ValueError(
+                "dashboard is True, and this program has joined a Ray already; allowed is False: a Ray that is there has "
+                "its own"
+            )
         _require(processes, gpus)
         yield
         return

@@ -1,8 +1,9 @@
 """The pushes that a shard has applied since its last snapshot, in a file that only grows.
 
-An entry is its length (uint64), the CRC-32 of its content (uint32), both little-endian, and the content, a safetensors
-file in itself. An entry is written before its push is acknowledged: what was acknowledged, outlives the process. It
-outlives the machine only where each entry is synced to the disk.
+An entry is a frame and its content, a safetensors file in itself. The frame is the content's length (uint64), the CRC-32 of
+the content, and the CRC-32 of these two (uint32 each), all little-endian. An entry is written before its push is
+acknowledged: what was acknowledged, outlives the process. It outlives the machine only where each entry is synced to the
+disk.
 """
 
 from __future__ import annotations
@@ -23,7 +24,9 @@ from .messages import FIRST, Push, Rows
 
 __all__ = ["Entry", "Journal"]
 
-_FRAME: Final = struct.Struct("<QI")
+_FRAME: Final = struct.Struct("<QII")
+_SUMMED: Final = struct.Struct("<QI")
+"""The part of a frame that its own checksum is of."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,7 @@ class Journal:
         self._file = path.open("ab", buffering=0)
         sizes = [_FRAME.size + len(content) for content in self._contents()]
         self._length = sum(sizes)
-        spoilt = self._spoilt(max(sizes, default=0))
+        spoilt = self._spoilt()
         if spoilt:
             warnings.warn(
                 f"{path} is spoilt from entry {len(sizes) + 1} on; these {spoilt} bytes are dropped, and the updates that "
@@ -65,7 +68,7 @@ class Journal:
         """Write an entry. Raises `OSError` where that cannot be done; the journal is then as it was."""
         content = _encoded(entry)
         try:
-            for part in (_FRAME.pack(len(content), zlib.crc32(content)), content):
+            for part in (_framed(content), content):
                 left = memoryview(part)
                 while left:
                     left = left[self._file.write(left) :]
@@ -84,30 +87,35 @@ class Journal:
     def close(self) -> None:
         self._file.close()
 
-    def _spoilt(self, longest: int) -> int:
-        """Return how many bytes there are behind what can be read, unless they are an entry that was cut off, or zeros.
-
-        More than the `longest` entry before them they are not taken for one.
-        """
+    def _spoilt(self) -> int:
+        """Return how many bytes there are behind what can be read, unless they are an entry that was cut off, or zeros."""
         with self._path.open("rb") as file:
             file.seek(self._length)
             rest = file.read()
-        cut_off = len(rest) < _FRAME.size or len(rest) - _FRAME.size < _FRAME.unpack_from(rest)[0]
-        cut_off = cut_off and (longest == 0 or len(rest) <= longest)
+        frame = rest[: _FRAME.size]
+        cut_off = len(frame) < _FRAME.size or (_is_whole(frame) and len(rest) - _FRAME.size < _FRAME.unpack(frame)[0])
         return 0 if cut_off or not any(rest) else len(rest)
 
     def _contents(self) -> Iterator[bytes]:
         with self._path.open("rb") as file:
             size = os.fstat(file.fileno()).st_size
-            while len(frame := file.read(_FRAME.size)) == _FRAME.size:
-                length, checksum = _FRAME.unpack(frame)
-                # A file that a machine's death has lengthened ends in zeros, which are an empty entry of the right checksum.
-                if not 0 < length <= size - file.tell():
+            while _is_whole(frame := file.read(_FRAME.size)):
+                length, checksum, _ = _FRAME.unpack(frame)
+                if length > size - file.tell():
                     return
                 content = file.read(length)
                 if zlib.crc32(content) != checksum:
                     return
                 yield content
+
+
+def _framed(content: bytes) -> bytes:
+    length, checksum = len(content), zlib.crc32(content)
+    return _FRAME.pack(length, checksum, zlib.crc32(_SUMMED.pack(length, checksum)))
+
+
+def _is_whole(frame: bytes) -> bool:
+    return len(frame) == _FRAME.size and _FRAME.unpack(frame)[-1] == zlib.crc32(frame[: _SUMMED.size])
 
 
 def _encoded(entry: Entry) -> bytes:

@@ -53,7 +53,8 @@ class KeptShard:
         self.failures: collections.Counter[str] = collections.Counter()
         """How many times a "snapshot", a "journal" entry or the note of a "life" could not be written."""
         self._snapshot: Final = folder / f"{name}.safetensors"
-        self._life: Final = folder / f"{name}.life.json"
+        self._folder: Final = folder
+        self._name: Final = name
         self._every = every
         self.since_snapshot = 0
         """Updates since the last snapshot was written, or tried."""
@@ -64,16 +65,16 @@ class KeptShard:
         path = folder / f"{name}.journal"
         found = Journal(path, sync=sync) if journal or path.exists() else None
         self._journal: Final = found if journal else None
-        noted: dict[str, Any] = {"life": -1, "begun": [], "lost": []}
-        if self._life.exists():
-            noted = json.loads(self._life.read_text())
+        noted = self._notes()
+        life = max(noted, default=-1)
+        history: dict[str, Any] = json.loads(noted[life].read_text()) if noted else {"begun": [], "lost": []}
         known = self._snapshot.exists()
         if known:
             shard.load(*snapshot.read(self._snapshot))
         if found is not None:
             self._replay(found)
-        if known or noted["life"] >= 0:
-            shard.begin_life(max(noted["life"], shard.version.life) + 1, noted["begun"], noted["lost"])
+        if known or noted:
+            shard.begin_life(max(life, shard.version.life) + 1, history["begun"], history["lost"])
         else:
             snapshot.write(self._snapshot, *shard.state())
         self._note_life()
@@ -90,13 +91,25 @@ class KeptShard:
                 self.shard.push(dataclasses.replace(entry.push, fetched=fetched, known=version))
                 self.since_snapshot += 1
 
+    def _notes(self) -> dict[int, Path]:
+        """Return the notes that there are, by the life that each is of: one, or two where a process died between them."""
+        before = f"{self._name}.life-"
+        return {int(each.stem.removeprefix(before)): each for each in self._folder.glob(f"{before}*.json")}
+
     def _note_life(self) -> None:
         """Write which life this is, and what was lost so far: what is learned of that, is not in the snapshot yet."""
         self._lost = self.shard.lost
+        life, noted = self.shard.version.life, self._notes()
+        here = self._folder / f"{self._name}.life-{life}.json"
         try:
-            write_json(self._life, {"life": self.shard.version.life, **self.shard.history})
+            write_json(here, self.shard.history)
         except OSError as error:
+            if noted:
+                noted[max(noted)].replace(here)  # a new name needs no room, and no two lives may have one number
             self._failed("life", error)
+        else:
+            for older in noted.keys() - {life}:
+                noted[older].unlink()
 
     def fetch(self) -> Fetched:
         """As `Shard.fetch`."""

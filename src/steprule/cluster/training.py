@@ -22,7 +22,7 @@ from .reports import Progress, ReplicaReport
 from .shard import Shard
 from .watching import Replicas, Shards
 
-__all__ = ["Trained", "Training", "train"]
+__all__ = ["Trained", "Training", "check", "partition_of", "train"]
 
 _SECONDS_OF_A_TURN: Final = 0.5
 """About how long a replica works between two reports."""
@@ -96,18 +96,26 @@ def check(
     Shard(rule, np.zeros(1, np.float32), [Piece("", 0, 1, (), 0)], on_nonfinite=plan.on_nonfinite, **plan.options)
 
 
+def partition_of(work: Work, plan: Plan) -> Partition:
+    """Return how the parameters are laid out and cut.
+
+    Raises `ValueError` where they are of several types, or have fewer rows than there are to be shards.
+    """
+    kinds = {array.dtype for array in work.parameters.values()}
+    if len(kinds) != 1:
+        found = ", ".join(sorted(map(str, kinds))) or "none"
+        raise ValueError(f"parameters are of the types {found}; allowed is one")
+    shapes = {name: array.shape for name, array in work.parameters.items()}
+    return Partition(shapes, plan.shards, work.sparse)
+
+
 class Training:
     """A training that runs; `train` makes it."""
 
     def __init__(self, work: Work, rule: Rule, plan: Plan, folder: Path) -> None:
-        kinds = {array.dtype for array in work.parameters.values()}
-        if len(kinds) != 1:
-            found = ", ".join(sorted(map(str, kinds))) or "none"
-            raise ValueError(f"parameters are of the types {found}; allowed is one")
-        shapes = {name: array.shape for name, array in work.parameters.items()}
         self.plan: Final = plan
-        self.partition: Final = Partition(shapes, plan.shards, work.sparse)
-        flat = self.partition.flat(work.parameters, kinds.pop())
+        self.partition: Final = partition_of(work, plan)
+        flat = self.partition.flat(work.parameters, next(iter(work.parameters.values())).dtype)
         self.shards: Final = Shards(rule, flat, self.partition, folder, plan)
         self.replicas: Final = Replicas(work, self.partition, self.shards.handles, plan)
         self._pace: Final = [1.0] * plan.replicas

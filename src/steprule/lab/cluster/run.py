@@ -57,6 +57,7 @@ def check(problem: Problem, rule: Rule, plan: Plan, out: Path, *, seed: int = 0,
     check_count("seed", seed, 0)
     refuse_trainer(problem, "a cluster")
     training.check(rule, plan, out / _SNAPSHOTS, **on)
+    training.partition_of(work_of(problem.name, problem, seed), plan)
 
 
 def run(
