@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..specification import Hyperparameter, Range
+from ..torch.compiled import Optimizer
 from .hessian import hessian_rows
 
 __all__ = ["Newton"]
@@ -17,7 +18,7 @@ _ROWS: Final = 64
 _NUMBERS: Final = (Hyperparameter("lr", Range(low=0), 1.0), Hyperparameter("damping", Range(low=0), 0.0))
 
 
-class Newton(torch.optim.Optimizer):
+class Newton(Optimizer):
     """Newton's method: dx = -lr (H + damping I)⁻¹ g, with g and H over all parameters as one vector.
 
     Zeiler 2012 eq. 3 and 12, which print no minus sign; Goodfellow, Bengio & Courville 2016, 8.6.1, where `damping` is

@@ -13,7 +13,7 @@ import torch
 from ..around import Around
 from ..specification import Rule
 from ..torch import RuleOptimizer, optimizer
-from ..torch.optimizer import outside_compiled_code
+from ..torch.compiled import outside_compiled_code
 from .on_tensors import OnTensors
 
 __all__ = ["OnTorch"]

@@ -5,15 +5,15 @@ from __future__ import annotations
 import functools
 from typing import Any
 
-import torch
 from torch import nn
 
+from .compiled import Optimizer
 from .lag import Lags
 
 __all__ = ["CatchingUp"]
 
 
-class CatchingUp(torch.optim.Optimizer):
+class CatchingUp(Optimizer):
     """Brings rows that sparse gradients have not named up to date: when asked, on `state_dict`, and before a copy."""
 
     @functools.cached_property

@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 import torch
 from torch import Tensor, nn
 
+from .compiled import outside_compiled_code
+
 __all__ = ["Lag", "Lags", "multiplied"]
 
 _BLOCK: Final = 1 << 18
@@ -218,7 +220,7 @@ class _Hook:
     def __reduce__(self) -> tuple[Any, ...]:
         return _Hook, ()
 
-    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    @outside_compiled_code
     def before_forward(self, module: Any, args: tuple[Any, ...], named: Mapping[str, Any]) -> None:
         lags, rows = self._lags(), args[0] if args else named.get("input")
         if lags is not None and isinstance(rows, Tensor):

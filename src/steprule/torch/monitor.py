@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from ..rates import Rates, Record, Sampler
 from .catching_up import CatchingUp
+from .compiled import outside_compiled_code
 from .elements import Elements, plain
-from .optimizer import outside_compiled_code
 
 __all__ = ["RateMonitor"]
 

@@ -6,13 +6,14 @@ import collections
 import functools
 import inspect
 from collections.abc import Callable
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar
 
 import torch
 
 from ..specification import Rule, check_rule
 from . import storing
 from .catching_up import CatchingUp
+from .compiled import outside_compiled_code
 from .derived import with_derived
 from .describe import docstring
 from .keywords import OPTIONS, Keywords
@@ -20,15 +21,10 @@ from .plan import Plan
 from .state import begin, check_groups, checked_states, complete_groups
 from .twins import PAIRS
 
-__all__ = ["RuleOptimizer", "optimizer", "outside_compiled_code"]
+__all__ = ["RuleOptimizer", "optimizer"]
 
 
-# torch.compile leaves the loop, which is compiled already, as it is. The private form, which torch.optim wraps its own
-# methods in, imports the compiler with the first call and not with this module: a second.
-outside_compiled_code: Final[Callable[[Any], Any]] = getattr(torch, "_disable_dynamo", torch.compiler.disable)
-
-
-class RuleOptimizer(CatchingUp, torch.optim.Optimizer):
+class RuleOptimizer(CatchingUp):
     """What the classes of `steprule.torch` share; make one with `optimizer(rule)`."""
 
     rule: ClassVar[Rule]
