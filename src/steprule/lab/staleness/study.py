@@ -28,14 +28,14 @@ __all__ = ["GRIDS", "REPLICAS", "Row", "Staleness", "Study", "staleness", "study
 PROBLEM: Final = "steprule.lab.staleness.problems:mnist"
 REPLICAS: Final = (1, 10, 100, 200)
 GRIDS: Final[Mapping[str, Mapping[str, tuple[float, ...]]]] = {
-    "sgd": {"lr": (1.0, 0.1, 0.01, 0.001, 0.0001)},
-    "momentum": {"lr": (0.1, 0.01, 0.001, 0.0001, 0.00001)},
+    "sgd": {"lr": (10.0, 1.0, 0.1, 0.01, 0.001, 0.0001)},
+    "momentum": {"lr": (1.0, 0.1, 0.01, 0.001, 0.0001, 0.00001)},
     "adagrad": {"lr": (0.1, 0.01, 0.001, 0.0001, 0.00001)},
     "rmsprop": {"lr": (0.01, 0.001, 0.0001, 0.00001, 0.000001)},
     "adam": {"lr": (0.01, 0.001, 0.0001, 0.00001, 0.000001)},
     "adadelta": {"lr": (1.0, 0.1, 0.01, 0.001), "eps": (1e-6, 1e-8), "rho": (0.95,)},
 }
-"""By the rule; powers of ten around what suits one replica, and below it, where staleness asks for less."""
+"""By the rule; powers of ten that reach beyond what was chosen with one replica, and below what was with 200."""
 
 STANDS: Final = 1.5
 """A rule stands so many replicas where its mean error is at most this many times that of one."""
