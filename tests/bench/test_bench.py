@@ -318,12 +318,19 @@ class TestProcesses:
         assert {command[-1] for command, _ in answers.started} == {str(torch.get_num_threads())}
 
     def test_first_steps_are_cold_then_cached_in_a_folder_of_their_own(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        answers = Answers("0.5 2.0", "0.6 0.4", "0.7 2.1", "0.8 0.3")
+        answers = Answers("2.0", "0.4", "0.5", "2.1", "0.3", "0.6")
         monkeypatch.setattr(first_step.subprocess, "run", answers)
         made = measure_first_step(rounds=2)
-        assert made == {"cold": Times((2.0, 2.1)), "cached": Times((0.4, 0.3)), "torch": Times((0.5, 0.6, 0.7, 0.8))}
+        assert made == {"cold": Times((2.0, 2.1)), "cached": Times((0.4, 0.3)), "torch": Times((0.5, 0.6))}
         folders = [variables["STEPRULE_CACHE"] for _, variables in answers.started]
-        assert folders[0] == folders[1] != folders[2] == folders[3]
+        assert len(set(folders[:3])) == len(set(folders[3:])) == 1 and folders[0] != folders[3]
+        codes = [command[-1] for command, _ in answers.started]
+        assert codes[0] == codes[1] == codes[0].replace("torch.optim", "steprule.torch") != codes[2]
+        assert [code.count("steprule") for code in codes] == [2, 2, 0] * 2
+
+    def test_a_first_step_is_measured_in_processes_that_end(self) -> None:
+        made = measure_first_step(rounds=1)
+        assert all(0 < each.seconds[0] < 600 for each in made.values())
 
     def test_an_epoch_makes_the_products_of_its_net_and_no_others(self, monkeypatch: pytest.MonkeyPatch) -> None:
         shapes: list[tuple[torch.Size, torch.Size]] = []

@@ -1,4 +1,4 @@
-"""How long the first step of a process takes, with an empty cache of kernels and with a full one."""
+"""How long the first step of a process takes, with an empty cache of kernels and with a full one, and PyTorch's own."""
 
 from __future__ import annotations
 
@@ -12,34 +12,35 @@ from .timing import Times
 
 __all__ = ["measure_first_step"]
 
-# PyTorch's own step comes first, since its first optimizer imports half of PyTorch, whoever asks for it.
+# Each in a process of its own: PyTorch's first optimizer imports much that later ones find there.
 _CHILD: Final = """
 import time, torch
 parameter = torch.zeros(1000, requires_grad=True)
 parameter.grad = torch.ones(1000)
 started = time.perf_counter()
-torch.optim.Adadelta([parameter]).step()
-theirs = time.perf_counter()
-import steprule.torch
-steprule.torch.Adadelta([parameter]).step()
-print(theirs - started, time.perf_counter() - theirs)
+import {module}
+{module}.Adadelta([parameter]).step()
+print(time.perf_counter() - started)
 """
+_MODULES: Final = {"cold": "steprule.torch", "cached": "steprule.torch", "torch": "torch.optim"}
 
 
 def measure_first_step(rounds: int = 5) -> dict[str, Times]:
-    """Return the seconds to the end of a process's first Adadelta step, the imports of Numba and of this package included.
+    """Return the seconds from `import torch` to the end of a process's first Adadelta step, other imports included.
 
-    "cold" is with an empty cache of kernels, "cached" with a full one, "torch" PyTorch's own step before it.
+    "cold" is ours with an empty cache of kernels, "cached" ours with a full one, "torch" PyTorch's own.
     """
-    seconds: dict[str, list[float]] = {"cold": [], "cached": [], "torch": []}
+    seconds: dict[str, list[float]] = {kind: [] for kind in _MODULES}
     for _ in range(rounds):
         with tempfile.TemporaryDirectory() as cache:
-            for kind in ("cold", "cached"):
-                environment = {**os.environ, "STEPRULE_CACHE": cache}
+            environment = {**os.environ, "STEPRULE_CACHE": cache}
+            for kind, module in _MODULES.items():
                 done = subprocess.run(
-                    [sys.executable, "-c", _CHILD], env=environment, check=True, capture_output=True, text=True
+                    [sys.executable, "-c", _CHILD.format(module=module)],
+                    env=environment,
+                    check=True,
+                    capture_output=True,
+                    text=True,
                 )
-                theirs, mine = map(float, done.stdout.split())
-                seconds[kind].append(mine)
-                seconds["torch"].append(theirs)
+                seconds[kind].append(float(done.stdout))
     return {kind: Times(tuple(each)) for kind, each in seconds.items()}
