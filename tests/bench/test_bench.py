@@ -328,10 +328,6 @@ class TestProcesses:
         assert codes[0] == codes[1] == codes[0].replace("torch.optim", "steprule.torch") != codes[2]
         assert [code.count("steprule") for code in codes] == [2, 2, 0] * 2
 
-    def test_a_first_step_is_measured_in_processes_that_end(self) -> None:
-        made = measure_first_step(rounds=1)
-        assert all(0 < each.seconds[0] < 600 for each in made.values())
-
     def test_an_epoch_makes_the_products_of_its_net_and_no_others(self, monkeypatch: pytest.MonkeyPatch) -> None:
         shapes: list[tuple[torch.Size, torch.Size]] = []
         product = torch.mm
@@ -365,7 +361,7 @@ class TestProcesses:
 @pytest.mark.serial
 def test_a_process_measures_its_first_step() -> None:
     made = measure_first_step(rounds=1)
-    assert {kind: len(times.seconds) for kind, times in made.items()} == {"cold": 1, "cached": 1, "torch": 2}
+    assert {kind: len(times.seconds) for kind, times in made.items()} == {"cold": 1, "cached": 1, "torch": 1}
     assert all(second > 0 for times in made.values() for second in times.seconds)
 
 

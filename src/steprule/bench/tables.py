@@ -43,7 +43,7 @@ def tables(
     if sparse:
         found.append(_sparse_table(sparse))
     if first:
-        table = Table("", "seconds", title="First step of a process, ours after torch's", title_justify="left")
+        table = Table("", "seconds", title="First step of a process, import torch aside", title_justify="left")
         for kind, times in first.items():
             table.add_row(kind, shown(times, 1))
         found.append(table)
