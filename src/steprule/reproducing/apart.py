@@ -17,7 +17,7 @@ except ModuleNotFoundError as missing:
 
 from ..console import bar
 from ..folders import replace
-from ..lab.places import Place
+from ..lab.places import Place, Processes
 from ..lab.results import Setting
 
 __all__ = ["PARTS", "Asked"]
@@ -97,6 +97,7 @@ def _on_replicas(name: str) -> Callable[[Console, Asked], None]:
                 full=asked.full,
                 corpus=asked.corpus,
                 device=asked.device or "cpu",
+                jobs=_side_by_side(asked),
                 fresh=asked.fresh,
             )
         page = write_page([found], asked.out / name)
@@ -107,14 +108,20 @@ def _on_replicas(name: str) -> Callable[[Console, Asked], None]:
     return run_figure
 
 
+def _side_by_side(asked: Asked) -> int:
+    # 200 replicas of the paper's net take 18 GB, and one GPU is one.
+    one = asked.full or asked.device or not isinstance(asked.on, Processes)
+    return 1 if one else asked.on.jobs
+
+
 class _Trainings:
-    """Shows trainings one after another, each of so many updates; where nobody watches, a line for each measurement."""
+    """Shows trainings, each of so many updates, as they go on; where nobody watches, a line for each measurement."""
 
     def __init__(self, console: Console, name: str, trainings: int, updates: int) -> None:
         self._console, self._name, self._updates = console, name, updates
         self._bar = bar(console)
         self._task = self._bar.add_task(name, total=trainings)
-        self._seen: dict[tuple[Setting, int], None] = {}
+        self._ended: set[tuple[Setting, int]] = set()
 
     def __enter__(self) -> _Trainings:
         self._bar.start()
@@ -125,9 +132,10 @@ class _Trainings:
 
     def told(self, setting: Setting, seed: int, updates: int) -> None:
         """Take note of a measurement."""
-        self._seen[setting, seed] = None
+        if updates >= self._updates:
+            self._ended.add((setting, seed))
         said = f"{self._name}: {setting}, seed {seed}, {updates:,} of {self._updates:,} updates"
-        self._bar.update(self._task, completed=len(self._seen) - (updates < self._updates), description=said)
+        self._bar.update(self._task, completed=len(self._ended), description=said)
         if not self._console.is_terminal:
             self._console.print(said, highlight=False)
 

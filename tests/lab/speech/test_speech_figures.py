@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 from tests.lab.speech.tones import write_corpus
 
+import torch
 from steprule.lab.results import Setting
+from steprule.lab.workers import share_threads
 from steprule.lab.zeiler2012.speech import DIVIDED, Course, Plan, Point, SpeechFigure, plans, run
 from steprule.lab.zeiler2012.speech_claims import claims
 from steprule.report.zeiler2012.speech import as_text, write_page
@@ -77,6 +79,20 @@ def test_what_is_finished_is_kept_and_a_changed_plan_is_trained_anew(root: Path,
     broken.write_text("{")
     with pytest.raises(ValueError, match=r"adadelta.*json is no training of this figure"):
         run(plan, tmp_path, corpus=root)
+
+
+def test_trainings_side_by_side_are_those_of_one_process(root: Path, tmp_path: Path) -> None:
+    plan = small("fig3", seeds=1, updates=20)
+    plan, told = dataclasses.replace(plan, settings={rule: each[:1] for rule, each in plan.settings.items()}), []
+    threads = torch.get_num_threads()
+    torch.set_num_threads(share_threads(2))  # on which the last bits depend
+    try:
+        one = run(plan, tmp_path / "one", corpus=root)
+    finally:
+        torch.set_num_threads(threads)
+    beside = run(plan, tmp_path / "two", corpus=root, jobs=2, progress=lambda *each: told.append(each))
+    assert beside == one
+    assert sorted(updates for setting, _, updates in told if setting.rule == "adagrad") == [10, 20, 20]
 
 
 def course(rule: str, seed: int, tests: list[float], diverged: bool = False) -> Course:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,6 +18,7 @@ from ...cluster.records import PUSH
 from ..grids import find_rule
 from ..problem import Problem, find_problem, with_corpus
 from ..results import Setting
+from ..side_by_side import calls
 from . import protocol
 from .kept import keep, kept
 
@@ -139,6 +140,7 @@ def run(
     full: bool = False,
     corpus: Path | None = None,
     device: str = "cpu",
+    jobs: int = 1,
     fresh: bool = False,
     progress: Progress | None = None,
 ) -> SpeechFigure:
@@ -146,45 +148,95 @@ def run(
 
     Each training is kept in `out` when it is finished, and is not run again with the same plan and code, unless `fresh`.
     `full` takes the paper's net of 4 hidden layers of 2560 units; `corpus` a folder of wav files
-    (`steprule.lab.speech.corpus.folder`) in place of the spoken digits. `progress` is told of each measurement.
+    (`steprule.lab.speech.corpus.folder`) in place of the spoken digits. With `jobs` above 1, so many trainings run side by
+    side, in processes that share the cores. `progress` is told of each measurement.
 
     Raises `steprule.lab.data.DataError` where the corpus cannot be had, and `ValueError` where a file in `out` is not one of
     these trainings.
     """
     told = progress or _silent
     name = plan.full if full else plan.problem
-    make = find_problem(name if corpus is None else with_corpus(name, corpus))
+    name = name if corpus is None else with_corpus(name, corpus)
+    make = find_problem(name)
     problem = make()
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
     # The description has the corpus and the net; the code is what else decides the numbers.
     settled = dataclasses.asdict(dataclasses.replace(plan, seeds=0, settings={}, beside={}))
     key = {"plan": settled, "problem": problem.description, "corpus": str(corpus), "code": _code(make)}
+    done: dict[tuple[Setting, int], Course] = {}
 
-    def course(setting: Setting, seed: int) -> Course:
+    def file_of(setting: Setting, seed: int) -> Path:
         values = [f"{value:g}" for value in setting.hyperparameters.values()]
-        path = folder / f"{'-'.join([setting.rule, *values])}-{seed}.json"
+        return folder / f"{'-'.join([setting.rule, *values])}-{seed}.json"
 
-        def read(found: Mapping[str, Any]) -> Course:
-            points = tuple(Point(*each) for each in found["points"])
-            return Course(setting, seed, points, found["staleness"], found["diverged"])
-
-        there = None if fresh else kept(path, key, "this figure", read)
-        if there is None:
-            trained = _train(plan, problem, setting, seed, device, told)
-            keep(path, key, trained)
-            there = read(trained)
+    def ended(setting: Setting, seed: int, course: Course) -> None:
+        done[setting, seed] = course
         told(setting, seed, plan.updates)
-        return there
 
-    tried = tuple(course(setting, 0) for settings in plan.settings.values() for setting in settings)
-    courses = {}
-    for rule in plan.settings:
-        best = max((each for each in tried if each.setting.rule == rule), key=lambda each: each.score)
-        courses[rule] = (best, *(course(best.setting, seed) for seed in range(1, plan.seeds)))
-    beside = {name: tuple(course(setting, seed) for seed in range(plan.seeds)) for name, setting in plan.beside.items()}
-    parameters = sum(each.numel() for each in problem.model(0).parameters())
-    return SpeechFigure(plan, problem.description, parameters, tried, courses, beside)
+    def have(wanted: Sequence[tuple[Setting, int]]) -> None:
+        missing = []
+        for each in wanted:
+            there = None if fresh else kept(file_of(*each), key, "this figure", partial(_course, *each))
+            if there is None:
+                missing.append(each)
+            else:
+                ended(*each, there)
+        for each, trained in _trainings(plan, name, problem, missing, device, jobs, told):
+            keep(file_of(*each), key, trained)
+            ended(*each, _course(*each, trained))
+
+    first = [(setting, 0) for settings in plan.settings.values() for setting in settings]
+    aside = [(setting, seed) for setting in plan.beside.values() for seed in range(plan.seeds)]
+    have(first + aside)
+    tried = tuple(done[each] for each in first)
+    best = {
+        rule: max((each for each in tried if each.setting.rule == rule), key=lambda each: each.score).setting
+        for rule in plan.settings
+    }
+    have([(setting, seed) for setting in best.values() for seed in range(1, plan.seeds)])
+
+    def seeds(setting: Setting) -> tuple[Course, ...]:
+        return tuple(done[setting, seed] for seed in range(plan.seeds))
+
+    return SpeechFigure(
+        plan,
+        problem.description,
+        sum(each.numel() for each in problem.model(0).parameters()),
+        tried,
+        {rule: seeds(setting) for rule, setting in best.items()},
+        {name: seeds(setting) for name, setting in plan.beside.items()},
+    )
+
+
+def _course(setting: Setting, seed: int, trained: Mapping[str, Any]) -> Course:
+    points = tuple(Point(*each) for each in trained["points"])
+    return Course(setting, seed, points, trained["staleness"], trained["diverged"])
+
+
+def _trainings(
+    plan: Plan,
+    name: str,
+    problem: Problem,
+    wanted: Sequence[tuple[Setting, int]],
+    device: str,
+    jobs: int,
+    told: Progress,
+) -> Iterator[tuple[tuple[Setting, int], dict[str, Any]]]:
+    """Yield each training that is wanted, with what came out, as they end."""
+    if jobs == 1:
+        for each in wanted:
+            yield each, _train(plan, problem, *each, device, partial(told, *each))
+        return
+    arguments = [(plan, name, *each, device) for each in wanted]
+    for number, trained in calls(_train_named, arguments, jobs, lambda number, updates: told(*wanted[number], updates)):
+        yield wanted[number], trained
+
+
+def _train_named(
+    plan: Plan, name: str, setting: Setting, seed: int, device: str, told: Callable[[int], object]
+) -> dict[str, Any]:
+    return _train(plan, find_problem(name)(), setting, seed, device, told)
 
 
 def _silent(*_: object) -> None:
@@ -201,7 +253,7 @@ def _train(
     setting: Setting,
     seed: int,
     device: str,
-    progress: Progress,
+    told: Callable[[int], object],
 ) -> dict[str, Any]:
     simulation = Simulation(
         problem,
@@ -222,6 +274,6 @@ def _train(
         diverged = not math.isfinite(each.loss)
         if not diverged:
             points.append((each.updates, each.time, each.loss, each.test, each.validation))
-        progress(setting, seed, each.updates)
+        told(each.updates)
     staleness = np.array(simulation.records, PUSH)["staleness"]
     return {"points": points, "diverged": diverged, "staleness": float(staleness.mean())}

@@ -1,0 +1,81 @@
+"""Calls of a function in processes of their own, some at a time, for long work that is no trial of a comparison."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from multiprocessing.connection import Connection, wait
+from typing import Any, Final
+
+from ..counts import check_count
+from .worker import use_threads
+from .workers import share_threads
+
+__all__ = ["calls"]
+
+_CONTEXT: Final = multiprocessing.get_context("spawn")  # a fork of a process that has computed may hang
+
+
+def calls(
+    function: Callable[..., Any], arguments: Sequence[tuple[Any, ...]], jobs: int, told: Callable[..., object]
+) -> Iterator[tuple[int, Any]]:
+    """Call `function(*arguments[i], tell)` for each i, `jobs` at a time; yield i and what it returned, as they end.
+
+    What the function calls `tell` with, `told` is called with here: i, and then that. The processes share the cores. The
+    function, arguments and results must be such as pickle takes. No process outlives the iteration.
+
+    Raises what the function raises, and `RuntimeError` where its process dies.
+    """
+    check_count("jobs", jobs)
+    waiting = list(enumerate(arguments))[::-1]
+    running: dict[Connection, tuple[int, Any]] = {}
+    try:
+        while waiting or running:
+            while waiting and len(running) < jobs:
+                number, each = waiting.pop()
+                here, there = _CONTEXT.Pipe(duplex=False)
+                process = _CONTEXT.Process(target=_call, args=(there, share_threads(jobs), function, each), daemon=True)
+                process.start()
+                there.close()  # so that nobody but the process has it open, and its death can be read
+                running[here] = number, process
+            spoken = wait(list(running))
+            for here in [each for each in running if each in spoken]:
+                number, process = running[here]
+                kind, value = _received(here, process)
+                if kind == "told":
+                    told(number, *value)
+                    continue
+                del running[here]
+                process.join()
+                if kind == "raised":
+                    raise value
+                yield number, value
+    finally:
+        for _, process in running.values():
+            process.kill()
+            process.join()
+
+
+def _received(here: Connection, process: Any) -> tuple[str, Any]:
+    try:
+        kind, value = here.recv()
+    except EOFError:
+        process.join()
+        return "raised", RuntimeError(f"a process that trained has died (exit code {process.exitcode})")
+    return kind, value
+
+
+def _call(there: Connection, threads: int, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # whoever started it ends it
+    use_threads(threads)
+    # Nobody listens where the parent has died.
+    with contextlib.suppress(BrokenPipeError):
+        try:
+            found = "ended", function(*arguments, lambda *what: there.send(("told", what)))
+        except BrokenPipeError:
+            return
+        except Exception as error:
+            found = "raised", error
+        there.send(found)
