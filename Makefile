@@ -148,13 +148,13 @@ bench-jax: .venv/dev
 bench-simulate: .venv/lab
 	$(BIN)/python benchmarks/simulate.py
 
-# In about twenty minutes on two cores; what is finished is kept.
+# In about forty minutes on two cores; what is finished is kept.
 docs-staleness: .venv/lab
 	$(BIN)/steprule cluster study
 	mkdir -p docs/images/staleness
 	cp staleness/table.txt staleness/figures/*.svg docs/images/staleness/
 
-# In about half an hour on two cores; what is finished is kept.
+# In a quarter of an hour on two cores; what is finished is kept.
 docs-speech: .venv/lab
 	$(BIN)/steprule reproduce zeiler2012 fig3 fig4
 	for figure in fig3 fig4; do cp zeiler2012/$$figure/figures/$$figure-updates.svg docs/images/speech/ && \
