@@ -227,6 +227,34 @@ def test_a_shard_that_dies_twice_while_the_disk_is_full_lives_another_life_each_
         server.close()
 
 
+def test_a_first_life_that_cannot_be_noted_is_told_at_once(small_disk: Path):
+    with pytest.raises(OSError, match="No space left"):
+        (small_disk / "filling").write_bytes(bytes((1 << 20) + 1))
+    with pytest.raises(OSError, match="No space left"):
+        kept(small_disk)
+    (small_disk / "filling").unlink()
+    assert kept(small_disk).shard.version == Version(0, 0)
+    (small_disk / "shard-0.safetensors").unlink()  # as by a death between the note and the first snapshot
+    assert kept(small_disk).shard.version == Version(1, 0)
+    assert (small_disk / "shard-0.safetensors").exists()
+
+
+def test_a_folder_that_nothing_can_be_changed_in_is_no_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    server = kept(tmp_path)
+    known = server.push(push(0)).version
+    again = kept(tmp_path)
+
+    def refuse(*_: object) -> None:
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(Path, "replace", refuse)
+    with pytest.warns(
+        RuntimeWarning, match="without a note of what was lost so far of update 1.*Read-only file system"
+    ):
+        assert again.push(push(1, known=known)).outcome == "applied"
+    assert again.failures == {"life": 1}
+
+
 def test_a_folder_that_has_gone_is_no_end_either(tmp_path: Path):
     server = kept(tmp_path / "gone", every=1)
     shutil.rmtree(tmp_path / "gone")

@@ -34,6 +34,23 @@ def _waiting(number: int, tell: Callable[[int], None]) -> int:
     return number
 
 
+class OddError(Exception):
+    """Is made of two words, and pickle keeps one."""
+
+    def __init__(self, left: str, right: str) -> None:
+        super().__init__(f"{left} and {right}")
+
+
+def _odd(how: str, tell: Callable[[int], None]) -> object:
+    if how == "odd":
+        raise OddError("left", "right")
+    if how == "exit":
+        raise SystemExit("no more")
+    if how == "pipe":
+        raise BrokenPipeError("my own pipe")
+    return lambda: None
+
+
 def _dying(number: int, tell: Callable[[int], None]) -> int:
     os.kill(os.getpid(), signal.SIGKILL)
     return number
@@ -57,6 +74,13 @@ def test_what_one_raises_is_raised_here_and_ends_the_others() -> None:
 def test_one_that_dies_is_told_of() -> None:
     with pytest.raises(RuntimeError, match=r"a process that trained has died \(exit code -9\)"):
         list(calls(_dying, [(0,)], 1, lambda *_: None))
+
+
+@pytest.mark.parametrize("how", ["odd", "exit", "pipe", "result"])
+def test_what_cannot_travel_is_told_in_words(how: str) -> None:
+    told = {"odd": "OddError: left and right", "exit": "SystemExit: no more", "pipe": "my own pipe", "result": "pickle"}
+    with pytest.raises((RuntimeError, BrokenPipeError, AttributeError, TypeError), match=told[how]):
+        list(calls(_odd, [(how,)], 1, lambda *_: None))
 
 
 def test_whoever_stops_looking_ends_them_all() -> None:

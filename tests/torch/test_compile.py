@@ -5,6 +5,8 @@ The backend "eager" needs no C++ compiler; what is counted is what the compiler'
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -151,3 +153,37 @@ def test_the_optimizer_may_be_made_in_compiled_code():
 
     made_and_stepped()
     assert weight.tolist() == [0.5] * 3
+
+
+def test_the_methods_of_several_optimizers_in_one_function_are_compiled_once():
+    parameters = [torch.nn.Parameter(torch.ones(3)) for _ in range(10)]
+    optimizers = [ours.SGD([each], lr=0.1) for each in parameters]
+
+    @torch.compile(backend="eager")
+    def forget() -> torch.Tensor:
+        for each in optimizers:
+            each.zero_grad()
+        return torch.zeros(1)
+
+    with torch._dynamo.config.patch(error_on_recompile=True, fail_on_recompile_limit_hit=True):
+        for _ in range(2):
+            for each in parameters:
+                each.grad = torch.ones(3)
+            forget()
+            assert all(each.grad is None for each in parameters)
+
+
+def test_what_others_put_around_torch_s_methods_is_called():
+    code = (
+        "import functools, torch\n"
+        "whole, seen = torch.optim.Optimizer.zero_grad, []\n"
+        "@functools.wraps(whole)\n"
+        "def zero_grad(self, *arguments):\n"
+        "    seen.append(self)\n"
+        "    return whole(self, *arguments)\n"
+        "torch.optim.Optimizer.zero_grad = zero_grad\n"
+        "import steprule.torch\n"
+        "steprule.torch.SGD([torch.nn.Parameter(torch.ones(3))], lr=0.1).zero_grad()\n"
+        "print(len(seen))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout == "1\n"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import contextlib
 import dataclasses
 import json
 import warnings
@@ -75,9 +76,9 @@ class KeptShard:
             self._replay(found)
         if known or noted:
             shard.begin_life(max(life, shard.version.life) + 1, history["begun"], history["lost"])
-        else:
+        self._note_life(is_first=not known)
+        if not known:
             snapshot.write(self._snapshot, *shard.state())
-        self._note_life()
         if found is not None and not journal and self.snapshot():
             found.close()
             path.unlink()
@@ -96,7 +97,7 @@ class KeptShard:
         before = f"{self._name}.life-"
         return {int(each.stem.removeprefix(before)): each for each in self._folder.glob(f"{before}*.json")}
 
-    def _note_life(self) -> None:
+    def _note_life(self, is_first: bool = False) -> None:
         """Write which life this is, and what was lost so far: what is learned of that, is not in the snapshot yet."""
         self._lost = self.shard.lost
         life, noted = self.shard.version.life, self._notes()
@@ -104,12 +105,16 @@ class KeptShard:
         try:
             write_json(here, self.shard.history)
         except OSError as error:
+            if is_first:
+                raise
             if noted:
-                noted[max(noted)].replace(here)  # a new name needs no room, and no two lives may have one number
+                with contextlib.suppress(OSError):
+                    noted[max(noted)].replace(here)  # a new name needs no room, and no two lives may have one number
             self._failed("life", error)
         else:
             for older in noted.keys() - {life}:
-                noted[older].unlink()
+                with contextlib.suppress(OSError):
+                    noted[older].unlink()
 
     def fetch(self) -> Fetched:
         """As `Shard.fetch`."""

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
+import os
+import pickle
 import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.connection import Connection, wait
+from multiprocessing.reduction import ForkingPickler
 from typing import Any, Final
 
 from ..counts import check_count
-from .worker import use_threads
+from .worker import cause_of, use_threads
 from .workers import share_threads
 
 __all__ = ["calls"]
@@ -26,7 +30,7 @@ def calls(
     What the function calls `tell` with, `told` is called with here: i, and then that. The processes share the cores. The
     function, arguments and results must be such as pickle takes. No process outlives the iteration.
 
-    Raises what the function raises, and `RuntimeError` where its process dies.
+    Raises what the function raises, and `RuntimeError` where its process dies, exits, or raises what pickle does not take.
     """
     check_count("jobs", jobs)
     waiting = list(enumerate(arguments))[::-1]
@@ -37,7 +41,8 @@ def calls(
                 number, each = waiting.pop()
                 here, there = _CONTEXT.Pipe(duplex=False)
                 process = _CONTEXT.Process(target=_call, args=(there, share_threads(jobs), function, each), daemon=True)
-                process.start()
+                with _without_interrupts():  # which whoever starts it is to answer
+                    process.start()
                 there.close()  # so that nobody but the process has it open, and its death can be read
                 running[here] = number, process
             spoken = wait(list(running))
@@ -58,24 +63,48 @@ def calls(
             process.join()
 
 
+@contextlib.contextmanager
+def _without_interrupts() -> Iterator[None]:
+    """Have a process that starts here ignore Ctrl-C, from its beginning."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def _received(here: Connection, process: Any) -> tuple[str, Any]:
     try:
         kind, value = here.recv()
-    except EOFError:
+    except (EOFError, OSError):  # the latter in the midst of a message
         process.join()
         return "raised", RuntimeError(f"a process that trained has died (exit code {process.exitcode})")
     return kind, value
 
 
 def _call(there: Connection, threads: int, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # whoever started it ends it
     use_threads(threads)
-    # Nobody listens where the parent has died.
-    with contextlib.suppress(BrokenPipeError):
+
+    def send(kind: str, value: Any) -> None:
+        message = ForkingPickler.dumps((kind, value))
         try:
-            found = "ended", function(*arguments, lambda *what: there.send(("told", what)))
-        except BrokenPipeError:
-            return
-        except Exception as error:
-            found = "raised", error
-        there.send(found)
+            there.send_bytes(message)
+        except BrokenPipeError:  # the parent has died
+            os._exit(1)
+
+    try:
+        send("ended", function(*arguments, lambda *what: send("told", what)))
+    except (Exception, SystemExit) as error:
+        send("raised", _as_it_travels(error))
+
+
+def _as_it_travels(error: BaseException) -> Exception:
+    """Return the error, or its words where pickle does not take it or another process is not to end by it."""
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:
+        return RuntimeError(cause_of(error))
+    return error if isinstance(error, Exception) else RuntimeError(cause_of(error))

@@ -66,7 +66,7 @@ def messages(problem: Problem, trial: Mapping[str, Any]) -> Iterator[dict[str, A
         yield {"end": "failed", "cause": cause_of(error)}
 
 
-def cause_of(error: Exception) -> str:
+def cause_of(error: BaseException) -> str:
     """Return an exception as one line."""
     return " ".join("".join(traceback.format_exception_only(error)).split())
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import sys
+import types
 from collections.abc import Callable
 from typing import Any, Final, ParamSpec, TypeVar
 
@@ -13,32 +15,40 @@ __all__ = ["Optimizer", "outside_compiled_code"]
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
 
-# The private form loads the compiler with the first call; the public one, where it is written.
-_disabled: Final[Callable[[Any], Any]] = getattr(torch, "_disable_dynamo", torch.compiler.disable)
+_wrapped: Final[Any] = getattr(torch, "_disable_dynamo", torch.compiler.disable)
+_SEEN: Final = "__dynamo_disable"
+"""Where the wrapper that PyTorch puts around its own methods looks for what it calls; without it, it loads the compiler."""
 
 
 def outside_compiled_code(function: Callable[_P, _T]) -> Callable[_P, _T]:
-    """Return `function`, which compiled code then calls as it is. Calls from elsewhere do not load the compiler."""
-    disabled = _disabled(function)
+    """Return `function`, which compiled code then calls as it is. Calls before anything is compiled load no compiler."""
+    disabled: Callable[_P, _T] = _wrapped(function)
 
-    @functools.wraps(function)
-    def called(*args: _P.args, **named: _P.kwargs) -> _T:
-        # While it compiles, it reads this line too, and takes the other branch.
-        if torch.compiler.is_compiling():
-            return disabled(*args, **named)  # type: ignore[no-any-return]
-        return function(*args, **named)
+    def until_there_is_a_compiler(*args: _P.args, **named: _P.kwargs) -> _T:
+        if "torch._dynamo" not in sys.modules:
+            return function(*args, **named)
+        delattr(function, _SEEN)
+        return disabled(*args, **named)
 
-    return called
+    setattr(function, _SEEN, until_there_is_a_compiler)
+    return disabled
 
 
-def _bare(method: Callable[_P, _T]) -> Callable[_P, _T]:
-    return outside_compiled_code(getattr(method, "__wrapped__", method))
+def _of_torch(method: Callable[_P, _T]) -> Callable[_P, _T]:
+    """Return a method of PyTorch's in a wrapper of ours in place of PyTorch's; as it is, where it has another or none."""
+    bare: Any = getattr(method, "__wrapped__", None)
+    wrapper: Any = method
+    if bare is None or wrapper.__code__.co_filename != sys.modules[_wrapped.__module__].__file__:
+        return method
+    copy = types.FunctionType(bare.__code__, bare.__globals__, bare.__name__, bare.__defaults__, bare.__closure__)
+    copy.__kwdefaults__ = bare.__kwdefaults__
+    return outside_compiled_code(functools.update_wrapper(copy, bare))
 
 
 class Optimizer(torch.optim.Optimizer):
     """`torch.optim.Optimizer`, some of whose methods load the compiler when they are first called; here they do not."""
 
-    add_param_group = _bare(torch.optim.Optimizer.add_param_group)
-    load_state_dict = _bare(torch.optim.Optimizer.load_state_dict)
-    state_dict = _bare(torch.optim.Optimizer.state_dict)
-    zero_grad = _bare(torch.optim.Optimizer.zero_grad)
+    add_param_group = _of_torch(torch.optim.Optimizer.add_param_group)
+    load_state_dict = _of_torch(torch.optim.Optimizer.load_state_dict)
+    state_dict = _of_torch(torch.optim.Optimizer.state_dict)
+    zero_grad = _of_torch(torch.optim.Optimizer.zero_grad)

@@ -12,6 +12,8 @@ from typing import Any, Final
 
 import numpy as np
 
+import torch
+
 from ... import named
 from ...cluster import Conditions, Simulation
 from ...cluster.records import PUSH
@@ -19,6 +21,7 @@ from ..grids import find_rule
 from ..problem import Problem, find_problem, with_corpus
 from ..results import Setting
 from ..side_by_side import calls
+from ..workers import share_threads
 from . import protocol
 from .kept import keep, kept
 
@@ -161,9 +164,11 @@ def run(
     problem = make()
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
-    # The description has the corpus and the net; the code is what else decides the numbers.
+    # The description has the corpus and the net; the code and the number of threads are what else decides the numbers.
     settled = dataclasses.asdict(dataclasses.replace(plan, seeds=0, settings={}, beside={}))
-    key = {"plan": settled, "problem": problem.description, "corpus": str(corpus), "code": _code(make)}
+    threads = torch.get_num_threads() if jobs == 1 else share_threads(jobs)
+    known = {"plan": settled, "problem": problem.description, "corpus": str(corpus)}
+    key = {**known, "code": _code(make), "threads": threads}
     done: dict[tuple[Setting, int], Course] = {}
 
     def file_of(setting: Setting, seed: int) -> Path:
