@@ -26,7 +26,7 @@ _MODULES: Final = {"cold": "steprule.torch", "cached": "steprule.torch", "torch"
 
 
 def measure_first_step(rounds: int = 5) -> dict[str, Times]:
-    """Return the seconds from `import torch` to the end of a process's first Adadelta step, other imports included.
+    """Return the seconds that the first Adadelta step of a process takes, with the imports that it brings beside PyTorch.
 
     "cold" is ours with an empty cache of kernels, "cached" ours with a full one, "torch" PyTorch's own.
     """

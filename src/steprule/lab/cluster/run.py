@@ -16,7 +16,7 @@ import torch
 
 from ...cluster import training
 from ...cluster.gradients import parameters_of
-from ...cluster.plan import Plan
+from ...cluster.plan import Plan, Work
 from ...cluster.reports import Progress
 from ...counts import check_count
 from ...folders import replace, write_json
@@ -54,10 +54,16 @@ def updates_of(problem: Problem, epochs: float, n_push: int) -> int:
 
 def check(problem: Problem, rule: Rule, plan: Plan, out: Path, *, seed: int = 0, **on: Any) -> None:
     """Raise what `run` raises for these arguments; `on` is where and how, as for `steprule.cluster.training.check`."""
+    _checked_work(problem.name, problem, rule, plan, out, seed, **on)
+
+
+def _checked_work(name: str, problem: Problem, rule: Rule, plan: Plan, out: Path, seed: int, **on: Any) -> Work:
     check_count("seed", seed, 0)
     refuse_trainer(problem, "a cluster")
     training.check(rule, plan, out / _SNAPSHOTS, **on)
-    training.partition_of(work_of(problem.name, problem, seed), plan)
+    work = work_of(name, problem, seed)
+    training.partition_of(work, plan)
+    return work
 
 
 def run(
@@ -79,18 +85,17 @@ def run(
     Raises what `steprule.cluster.train` raises, and `ValueError` where there is no such problem, or one with a trainer.
     """
     found = find_problem(problem)()
-    check(found, rule, plan, out, seed=seed, resume=resume, address=address, dashboard=dashboard)
     # Where other processes find it, wherever they run.
     named = problem if ":" not in problem else name_of(find_problem(problem))
+    on: dict[str, Any] = {"resume": resume, "address": address, "dashboard": dashboard}
+    work = _checked_work(named, found, rule, plan, out, seed, **on)
     follower = _Follower(found, plan, seed, watchers)
     trained = training.train(
-        work_of(named, found, seed),
+        work,
         rule,
         plan,
         out / _SNAPSHOTS,
-        resume=resume,
-        address=address,
-        dashboard=dashboard,
+        **on,
         progress=follower.progressed,
     )
     follower.measure(trained.progress.done, trained.parameters)
