@@ -54,6 +54,12 @@ def test_every_chart_is_drawn_and_nothing_is_asked_for(browser: Browser, page: P
     assert opened.page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
 
 
+def test_a_rule_is_named_as_it_is_called_and_words_begin_a_head(browser: Browser, page: Path) -> None:
+    heads = browser.open(page).page.locator("section:has(#fig1) thead th").all_text_contents()
+    assert heads[0] == "Epoch"
+    assert set(heads[1:]) >= {"adadelta", "sgd"}
+
+
 def test_a_cell_has_the_papers_number_and_the_colour_of_its_distance(browser: Browser, page: Path) -> None:
     opened = browser.open(page).page
     texts = opened.locator("#chart-table1 svg text").all_text_contents()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from pathlib import Path
 from unittest import mock
 
@@ -182,6 +183,16 @@ def test_the_figure_is_drawn_and_told(tmp_path: Path) -> None:
     assert "Near the end step sizes converge to 1" in text
     empty = as_text([trainings()])
     assert "Fig. 2" in empty
+
+
+def test_what_diverged_is_told_and_is_not_in_the_mean() -> None:
+    lost = dataclasses.replace(
+        shifted(1), measured=(Epoch(1, 0.5, 4.0, None, 1.0), Epoch(2, math.nan, 90.0, None, 1.0))
+    )
+    text = " ".join(as_text([trainings(shifted(0), lost)]).split())
+    assert "Test error after 25 epochs in float64: 2.00 %;" in text
+    assert "Seed 1 diverged in epoch 2." in text
+    assert "Test error after" not in " ".join(as_text([trainings(lost)]).split())
 
 
 def test_what_is_kept_is_plain_json(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -80,6 +80,10 @@ class Course:
     machine: Mapping[str, str]
     versions: Mapping[str, str]
     started: str
+
+    @property
+    def status(self) -> Status:
+        return _status(self.measured)
 
     def as_json(self, *, whole: bool = True) -> dict[str, Any]:
         """Return what `of_json` takes; the records of the first and the last epoch alone where not `whole`."""
@@ -201,6 +205,10 @@ class Trainings:
         return {"settings": dataclasses.asdict(self.settings), "seeds": self.seeds, "courses": courses}
 
 
+def _status(measured: Sequence[Epoch]) -> Status:
+    return "finished" if math.isfinite(measured[-1].loss) else "diverged"
+
+
 def _train(problem: Problem, settings: Settings, seed: int, progress: Progress | None) -> Course:
     trial = Trial(settings.setting, seed)
     if progress:
@@ -216,8 +224,7 @@ def _train(problem: Problem, settings: Settings, seed: int, progress: Progress |
             if progress:
                 progress.measured(trial, epoch)
     if progress:
-        status: Status = "finished" if math.isfinite(measured[-1].loss) else "diverged"
-        progress.ended(Outcome(trial, status, tuple(measured)))
+        progress.ended(Outcome(trial, _status(measured), tuple(measured)))
     table = monitor.table()
     batches = np.unique(table["step"])
     rates, updates = (

@@ -35,11 +35,15 @@ class Cell:
 
 @dataclass(frozen=True)
 class Grid:
-    """Rows of cells under `columns`; the first cell of a row names it. `numbers` are the places of columns of numbers."""
+    """Rows of cells under `columns`; the first cell of a row names it. `numbers` are the places of columns of numbers.
+
+    `names` are the places of columns that are headed by a name, of a rule or a hyperparameter, and not by words.
+    """
 
     columns: tuple[str, ...]
     rows: tuple[tuple[Cell, ...], ...]
     numbers: frozenset[int]
+    names: frozenset[int] = frozenset()
 
     @property
     def is_shaded(self) -> bool:
@@ -77,6 +81,7 @@ def table(reproduced: Reproduced) -> Grid:
         (down, *columns),
         tuple((Cell(labels[value]), *(cells[value, column] for column in columns)) for value in values),
         frozenset(range(1, len(columns) + 1)),
+        names=frozenset(range(len(columns) + 1)),
     )
 
 
@@ -117,4 +122,5 @@ def curves(comparison: Comparison) -> Grid:
             cells.append(Cell(f"{Spread.of(values):.2f}" if values else "diverged"))
         rows.append((Cell(str(epoch)), *cells))
     names = tuple(setting.rule for setting in courses)
-    return Grid(("epoch", *names), tuple(rows), frozenset(range(1, len(names) + 1)))
+    numbers = frozenset(range(1, len(names) + 1))
+    return Grid(("epoch", *names), tuple(rows), numbers, names=numbers)

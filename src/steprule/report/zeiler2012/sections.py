@@ -77,20 +77,26 @@ def _experiment(result: Result) -> Section:
 def _figure2(result: Result) -> Section:
     assert isinstance(result, Trainings)
     part, settings, drawn = result.part, result.settings, figure2.courses(result)
-    told, facts = "", []
+    sentences, facts = [], []
     if result.courses:
-        errors = Spread.of([course.measured[-1].test for course in result.courses])
-        told = (
-            f"Test error after {numbers.plural(settings.epochs, 'epoch')} in float64: {errors:.2f} %; "
-            f"{settings.setting}."
-        )
+        errors = [course.measured[-1].test for course in result.courses if course.status == "finished"]
+        if errors:
+            sentences.append(
+                f"Test error after {numbers.plural(settings.epochs, 'epoch')} in float64: {Spread.of(errors):.2f} %; "
+                f"{settings.setting}."
+            )
+        sentences += [
+            f"Seed {course.seed} diverged in epoch {len(course.measured)}."
+            for course in result.courses
+            if course.status == "diverged"
+        ]
         first = result.courses[0]
         command = f"steprule reproduce zeiler2012 {part.name} --seeds {result.seeds}"
         facts = _told(result.seeds, settings.epochs, command, first.versions, first.machine)
     return Section(
         name=part.name,
         title=part.title,
-        sentences=(told,) if told else (),
+        sentences=tuple(sentences),
         missing=result.missing,
         figures=(drawn,) if drawn else (),
         facts=tuple(facts),
