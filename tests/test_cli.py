@@ -618,3 +618,21 @@ class TestCluster:
     )
     def test_tells_what_cannot_be_in_one_sentence(self, run: Run, words: list[str], message: str) -> None:
         assert one_sentence(run("cluster", *words)).startswith(message)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("compare", "digits", "--rules", "sgd"),
+        ("cluster", "simulate", "digits", "--replicas", "2"),
+        ("cluster", "run", "digits"),
+        ("reproduce", "zeiler2012", "--published"),
+    ],
+)
+def test_tells_of_a_folder_that_cannot_be_made_before_it_trains(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
+) -> None:
+    monkeypatch.setattr("steprule.cluster.Simulation.run", lambda _: pytest.fail("it trains"))
+    file = tmp_path / "file"
+    file.touch()
+    assert one_sentence(run(*words, "--out", str(file))) == f"out is {file}, where no folder can be made: File exists"

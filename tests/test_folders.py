@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from steprule.folders import write_json
+from steprule.folders import made_folder, write_json
 
 
 def test_json_has_null_for_what_is_no_finite_number(tmp_path: Path) -> None:
@@ -18,3 +18,17 @@ def test_json_has_null_for_what_is_no_finite_number(tmp_path: Path) -> None:
     with pytest.raises(TypeError):
         write_json(path, {"a": object()})
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_folder_is_made_with_those_above_it_and_may_be_there(tmp_path: Path) -> None:
+    out = tmp_path / "a" / "b"
+    assert made_folder(out) == made_folder(out) == out
+    assert out.is_dir()
+
+
+def test_what_can_be_no_folder_is_told(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    for out in (file, file / "below"):
+        with pytest.raises(ValueError, match=f"^out is {out}, where no folder can be made: .*"):
+            made_folder(out)

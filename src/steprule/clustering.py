@@ -13,6 +13,7 @@ except ModuleNotFoundError as missing:
     raise ModuleNotFoundError(f"the command line needs {missing.name}: pip install 'steprule[lab]'") from missing
 
 from . import options, simulating
+from .folders import made_folder
 
 __all__ = ["app"]
 
@@ -100,6 +101,7 @@ def run(
         options=hyperparameters,
     )
     check(found, used, plan, out, seed=seed, resume=resume, address=address, dashboard=dashboard)
+    made_folder(out)
     # After the checks: TensorBoard is slow to load, and noisy beside TensorFlow.
     from .lab.cluster.board import Board
 

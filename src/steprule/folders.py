@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-__all__ = ["cache_folder", "replace", "write_json", "written_aside"]
+__all__ = ["cache_folder", "made_folder", "replace", "write_json", "written_aside"]
 
 
 def cache_folder() -> Path:
@@ -25,6 +25,20 @@ def cache_folder() -> Path:
     import platformdirs
 
     return platformdirs.user_cache_path("steprule")
+
+
+def made_folder(out: Path) -> Path:
+    """Make the folder for results, and those above it, where they are not there; return it.
+
+    Called before the work whose results are to be there. Raises `ValueError` where it cannot be made or written to.
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"out is {out}, where no folder can be made: {error.strerror}") from None
+    if not os.access(out, os.W_OK):
+        raise ValueError(f"out is {out}, a folder that cannot be written to")
+    return out
 
 
 @contextmanager

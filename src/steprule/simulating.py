@@ -15,7 +15,7 @@ except ModuleNotFoundError as missing:
 
 from . import options
 from .console import stoppable
-from .folders import replace, write_json
+from .folders import made_folder, replace, write_json
 
 __all__ = ["simulate", "study"]
 
@@ -82,6 +82,7 @@ def simulate(
         warm_start=warm_start,
         device=device,
     )
+    made_folder(out)
     console, stopped = Console(), False
     with SimulationDisplay(console, simulation, made.metric) as display:
         try:
@@ -90,7 +91,6 @@ def simulate(
         except KeyboardInterrupt:
             stopped = True
     found = simulation.result()
-    out.mkdir(parents=True, exist_ok=True)
     written = {
         "command": command(),
         "problem": problem,

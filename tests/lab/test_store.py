@@ -232,7 +232,7 @@ def test_a_directory_in_its_place_is_told(tmp_path: Path) -> None:
 
 def test_a_file_in_the_folders_place_is_told(tmp_path: Path) -> None:
     (tmp_path / "out").touch()
-    with pytest.raises(OSError, match="out"):
+    with pytest.raises(ValueError, match="out"):
         Store(tmp_path / "out" / "results.sqlite")
 
 

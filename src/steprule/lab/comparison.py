@@ -17,6 +17,7 @@ import torch
 from .. import __version__, named
 from .. import rules as builtin
 from ..counts import check_count
+from ..folders import made_folder
 from ..program import lower
 from ..specification import Rule
 from ..torch import optimizer
@@ -162,7 +163,7 @@ def _keys(
 
 
 def _store(out: Path, *, fresh: bool) -> Store:
-    path = out / "results.sqlite"
+    path = made_folder(out) / "results.sqlite"
     try:
         store = Store(path)
     except ValueError as error:

@@ -16,7 +16,7 @@ except ModuleNotFoundError as missing:
     raise ModuleNotFoundError(f"the command line needs {missing.name}: pip install 'steprule[lab]'") from missing
 
 from ..console import bar
-from ..folders import replace
+from ..folders import made_folder, replace
 from ..lab.places import Place, Processes
 from ..lab.results import Setting
 
@@ -71,12 +71,13 @@ def alignment(console: Console, asked: Asked) -> None:
     from ..lab.speech import facts
     from ..report.speech.page import described, recognition, write_alignment
 
+    folder = made_folder(asked.out / "alignment")
     prepared = corpus_data(None if asked.corpus is None else str(asked.corpus.resolve()))
     with counted("recognisers", facts.trainings(prepared)) as advance:
         speakers = facts.speakers_held_out(prepared, advance)
         recordings = facts.recordings_held_out(prepared, advance)
     page = write_alignment(
-        prepared, facts.durations(prepared), facts.by_speaker(prepared), speakers, recordings, asked.out / "alignment"
+        prepared, facts.durations(prepared), facts.by_speaker(prepared), speakers, recordings, folder
     )
     console.print(f"{described(prepared)}\n\n{recognition(speakers, recordings)}", highlight=False)
     console.print(f"\nThe page: {page}", highlight=False, soft_wrap=True)

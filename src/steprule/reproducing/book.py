@@ -14,7 +14,7 @@ except ModuleNotFoundError as missing:
     raise ModuleNotFoundError(f"the command line needs {missing.name}: pip install 'steprule[lab]'") from missing
 
 from ..console import bar
-from ..folders import replace, write_json
+from ..folders import made_folder, replace, write_json
 from ..lab.d2l.results import Missing, Training
 
 __all__ = ["d2l"]
@@ -46,6 +46,7 @@ def d2l(
     from ..report.d2l.page import write_reproduction
     from ..report.d2l.table import as_text, terminal_table
 
+    made_folder(out)
     console = Console()
     with _Shown(console) as shown:
         reproduction = reproduce(
@@ -55,7 +56,6 @@ def d2l(
             pythons=_pythons(python or []),
             progress=shown,
         )
-    out.mkdir(parents=True, exist_ok=True)
     results = reproduction.as_json()
     write_json(out / "results.json", results | {"exercises": []})
     answered = answers(seeds, lambda name: console.print(f"exercise {name} ...", highlight=False)) if exercises else ()

@@ -15,7 +15,7 @@ except ModuleNotFoundError as missing:
 
 from .. import options
 from ..console import stoppable
-from ..folders import replace
+from ..folders import made_folder, replace
 
 if TYPE_CHECKING:
     from ..lab.places import Place
@@ -107,12 +107,12 @@ def _run_parts(console: Console, parts: Sequence[Part], options: Options) -> Non
 
     if options.train:
         _estimate(console, [work for part in parts for work in part.work(options)], options.on)
+    made_folder(options.out)
     done: list[Result] = []
     for part in parts:
         # A display for each, since each has trials and a best of its own.
         with Display(console) as display:
             done.append(part.run(options, display))
-        options.out.mkdir(parents=True, exist_ok=True)
         write_comparisons(done[-1], options.out)
         write_reproduction(done, options.out)
     there = [result for result in done if not result.is_empty]
@@ -143,7 +143,7 @@ def _show(console: Console, results: Sequence[Result], out: Path, *, linked: boo
     from ..report.zeiler2012.page import write_reproduction
     from ..report.zeiler2012.table import as_text, terminal_table
 
-    out.mkdir(parents=True, exist_ok=True)
+    made_folder(out)
     replace(out / "results.json", published.as_text(results).encode())
     replace(out / "table.txt", as_text(results).encode())
     page = write_reproduction(results, out, linked=linked)

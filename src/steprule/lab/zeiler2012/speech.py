@@ -17,6 +17,7 @@ import torch
 from ... import named
 from ...cluster import Conditions, Simulation
 from ...cluster.records import PUSH
+from ...folders import made_folder
 from ..grids import find_rule
 from ..problem import Problem, find_problem, with_corpus
 from ..results import Setting
@@ -155,15 +156,14 @@ def run(
     side, in processes that share the cores. `progress` is told of each measurement.
 
     Raises `steprule.lab.data.DataError` where the corpus cannot be had, and `ValueError` where a file in `out` is not one of
-    these trainings.
+    these trainings, or `out` cannot be made or written to.
     """
     told = progress or _silent
     name = plan.full if full else plan.problem
     name = name if corpus is None else with_corpus(name, corpus)
     make = find_problem(name)
     problem = make()
-    folder = Path(out)
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = made_folder(Path(out))
     # The description has the corpus and the net; the code and the number of threads are what else decides the numbers.
     settled = dataclasses.asdict(dataclasses.replace(plan, seeds=0, settings={}, beside={}))
     threads = torch.get_num_threads() if jobs == 1 else share_threads(jobs)
