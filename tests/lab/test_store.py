@@ -129,7 +129,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 
 
 def test_what_a_killed_process_has_added_is_kept(tmp_path: Path) -> None:
-    path = tmp_path / "folder" / "results.sqlite"
+    path = tmp_path / "results.sqlite"
     for _ in range(2):
         done = subprocess.run([sys.executable, "-c", WRITER, str(path)], cwd=Path(__file__).parents[2])
         assert done.returncode == -9
