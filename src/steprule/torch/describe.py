@@ -11,7 +11,7 @@ from .twins import RELATIVES
 __all__ = ["docstring"]
 
 _ABOUT: Final = {
-    "weight_decay": "how fast the parameter shrinks: `weight_decay` times it is added to the gradient (an L2 penalty)",
+    "weight_decay": "how fast the parameter shrinks, in the way that `decoupled_weight_decay` says",
     "lr_decay": "the rate of step t, from 1, is `lr / (1 + (t - 1) * lr_decay)`",
 }
 

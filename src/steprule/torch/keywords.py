@@ -29,7 +29,7 @@ __all__ = ["OPTIONS", "Keywords"]
 OPTIONS: Final[Mapping[str, tuple[Any, str]]] = {
     "decoupled_weight_decay": (
         False,
-        "whether the parameter shrinks by `lr * weight_decay` instead, and its gradient stays (Loshchilov and Hutter 2019)",
+        "the parameter shrinks by `lr * weight_decay` of itself (Loshchilov and Hutter 2019); False: an L2 penalty's gradient",
     ),
     "maximize": (False, "climb instead of descending"),
     "foreach": (None, "chooses nothing: one loop steps all parameters"),
