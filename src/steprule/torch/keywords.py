@@ -29,7 +29,7 @@ __all__ = ["OPTIONS", "Keywords"]
 OPTIONS: Final[Mapping[str, tuple[Any, str]]] = {
     "decoupled_weight_decay": (
         False,
-        "the parameter shrinks by `lr * weight_decay` of itself (Loshchilov and Hutter 2019); False: an L2 penalty's gradient",
+        "the parameter shrinks by `lr * weight_decay` of itself (Loshchilov and Hutter 2019); False: by an L2 penalty",
     ),
     "maximize": (False, "climb instead of descending"),
     "foreach": (None, "chooses nothing: one loop steps all parameters"),
