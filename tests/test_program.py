@@ -418,5 +418,5 @@ def test_a_random_rule_steps_in_the_kernel_as_in_the_reference(each: Rule, form:
                 for name, found in after.items():
                     bound = wanted[name]
                     times = rounding.times_too_far(found, bound)
-                    assert times <= ROUNDINGS["CPU kernel", "float32"].amount, name
+                    assert times.max(initial=0.0) <= ROUNDINGS["CPU kernel", "float32"].amount, name
             before = after
