@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from tests.conformance.cases import FORMS, SHAPES, Arrays, Form
+from tests.conformance.cases import EACH_PART_ONCE, FORMS, SHAPES, Arrays, Form
 from tests.conformance.tolerances import rounded
 
 from steprule import Rule
@@ -42,6 +42,13 @@ class Engine:
     flushes: bool = False
     many_steps: bool = True
     absent: str = ""
+
+    def forms_with(self, shape: str) -> list[str]:
+        """Return the forms to test a shape with: all of them with the last shape.
+
+        Where tensors begin and end is the same in each.
+        """
+        return [form for form in self.forms if form in EACH_PART_ONCE or shape == self.shapes[-1]]
 
     def takes(self, rule: Rule) -> bool:
         """Whether the engine can step by the rule."""
