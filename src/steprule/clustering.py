@@ -71,8 +71,7 @@ def run(
     """Train a problem asynchronously, as Downpour SGD does, by any rule on the server."""
     from .cluster.plan import Plan
     from .lab.cluster.display import ClusterDisplay
-    from .lab.cluster.run import check, updates_of
-    from .lab.cluster.run import run as train
+    from .lab.cluster.run import Run, updates_of
     from .lab.grids import find_rule, parse_values
     from .lab.problem import find_problem
 
@@ -100,7 +99,7 @@ def run(
         threads=threads,
         options=hyperparameters,
     )
-    check(found, used, plan, out, seed=seed, resume=resume, address=address, dashboard=dashboard)
+    ready = Run(problem, found, used, plan, out, seed=seed, resume=resume, address=address, dashboard=dashboard)
     made_folder(out)
     # After the checks: TensorBoard is slow to load, and noisy beside TensorFlow.
     from .lab.cluster.board import Board
@@ -110,17 +109,7 @@ def run(
         display = stack.enter_context(ClusterDisplay(console, found.metric))
         board = stack.enter_context(Board(out / "events", found.metric))
         try:
-            measured = train(
-                problem,
-                used,
-                plan,
-                out,
-                seed=seed,
-                resume=resume,
-                address=address,
-                dashboard=dashboard,
-                watchers=(display, board),
-            )
+            measured = ready.train((display, board))
         except KeyboardInterrupt:
             console.print(
                 f"Stopped. What is done is kept in {out}; the same command with --resume goes on.",

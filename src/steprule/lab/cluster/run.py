@@ -16,7 +16,7 @@ import torch
 
 from ...cluster import training
 from ...cluster.gradients import parameters_of
-from ...cluster.plan import Plan, Work
+from ...cluster.plan import Plan
 from ...cluster.reports import Progress
 from ...counts import check_count
 from ...folders import replace, write_json
@@ -25,7 +25,7 @@ from ...specification import Rule
 from ..problem import Problem, find_problem, refuse_trainer
 from .gradients import work_of
 
-__all__ = ["Measured", "Watcher", "check", "run", "updates_of"]
+__all__ = ["Measured", "Run", "Watcher", "updates_of"]
 
 _SNAPSHOTS: Final = "snapshots"
 
@@ -52,65 +52,54 @@ def updates_of(problem: Problem, epochs: float, n_push: int) -> int:
     return max(1, round(epochs * problem.batches_per_epoch / n_push))
 
 
-def check(problem: Problem, rule: Rule, plan: Plan, out: Path, *, seed: int = 0, **on: Any) -> None:
-    """Raise what `run` raises for these arguments; `on` is where and how, as for `steprule.cluster.training.check`."""
-    _checked_work(problem.name, problem, rule, plan, out, seed, **on)
+class Run:
+    """A training that may begin: `problem` by `rule` and `plan`, into the folder `out`, its parameters those of `seed`.
 
+    `name` is what the problem is called on the command line; `on` is where and how, as for `steprule.cluster.train`.
 
-def _checked_work(name: str, problem: Problem, rule: Rule, plan: Plan, out: Path, seed: int, **on: Any) -> Work:
-    check_count("seed", seed, 0)
-    refuse_trainer(problem, "a cluster")
-    training.check(rule, plan, out / _SNAPSHOTS, **on)
-    work = work_of(name, problem, seed)
-    training.partition_of(work, plan)
-    return work
-
-
-def run(
-    problem: str,
-    rule: Rule,
-    plan: Plan,
-    out: Path,
-    *,
-    seed: int = 0,
-    resume: bool = False,
-    address: str | None = None,
-    dashboard: bool = False,
-    watchers: Sequence[Watcher] = (),
-) -> list[Measured]:
-    """Train `problem` by the plan; return what was measured about each epoch, and at the end.
-
-    In the folder `out` are then `results.json`, `model.safetensors` (the parameters by name) and `snapshots`.
-
-    Raises what `steprule.cluster.train` raises, and `ValueError` where there is no such problem, or one with a trainer.
+    Raises what `steprule.cluster.train` raises, and `ValueError` for a problem with a trainer, with nothing started or
+    written.
     """
-    found = find_problem(problem)()
-    # Where other processes find it, wherever they run.
-    named = problem if ":" not in problem else name_of(find_problem(problem))
-    on: dict[str, Any] = {"resume": resume, "address": address, "dashboard": dashboard}
-    work = _checked_work(named, found, rule, plan, out, seed, **on)
-    follower = _Follower(found, plan, seed, watchers)
-    trained = training.train(
-        work,
-        rule,
-        plan,
-        out / _SNAPSHOTS,
-        **on,
-        progress=follower.progressed,
-    )
-    follower.measure(trained.progress.done, trained.parameters)
-    replace(out / "model.safetensors", save(trained.parameters))
-    results = {
-        "problem": problem,
-        "rule": rule.name,
-        "seed": seed,
-        "plan": asdict(plan),
-        "metric": asdict(found.metric),
-        "measured": [asdict(each) for each in follower.found],
-        "progress": asdict(trained.progress),
-    }
-    write_json(out / "results.json", results)
-    return follower.found
+
+    def __init__(
+        self, name: str, problem: Problem, rule: Rule, plan: Plan, out: Path, *, seed: int = 0, **on: Any
+    ) -> None:
+        check_count("seed", seed, 0)
+        refuse_trainer(problem, "a cluster")
+        training.check(rule, plan, out / _SNAPSHOTS, **on)
+        self._name, self._problem, self._rule, self._plan = name, problem, rule, plan
+        self._out, self._seed, self._on = out, seed, on
+        # Where other processes find it, wherever they run.
+        self._work: Final = work_of(name if ":" not in name else name_of(find_problem(name)), problem, seed)
+        training.partition_of(self._work, plan)
+
+    def train(self, watchers: Sequence[Watcher] = ()) -> list[Measured]:
+        """Train; return what was measured about each epoch, and at the end.
+
+        In the folder are then `results.json`, `model.safetensors` (the parameters by name) and `snapshots`.
+        """
+        follower = _Follower(self._problem, self._plan, self._seed, watchers)
+        trained = training.train(
+            self._work,
+            self._rule,
+            self._plan,
+            self._out / _SNAPSHOTS,
+            **self._on,
+            progress=follower.progressed,
+        )
+        follower.measure(trained.progress.done, trained.parameters)
+        replace(self._out / "model.safetensors", save(trained.parameters))
+        results = {
+            "problem": self._name,
+            "rule": self._rule.name,
+            "seed": self._seed,
+            "plan": asdict(self._plan),
+            "metric": asdict(self._problem.metric),
+            "measured": [asdict(each) for each in follower.found],
+            "progress": asdict(trained.progress),
+        }
+        write_json(self._out / "results.json", results)
+        return follower.found
 
 
 class _Follower:
