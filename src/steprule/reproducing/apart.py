@@ -71,8 +71,8 @@ def alignment(console: Console, asked: Asked) -> None:
     from ..lab.speech import facts
     from ..report.speech.page import described, recognition, write_alignment
 
-    folder = made_folder(asked.out / "alignment")
     prepared = corpus_data(None if asked.corpus is None else str(asked.corpus.resolve()))
+    folder = made_folder(asked.out / "alignment")
     with counted("recognisers", facts.trainings(prepared)) as advance:
         speakers = facts.speakers_held_out(prepared, advance)
         recordings = facts.recordings_held_out(prepared, advance)

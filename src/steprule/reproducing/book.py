@@ -46,9 +46,8 @@ def d2l(
     from ..report.d2l.page import write_reproduction
     from ..report.d2l.table import as_text, terminal_table
 
-    made_folder(out)
     console = Console()
-    with _Shown(console) as shown:
+    with _Shown(console, out) as shown:
         reproduction = reproduce(
             engines.split(",") if engines else ENGINES,
             seeds=seeds,
@@ -81,8 +80,8 @@ def _pythons(given: list[str]) -> dict[str, str]:
 class _Shown:
     """Shows a reproduction that runs, as a `steprule.lab.d2l.Progress`; where nobody watches, a line for each engine."""
 
-    def __init__(self, console: Console) -> None:
-        self._console = console
+    def __init__(self, console: Console, out: Path) -> None:
+        self._console, self._out = console, out
         self._bar = bar(console, transient=True)
         self._task = TaskID(0)
 
@@ -94,6 +93,8 @@ class _Shown:
         self._bar.stop()
 
     def begin(self, trainings: int) -> None:
+        # The arguments have been checked, and nothing has been trained.
+        made_folder(self._out)
         self._task = self._bar.add_task("", total=trainings)
 
     def started(self, engine: str) -> None:
