@@ -29,7 +29,13 @@ def model() -> keras.Model:
     return keras.Sequential([keras.Input((64,)), *layers])
 
 
-def compiled(optimizer: Any, *, jit_compile: bool = False) -> keras.Model:
+def compiled(optimizer: Any, *, jit_compile: bool | None = None) -> keras.Model:
+    """Return the model with this optimizer; unless told otherwise, its step is compiled on JAX, as by default in Keras.
+
+    On the others, compiling would take longer than all steps of a test.
+    """
+    if jit_compile is None:
+        jit_compile = keras.config.backend() == "jax"
     made = model()
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     made.compile(optimizer, loss, metrics=["accuracy"], jit_compile=jit_compile)

@@ -48,7 +48,7 @@ def test_adadelta_learns_with_its_default_rate_and_not_with_that_of_keras():
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")
 @pytest.mark.parametrize("name", ["adam"])  # which has a scalar of the step count
 def test_a_compiled_step_makes_what_the_other_makes(name: str):
-    plain, jitted = compiled(made(name)), compiled(made(name), jit_compile=True)
+    plain, jitted = compiled(made(name), jit_compile=False), compiled(made(name), jit_compile=True)
     fitted(plain, 1)
     if keras.config.backend() == "torch":
         # What compiles the graphs takes minutes; which graphs there are does not depend on it.
@@ -64,7 +64,8 @@ def test_a_compiled_step_makes_what_the_other_makes(name: str):
 
 @pytest.mark.parametrize("name", ["sgd", "adadelta", "adam", "yogi"])
 def test_a_saved_model_goes_on_where_it_was(name: str, tmp_path: Path):
-    model = compiled(made(name, weight_decay=1e-4, use_ema=True))
+    # On JAX, a model that averages its weights and was saved does not go on in compiled steps, by Keras's own Adam either.
+    model = compiled(made(name, weight_decay=1e-4, use_ema=True), jit_compile=False)
     fitted(model, 1)
     model.save(tmp_path / "model.keras")
     loaded = keras.saving.load_model(tmp_path / "model.keras")
@@ -93,8 +94,7 @@ def test_mixed_precision(name: str, policy: str):
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(policy)
     try:
-        # On JAX, Keras compiles the choice of whether to step anew in each step that is not compiled as a whole.
-        model = compiled(made(name), jit_compile=keras.config.backend() == "jax")
+        model = compiled(made(name))
     finally:
         keras.config.set_dtype_policy(before)
     assert fitted(model) > ENOUGH
