@@ -92,7 +92,7 @@ class Batched(Place):
         try:
             for trial, epoch in _epochs(problem, tasks, self._device):
                 yield Measured(tasks[trial].number, epoch)
-                if not math.isfinite(epoch.loss):
+                if epoch.diverged:
                     diverged.add(trial)
         except Exception as error:
             for task in tasks:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
@@ -48,10 +49,15 @@ class Epoch:
     validation: float | None
     seconds: float
 
+    @property
+    def diverged(self) -> bool:
+        """Whether the loss is NaN or infinite, with which a trial ends."""
+        return not math.isfinite(self.loss)
+
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a trial ended. A diverged trial's last epoch has a loss that is NaN or infinite; `cause` says why one failed."""
+    """How a trial ended. A diverged trial's last epoch has diverged; `cause` says why one failed."""
 
     trial: Trial
     status: Status

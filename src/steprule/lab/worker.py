@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 import os
 import queue
 import sys
@@ -55,12 +54,12 @@ def messages(problem: Problem, trial: Mapping[str, Any]) -> Iterator[dict[str, A
     from .training import train
 
     try:
-        last = math.nan
+        diverged = True
         rule = find_rule(trial["rule"])
         for epoch in train(problem, rule, trial["hyperparameters"], trial["seed"], trial["epochs"]):
             yield {"epoch": dataclasses.asdict(epoch)}
-            last = epoch.loss
-        yield {"end": "finished" if math.isfinite(last) else "diverged", "cause": ""}
+            diverged = epoch.diverged
+        yield {"end": "diverged" if diverged else "finished", "cause": ""}
     except Exception as error:
         traceback.print_exc()
         yield {"end": "failed", "cause": cause_of(error)}

@@ -89,7 +89,7 @@ def zeiler2012(
         if check:
             _check(console, results, cells, seed, jobs)
         else:
-            _show(console, results, out)
+            _show(console, results, made_folder(out))
         return
     planned = paper.planned_seeds() if seeds is None else seeds
     with place(on, jobs=jobs, device=device, address=address) as where, stoppable(console, out):
@@ -143,7 +143,6 @@ def _show(console: Console, results: Sequence[Result], out: Path, *, linked: boo
     from ..report.zeiler2012.page import write_reproduction
     from ..report.zeiler2012.table import as_text, terminal_table
 
-    made_folder(out)
     replace(out / "results.json", published.as_text(results).encode())
     replace(out / "table.txt", as_text(results).encode())
     page = write_reproduction(results, out, linked=linked)

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -28,7 +27,7 @@ from ...torch import Adadelta, RateMonitor, RuleOptimizer
 from .. import machine
 from ..comparison import Progress, versions
 from ..problem import Problem
-from ..results import Epoch, Outcome, Setting, Status, Trial
+from ..results import Epoch, Outcome, Setting, Trial
 from ..training import train_epochs
 from . import files
 from .kept import keep, kept
@@ -82,8 +81,8 @@ class Course:
     started: str
 
     @property
-    def status(self) -> Status:
-        return _status(self.measured)
+    def diverged(self) -> bool:
+        return self.measured[-1].diverged
 
     def as_json(self, *, whole: bool = True) -> dict[str, Any]:
         """Return what `of_json` takes; the records of the first and the last epoch alone where not `whole`."""
@@ -205,10 +204,6 @@ class Trainings:
         return {"settings": dataclasses.asdict(self.settings), "seeds": self.seeds, "courses": courses}
 
 
-def _status(measured: Sequence[Epoch]) -> Status:
-    return "finished" if math.isfinite(measured[-1].loss) else "diverged"
-
-
 def _train(problem: Problem, settings: Settings, seed: int, progress: Progress | None) -> Course:
     trial = Trial(settings.setting, seed)
     if progress:
@@ -224,7 +219,7 @@ def _train(problem: Problem, settings: Settings, seed: int, progress: Progress |
             if progress:
                 progress.measured(trial, epoch)
     if progress:
-        progress.ended(Outcome(trial, _status(measured), tuple(measured)))
+        progress.ended(Outcome(trial, "diverged" if measured[-1].diverged else "finished", tuple(measured)))
     table = monitor.table()
     batches = np.unique(table["step"])
     rates, updates = (

@@ -79,7 +79,7 @@ def _figure2(result: Result) -> Section:
     part, settings, drawn = result.part, result.settings, figure2.courses(result)
     sentences, facts = [], []
     if result.courses:
-        errors = [course.measured[-1].test for course in result.courses if course.status == "finished"]
+        errors = [course.measured[-1].test for course in result.courses if not course.diverged]
         if errors:
             sentences.append(
                 f"Test error after {numbers.plural(settings.epochs, 'epoch')} in float64: {Spread.of(errors):.2f} %; "
@@ -88,7 +88,7 @@ def _figure2(result: Result) -> Section:
         sentences += [
             f"Seed {course.seed} diverged in epoch {len(course.measured)}."
             for course in result.courses
-            if course.status == "diverged"
+            if course.diverged
         ]
         first = result.courses[0]
         command = f"steprule reproduce zeiler2012 {part.name} --seeds {result.seeds}"
