@@ -33,7 +33,7 @@ class Step:
 
     def init(self, params: Any) -> RuleState:
         """Return the state before the first step; errors as in `transformation`."""
-        return begin(self._settings.rule, params)
+        return begin(self._settings, params)
 
     def __call__(
         self, params: Any, grads: Any, state: RuleState, *, h: Any = None, g2: Any = None

@@ -28,12 +28,15 @@ def scalars(program: Program, values: Mapping[str, Any], t: Any, kind: str) -> t
 
     Those that nothing traced is in are computed here and now. The others are computed in float64 where the step runs,
     whether or not JAX is set to 64 bits: of `1 - beta2**t`, float32 loses four digits of seven in the first step. Their
-    derivatives, which need no more digits than they are given, are those of the same expressions in `kind`.
+    derivatives, which need no more digits than they are given, are those of the same expressions in `kind`. `t` may be None
+    where none depends on it.
     """
     moving = {name: value for name, value in values.items() if not isinstance(value, float)}
     fixed = {name: value for name, value in values.items() if isinstance(value, float)}
     if not moving and not program.counts:
         return tuple(_constant(value, kind) for value in program.fold(t=1.0, **fixed))
+    if t is None:
+        t = 1.0
     # NumPy's numbers divide by zero as arrays do.
     constants = {name: np.float64(value) for name, value in fixed.items()}
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from .. import around
 from ..around import Around
+from ..program import lower
 from ..specification import Hyperparameter, Rule
 
 __all__ = ["ABOUT", "Keywords", "Settings"]
@@ -38,11 +39,22 @@ class Settings:
     values: Mapping[str, Any]
     form: Around
 
+    @cached_property
+    def count(self) -> bool:
+        """Whether a step depends on how many there were before it."""
+        return lower(self.rule, self.form).counts or any(map(callable, self.values.values()))
+
     def at(self, count: Any) -> dict[str, Any]:
         """Return the values after `count` steps; as in optax, a schedule is asked with 0 before the first.
 
-        Raises `TypeError` for a schedule that returns no real number: an array with dimensions, or another object.
+        Raises `TypeError` for a schedule that returns no real number: an array with dimensions, or another object; and
+        `ValueError` where the step needs a count and there is none.
         """
+        if count is None and self.count:
+            raise ValueError(
+                f"the state's count is None, and this step of {self.rule.name} needs the number of steps made; allowed is "
+                "an int32, as in a state that was begun with this schedule, or state._replace(count=jnp.int32(...))"
+            )
         return {name: _asked(name, value, count) if callable(value) else value for name, value in self.values.items()}
 
 

@@ -2,30 +2,58 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping
+from typing import Any, Final, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from ..program import Program
-from ..specification import Rule
+from .keywords import Settings
 
 __all__ = ["RuleState", "begin", "columns", "incremented", "written"]
 
 
 class RuleState(NamedTuple):
-    """What a rule keeps: `count`, an int32 of the steps made, and `slots`, by their names in the rule a tree each.
+    """What a step keeps: `count`, an int32 of the steps made, and `slots`, by their names in the rule a tree each.
 
-    A slot's tree has the structure of the parameters, and its arrays have their shapes and dtypes.
+    A slot's tree has the structure of the parameters, and its arrays have their shapes and dtypes. `count` is None where no
+    step depends on it: the rule does not take `t`, there is no `lr_decay`, and no hyperparameter is a schedule.
     """
 
     count: Any
     slots: dict[str, Any]
 
 
-def begin(rule: Rule, params: Any) -> RuleState:
+_KEYS: Final = tuple(map(jax.tree_util.GetAttrKey, RuleState._fields))
+
+
+# JAX lends the buffers of donated arrays to results of their shape in the order of both: the update gets the first slot's,
+# each slot the next one's. XLA needs no memory besides where those that a rule makes first come last, which the reverse of
+# the alphabet is of every built-in rule's names; as a dict they would be in the alphabet's.
+def _children(state: RuleState) -> tuple[Any, Any]:
+    count, slots = state
+    if type(slots) is dict and len(slots) > 1:
+        return count, OrderedDict(sorted(slots.items(), reverse=True))
+    return count, slots
+
+
+def _remade(_: None, children: Iterable[Any]) -> RuleState:
+    count, slots = children
+    return RuleState(count, dict(slots) if type(slots) is OrderedDict else slots)
+
+
+jax.tree_util.register_pytree_with_keys(
+    RuleState,
+    lambda state: (tuple(zip(_KEYS, _children(state), strict=True)), None),
+    _remade,
+    lambda state: (_children(state), None),
+)
+
+
+def begin(settings: Settings, params: Any) -> RuleState:
     """Return the state before the first step. Raises `TypeError` for an array of neither real nor complex numbers."""
 
     def started(initial: float) -> Any:
@@ -36,12 +64,14 @@ def begin(rule: Rule, params: Any) -> RuleState:
             raise TypeError(
                 f"a parameter is an array of {jnp.result_type(x)}; allowed are floating-point and complex numbers"
             )
-    slots = {name: jax.tree.map(started(initial), params) for name, initial in rule.slots.items()}
-    return RuleState(jnp.zeros((), jnp.int32), slots)
+    slots = {name: jax.tree.map(started(initial), params) for name, initial in settings.rule.slots.items()}
+    return RuleState(jnp.zeros((), jnp.int32) if settings.count else None, slots)
 
 
 def incremented(count: Any) -> Any:
-    """Return the count of one step more; it stays at the largest number of its type."""
+    """Return the count of one step more, if there is one; it stays at the largest number of its type."""
+    if count is None:
+        return None
     return jnp.where(count < np.iinfo(count.dtype).max, count + 1, count)
 
 

@@ -48,7 +48,7 @@ def _transformation(rule: Rule, name: str, defaults: tuple[tuple[str, Any], ...]
     def made(*values: Any, **named: Any) -> optax.GradientTransformationExtraArgs:
         settings = keywords.settings(values, named)
         return optax.GradientTransformationExtraArgs(
-            functools.partial(begin, rule), functools.partial(_update, settings)
+            functools.partial(begin, settings), functools.partial(_update, settings)
         )
 
     made.__name__ = made.__qualname__ = name
