@@ -37,7 +37,7 @@ LOW: Final[Mapping[str, Any]] = {"bfloat16 state": torch.bfloat16, "int8 state":
 """Our steps with state in fewer bits, by what the tables call them."""
 
 # Turns, and steps in each turn, by how many elements there are.
-REPEATS: Final = ((2_000_000, 12, 40), (100_000_000, 6, 4))
+REPEATS: Final = ((2_000_000, 48, 10), (100_000_000, 6, 4))
 
 
 @dataclass(frozen=True)
