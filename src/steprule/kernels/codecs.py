@@ -94,18 +94,31 @@ def _constant(number: int) -> Any:
     return ir.Constant(_I32, number)
 
 
+_GOLDEN: Final = _constant(0x9E3779B1)
+
+
 def _bits(builder: Any, value: Any) -> Any:
     return builder.bitcast(value, _I32)
 
 
 @_function(types.uint32, types.int64, types.int64)
-def noise(builder: Any, position: Any, key: Any) -> Any:
-    """Return 32 random bits for the element at `position`, the same for the same `key`: Wellons's "lowbias32" hash."""
-    golden = _constant(0x9E3779B1)
-    mixed = builder.add(builder.mul(builder.trunc(position, _I32), golden), builder.trunc(key, _I32))
+def first_draw(builder: Any, position: Any, key: Any) -> Any:
+    """Return what the random bits of the element at `position` are made of, the same for the same `key`."""
+    return builder.add(builder.mul(builder.trunc(position, _I32), _GOLDEN), builder.trunc(key, _I32))
+
+
+@_function(types.uint32, types.uint32)
+def next_draw(builder: Any, draw: Any) -> Any:
+    """Return what the next element's are made of; by one addition, which the compiler would not find by itself."""
+    return builder.add(draw, _GOLDEN)
+
+
+@_function(types.uint32, types.uint32)
+def noise(builder: Any, draw: Any) -> Any:
+    """Return 32 random bits: Wellons's "lowbias32" hash."""
     for shift, factor in ((16, 0x7FEB352D), (15, 0x846CA68B)):
-        mixed = builder.mul(builder.xor(mixed, builder.lshr(mixed, _constant(shift))), _constant(factor))
-    return builder.xor(mixed, builder.lshr(mixed, _constant(16)))
+        draw = builder.mul(builder.xor(draw, builder.lshr(draw, _constant(shift))), _constant(factor))
+    return builder.xor(draw, builder.lshr(draw, _constant(16)))
 
 
 @_function(types.uint32, types.uint32)

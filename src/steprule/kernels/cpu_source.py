@@ -101,6 +101,7 @@ _SUFFIXES: Final = (
     "_base",
     "_per_least",
     "_random",
+    "_draw",
     "_by",
     "_by_1",
     "_by_2",
@@ -226,15 +227,31 @@ def _write(program: Program, elements: Elements, called: Mapping[str, str], name
     storage = elements.storage(name)
     if storage is None:
         return f"{called[name]}_at[i] = {value}"
-    random = f", {_noise(elements, program, name)}" if storage.random else ""
+    random = f", {_noise(elements, program, called, name)}" if storage.random else ""
     return f"{called.get(name, name)}_at[i] = {storage.encode}({elements.real}({value}){random})"
 
 
-def _noise(elements: Elements, program: Program, name: str) -> str:
-    """Return the call that draws 32 random bits for an element of an array; the compiler draws once for each two of them."""
-    number = elements.random(program).index(name)
-    draw = f"noise(begin + i, key + {number // 2})"
-    return f"turned({draw})" if number % 2 else draw
+def _noise(elements: Elements, program: Program, called: Mapping[str, str], name: str) -> str:
+    """Return the call that makes 32 random bits for an element of an array; the compiler makes them once for each two."""
+    bits = f"noise({_draw(elements, program, called, name)})"
+    return f"turned({bits})" if elements.random(program).index(name) % 2 else bits
+
+
+def _draw(elements: Elements, program: Program, called: Mapping[str, str], name: str) -> str:
+    """Return the name of what the random bits of an array, and those of the one before or after it, are made of."""
+    random = elements.random(program)
+    return f"{called[random[random.index(name) // 2 * 2]]}_draw"
+
+
+def _drawing(
+    elements: Elements, program: Program, called: Mapping[str, str], names: Iterable[str], body: Sequence[str]
+) -> list[str]:
+    """Return the loop of `body` over the elements, and what the random bits of the arrays `names` need around it."""
+    random = elements.random(program)
+    draws = {_draw(elements, program, called, name): random.index(name) // 2 for name in names if name in random}
+    starts = [f"{draw} = first_draw(begin, key + {number})" for draw, number in draws.items()]
+    goes_on = [f"{draw} = next_draw({draw})" for draw in draws]
+    return [*starts, "for i in range(count):", *(f"    {line}" for line in (*body, *goes_on))]
 
 
 def _loop(
@@ -246,9 +263,10 @@ def _loop(
 ) -> list[str]:
     """Return the loop over elements; the new numbers of an array with scales go to where `_block` finds them."""
     body = _reads(program, elements, called, loads) + value_lines(program, names)
+    scaled = elements.scales(program)
     for name, value in program.outputs.items():
         mine = called[name]
-        if name in elements.scales(program):
+        if name in scaled:
             body.append(f"{mine}_new[i] = {expression(value, names)}")
             body.append(f"{mine}_most = larger({mine}_most, magnitude({mine}_new[i]))")
         else:
@@ -259,7 +277,8 @@ def _loop(
     if program.finite is not None:
         body.append(f"bad += 0 if {names[id(program.finite)]} else 1")
         before, after = ["bad = 0"], ["if bad > 0:", "    flags[tensor] = 1"]
-    return [*before, "for i in range(count):", *(f"    {line}" for line in body), *after]
+    stored = [name for name in program.outputs if name not in scaled]
+    return [*before, *_drawing(elements, program, called, stored, body), *after]
 
 
 def _block(program: Program, elements: Elements, names: Mapping[int, str], called: Mapping[str, str]) -> list[str]:
@@ -280,7 +299,8 @@ def _block(program: Program, elements: Elements, names: Mapping[int, str], calle
             f"{mine}_per_least = int8_per_least({mine}_base)",
         ]
         encoded += [
-            f"    {mine}_random = {_noise(elements, program, name)}",
-            f"    {mine}_at[i] = to_int8({mine}_new[i], {mine}_base, {mine}_per_least, {mine}_random, {storage.exponents})",
+            f"{mine}_random = {_noise(elements, program, called, name)}",
+            f"{mine}_at[i] = to_int8({mine}_new[i], {mine}_base, {mine}_per_least, {mine}_random, {storage.exponents})",
         ]
-    return [*before, *_loop(program, elements, names, called), *after, "for i in range(count):", *encoded]
+    encoding = _drawing(elements, program, called, elements.scales(program), encoded)
+    return [*before, *_loop(program, elements, names, called), *after, *encoding]
