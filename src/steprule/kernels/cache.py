@@ -1,16 +1,16 @@
 """Compiled kernels, kept on disk between processes.
 
-A kernel's source is written to a file, which is where Numba looks for what it has compiled before. The file's name is the
-hash of what it holds and of the modules that it builds on. A folder that cannot be written, or that holds a damaged file,
-costs the time of compiling and is no failure.
+A file's name is the hash of the source, of the modules that it builds on, and of the machine that it is for; it begins with
+a hash of what it holds. A folder that cannot be written, or that holds a damaged file, costs the time of compiling and is no
+failure.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-import importlib.util
+import json
 import os
-import sys
 import tempfile
 import warnings
 from pathlib import Path
@@ -18,75 +18,71 @@ from types import ModuleType
 from typing import Any, Final
 
 from ..folders import cache_folder
-from . import codecs, native
+from . import machine_code
+from .machine_code import Code
 
 __all__ = ["compiled"]
 
-_modules: Final[list[ModuleType]] = []  # machine code lives as long as the module that compiled it
+_modules: Final[dict[str, ModuleType]] = {}  # by source; Numba's machine code lives as long as they
 
-_FLAG: Final = "CACHE"
+_BUILT_ON: Final = ("native.py", "coding.py", "codecs.py")
 
 
 def compiled(name: str, source: str, function: str = "step") -> int:
     """Return the address of the C `function` that the module `source` compiles, from the cache where that can be.
 
-    `name` begins the file's name. `source` reads the global `CACHE` to know whether it may keep what it compiles.
+    `name` begins the file's name. Numba is loaded only where there is something to compile.
     """
-    path = cache_folder() / "kernels" / f"{name}_{_digest(source)}.py"
+    path = cache_folder() / "kernels" / f"{name}_{_digest(source, function)}.o"
+    kept = _read(path)
+    if kept is not None:
+        with contextlib.suppress(OSError):
+            return machine_code.loaded(kept)
+    made = _compiled(name, source, function)
     try:
-        try:
-            return _from_disk(path, source, function)
-        except Exception:  # a damaged file can raise anything; make it anew, once
-            _remove(path)
-            return _from_disk(path, source, function)
+        _write(path, machine_code.emitted(made))
     except Exception as error:  # whatever is wrong with a cache, it must not stop a training run
-        module = ModuleType(path.stem)
-        setattr(module, _FLAG, False)
-        # Where the fault is the source's own, this raises it.
-        exec(compile(source, f"<steprule {name}>", "exec"), module.__dict__)
-        _modules.append(module)
         warnings.warn(
             f"the kernel of {name} cannot be kept in {path.parent} ({error}), so that each process compiles it anew; "
             "STEPRULE_CACHE can name another folder",
             RuntimeWarning,
             stacklevel=2,
         )
-        return getattr(module, function).address  # type: ignore[no-any-return]
+    return made.address  # type: ignore[no-any-return]
 
 
-def _digest(source: str) -> str:
-    parts = [source.encode(), *(Path(str(module.__file__)).read_bytes() for module in (native, codecs))]
-    return hashlib.sha256(b"".join(parts)).hexdigest()[:16]
+def _digest(source: str, function: str) -> str:
+    built_on = [Path(__file__).with_name(each).read_bytes() for each in _BUILT_ON]
+    parts = [source.encode(), function.encode(), machine_code.host().encode(), *built_on]
+    return hashlib.sha256(b"\0".join(parts)).hexdigest()[:16]
 
 
-def _from_disk(path: Path, source: str, function: str) -> int:
-    if not path.exists():
-        _write(path, source)
-    elif path.read_text(encoding="utf-8") != source:
-        raise OSError(f"{path} does not hold the kernel that its name promises")
-    specification: Any = importlib.util.spec_from_file_location(f"steprule_{path.stem}", path)
-    module = importlib.util.module_from_spec(specification)
-    setattr(module, _FLAG, True)
-    # Numba finds the module of what it loads from the disk by its name.
-    sys.modules[module.__name__] = module
+def _compiled(name: str, source: str, function: str) -> Any:
+    if source not in _modules:
+        module = ModuleType(name)
+        exec(compile(source, f"<steprule {name}>", "exec"), module.__dict__)
+        _modules[source] = module
+    return getattr(_modules[source], function)
+
+
+def _read(path: Path) -> Code | None:
+    """Return what `_write` has written, or None where there is no such file or it is damaged."""
     try:
-        specification.loader.exec_module(module)
-    except BaseException:
-        del sys.modules[module.__name__]
-        raise
-    # Its name in the table of modules goes to whoever loads the same file again, for another function.
-    _modules.append(module)
-    return getattr(module, function).address  # type: ignore[no-any-return]
+        digest, rest = path.read_bytes().split(b"\n", 1)
+        if hashlib.sha256(rest).hexdigest().encode() != digest:
+            return None
+        header, machine = rest.split(b"\n", 1)
+        said = json.loads(header)
+        return Code(said["symbol"], tuple(said["needs"]), machine)
+    except (OSError, ValueError, KeyError):
+        return None
 
 
-def _remove(path: Path) -> None:
-    for file in (path, *path.parent.glob(f"__pycache__/{path.stem}.*")):
-        file.unlink(missing_ok=True)
-
-
-def _write(path: Path, source: str) -> None:
+def _write(path: Path, code: Code) -> None:
+    header = json.dumps({"symbol": code.symbol, "needs": code.needs}).encode()
+    rest = header + b"\n" + code.object
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     handle, aside = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
-    with os.fdopen(handle, "w", encoding="utf-8") as file:
-        file.write(source)
+    with os.fdopen(handle, "wb") as file:
+        file.write(hashlib.sha256(rest).hexdigest().encode() + b"\n" + rest)
     Path(aside).replace(path)

@@ -1,13 +1,18 @@
-"""Tensors cut into chunks: one list for all tensors of a launch, so that small ones share it with large ones."""
+"""What a launch hands to a kernel: tensors cut into chunks, one list for all, so that small ones share it with large."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["chunks"]
+__all__ = ["CHUNK_FIELDS", "LAUNCH_FIELDS", "chunks"]
+
+LAUNCH_FIELDS: Final = ("claimed", "chunks", "number of chunks", "pointers", "rows", "scalars", "keys", "flags")
+"""What a kernel's only argument is the address of: these int64, all but the third of them addresses in their turn."""
+CHUNK_FIELDS: Final = ("tensor", "first element", "elements")
 
 
 def chunks(sizes: Sequence[int], length: int) -> NDArray[np.int64]:

@@ -9,25 +9,19 @@
   number 0. Rounding is at random, also between 0 and the smallest number that has a code; only in an unsigned slot a number
   that is not 0 never becomes 0, since a rule may divide by it. A block with an infinity or NaN in it becomes NaN.
 
-`steprule.torch.codecs` has the same in torch's operations.
+`coding` has the functions that do it, as LLVM code, and `steprule.torch.codecs` the same in torch's operations.
 """
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
-from llvmlite import ir
-from numba import types
-from numba.core import cgutils
-from numba.core.typing.templates import Signature
-from numba.extending import intrinsic
 from numpy.typing import NDArray
 
-__all__ = ["BLOCK", "DROPPED", "FUNCTIONS", "SIGNED", "STORAGES", "UNSIGNED", "Storage", "keys"]
+__all__ = ["BLOCK", "DROPPED", "SIGNED", "STORAGES", "UNSIGNED", "Storage", "keys"]
 
 BLOCK: Final = 256
 """Elements that share one scale."""
@@ -37,15 +31,12 @@ SIGNED: Final = 16
 DROPPED: Final = 20
 """The bits of a float32's mantissa that a code does without: it has 3 of 23."""
 
-_I32: Final = ir.IntType(32)
-_F32: Final = ir.FloatType()
-
 
 @dataclass(frozen=True)
 class Storage:
     """How the elements of an array lie in memory: as integers of the type `holds`.
 
-    `decode` and `encode` are the functions of this module that a kernel calls. `random` says that `encode` takes noise;
+    `decode` and `encode` are the functions of `coding` that a kernel calls. `random` says that `encode` takes noise;
     `exponents`, where it is not 0, that each block has a scale and codes have so many powers of two.
     """
 
@@ -65,175 +56,6 @@ STORAGES: Final[Mapping[str, Storage]] = {
     "signed int8": Storage("uint8", 1, "from_int8", "to_int8", random=True, exponents=SIGNED),
 }
 """The ways of storing an element in fewer bytes than it is computed with, by name. All of them are computed in float32."""
-
-
-def _function(returned: Any, *taken: Any) -> Callable[[Callable[..., Any]], Any]:
-    """Make of a function that writes LLVM code for its operands one that a kernel can call.
-
-    Numba would promote small integers to 64 bits, at twice the cost or more.
-    """
-
-    def decorate(write: Callable[..., Any]) -> Any:
-        def typed(*_operands: Any) -> tuple[Signature, Any]:
-            def generate(_context: Any, builder: Any, _signature: Signature, arguments: Any) -> Any:
-                return write(builder, *arguments)
-
-            return returned(*taken), generate
-
-        # Numba must know how many operands there are.
-        names = ("typing_context", *(f"operand{number}" for number in range(len(taken))))
-        positional = inspect.Parameter.POSITIONAL_OR_KEYWORD
-        vars(typed)["__signature__"] = inspect.Signature([inspect.Parameter(name, positional) for name in names])
-        typed.__doc__ = write.__doc__
-        return intrinsic(typed)
-
-    return decorate
-
-
-def _constant(number: int) -> Any:
-    return ir.Constant(_I32, number)
-
-
-_GOLDEN: Final = _constant(0x9E3779B1)
-
-
-def _bits(builder: Any, value: Any) -> Any:
-    return builder.bitcast(value, _I32)
-
-
-@_function(types.uint32, types.int64, types.int64)
-def first_draw(builder: Any, position: Any, key: Any) -> Any:
-    """Return what the random bits of the element at `position` are made of, the same for the same `key`."""
-    return builder.add(builder.mul(builder.trunc(position, _I32), _GOLDEN), builder.trunc(key, _I32))
-
-
-@_function(types.uint32, types.uint32)
-def next_draw(builder: Any, draw: Any) -> Any:
-    """Return what the next element's are made of; by one addition, which the compiler would not find by itself."""
-    return builder.add(draw, _GOLDEN)
-
-
-@_function(types.uint32, types.uint32)
-def noise(builder: Any, draw: Any) -> Any:
-    """Return 32 random bits: Wellons's "lowbias32" hash."""
-    for shift, factor in ((16, 0x7FEB352D), (15, 0x846CA68B)):
-        draw = builder.mul(builder.xor(draw, builder.lshr(draw, _constant(shift))), _constant(factor))
-    return builder.xor(draw, builder.lshr(draw, _constant(16)))
-
-
-@_function(types.uint32, types.uint32)
-def turned(builder: Any, random: Any) -> Any:
-    """Return random bits with their halves exchanged: a rounding takes the lower half and some bits more."""
-    return builder.or_(builder.shl(random, _constant(16)), builder.lshr(random, _constant(16)))
-
-
-@_function(types.float32, types.uint16)
-def from_bfloat16(builder: Any, stored: Any) -> Any:
-    return builder.bitcast(builder.shl(builder.zext(stored, _I32), _constant(16)), _F32)
-
-
-def _upper_half(builder: Any, value: Any, addend: Any) -> Any:
-    upper = builder.lshr(builder.add(_bits(builder, value), addend), _constant(16))
-    upper = builder.select(builder.fcmp_unordered("uno", value, value), _constant(0x7FC0), upper)
-    return builder.trunc(upper, ir.IntType(16))
-
-
-@_function(types.uint16, types.float32)
-def to_bfloat16(builder: Any, value: Any) -> Any:
-    odd = builder.and_(builder.lshr(_bits(builder, value), _constant(16)), _constant(1))
-    return _upper_half(builder, value, builder.add(odd, _constant(0x7FFF)))
-
-
-@_function(types.uint16, types.float32, types.uint32)
-def to_bfloat16_at_random(builder: Any, value: Any, random: Any) -> Any:
-    return _upper_half(builder, value, builder.and_(random, _constant(0xFFFF)))
-
-
-@_function(types.float32, types.uint16)
-def from_float16(builder: Any, stored: Any) -> Any:
-    return builder.fpext(builder.bitcast(stored, ir.HalfType()), _F32)
-
-
-@_function(types.uint16, types.float32)
-def to_float16(builder: Any, value: Any) -> Any:
-    return builder.bitcast(builder.fptrunc(value, ir.HalfType()), ir.IntType(16))
-
-
-@_function(types.uint32, types.float32)
-def magnitude(builder: Any, value: Any) -> Any:
-    """Return the bits of |value|, which as integers are in the order of the numbers, infinity and NaN last."""
-    return builder.and_(_bits(builder, value), _constant(0x7FFFFFFF))
-
-
-@_function(types.uint32, types.uint32, types.uint32)
-def larger(builder: Any, a: Any, b: Any) -> Any:
-    return builder.select(builder.icmp_unsigned(">", a, b), a, b)
-
-
-@_function(types.float32, types.uint32)
-def int8_scale(builder: Any, most: Any) -> Any:
-    """Return the scale of a block whose largest magnitude has the bits `most`; NaN where that is no number."""
-    # The largest number may be rounded up to the next power of two.
-    power = builder.and_(builder.add(most, _constant((1 << DROPPED) - 1)), _constant(0x7F800000))
-    infinite = builder.icmp_unsigned(">=", most, _constant(0x7F800000))
-    return builder.bitcast(builder.select(infinite, _constant(0x7FC00000), power), _F32)
-
-
-@_function(types.uint32, types.float32, types.uint32)
-def int8_base(builder: Any, scale: Any, exponents: Any) -> Any:
-    """Return the bits of the number that the codes of a block count from."""
-    exponent = builder.lshr(_bits(builder, scale), _constant(23))
-    reach = builder.sub(exponents, _constant(1))
-    lowest = builder.sub(exponent, reach)
-    return builder.shl(builder.select(builder.icmp_unsigned(">", exponent, reach), lowest, _constant(0)), _constant(23))
-
-
-@_function(types.float32, types.uint32)
-def int8_per_least(builder: Any, base: Any) -> Any:
-    """Return 1 over the smallest number that has a code."""
-    return builder.fdiv(ir.Constant(_F32, 1.0), builder.bitcast(builder.add(base, _constant(1 << DROPPED)), _F32))
-
-
-def _sign_bit(builder: Any, exponents: Any) -> Any:
-    """Return 0x80 where a code has a sign, 0 where not."""
-    return builder.shl(builder.sub(_constant(UNSIGNED), exponents), _constant(3))
-
-
-@_function(types.float32, types.uint8, types.float32, types.uint32, types.uint32)
-def from_int8(builder: Any, stored: Any, scale: Any, base: Any, exponents: Any) -> Any:
-    code, sign_bit = builder.zext(stored, _I32), _sign_bit(builder, exponents)
-    size = builder.and_(code, builder.xor(sign_bit, _constant(0xFF)))
-    bits = builder.add(base, builder.shl(size, _constant(DROPPED)))
-    bits = builder.select(builder.icmp_unsigned("==", size, _constant(0)), _constant(0), bits)
-    bits = builder.or_(bits, builder.shl(builder.and_(code, sign_bit), _constant(24)))
-    return builder.fadd(builder.bitcast(bits, _F32), builder.fsub(scale, scale))  # NaN where the scale is
-
-
-@_function(types.uint8, types.float32, types.uint32, types.float32, types.uint32, types.uint32)
-def to_int8(builder: Any, value: Any, base: Any, per_least: Any, random: Any, exponents: Any) -> Any:
-    bits, least = builder.and_(_bits(builder, value), _constant(0x7FFFFFFF)), _constant(1 << DROPPED)
-    lower = builder.and_(random, _constant((1 << DROPPED) - 1))
-    large = builder.lshr(builder.sub(builder.add(bits, lower), base), _constant(DROPPED))
-    # Below the smallest number that has a code: that one, as often as `value` has of it, else 0.
-    drawn = builder.fmul(builder.uitofp(builder.lshr(random, _constant(8)), _F32), ir.Constant(_F32, 2.0**-24))
-    by_chance = builder.fcmp_ordered(">", builder.fmul(builder.bitcast(bits, _F32), per_least), drawn)
-    always = builder.icmp_unsigned("!=", bits, _constant(0))
-    sign_bit = _sign_bit(builder, exponents)
-    has_sign = builder.icmp_unsigned("!=", sign_bit, _constant(0))
-    small = builder.zext(builder.select(has_sign, by_chance, always), _I32)
-    code = builder.select(builder.icmp_unsigned("<", bits, builder.add(base, least)), small, large)
-    sign = builder.and_(builder.lshr(_bits(builder, value), _constant(24)), sign_bit)
-    return builder.trunc(builder.or_(code, sign), ir.IntType(8))
-
-
-@_function(types.CPointer(types.float32))  # type: ignore[no-untyped-call]
-def scratch(builder: Any) -> Any:
-    """Return room on the stack for a block of float32."""
-    return cgutils.alloca_once(builder, _F32, size=BLOCK)  # type: ignore[no-untyped-call]
-
-
-FUNCTIONS: Final = tuple(name for name, value in globals().items() if isinstance(value, type(noise)))
-"""The names of what a kernel may call of this module."""
 
 
 def keys(seeds: NDArray[np.int64], numbers: NDArray[np.int64], steps: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -15,10 +15,9 @@ import numpy as np
 
 from .. import notation
 from ..program import Program, expression
-from . import codecs, native
+from .chunks import CHUNK_FIELDS, LAUNCH_FIELDS
 from .codecs import BLOCK
 from .elements import Elements
-from .native import CHUNK_FIELDS, LAUNCH_FIELDS
 from .source import name_values, remark, value_lines
 
 __all__ = ["row_source", "source"]
@@ -36,11 +35,11 @@ from math import sqrt
 from numba import carray, cfunc, {real}, njit
 
 from steprule.kernels.native import {native}
-{codecs}
+{coding}
 ZERO, ONE = {real}(0), {real}(1)
 {helpers}
 
-@cfunc("void(intp)", error_model="numpy", cache=CACHE)
+@cfunc("void(intp)", error_model="numpy")
 def step(launch):
     fields = carray(int64_at(launch), {fields})
     claimed = int64_at(fields[0])
@@ -67,11 +66,31 @@ _HELPERS: Final = {
     "where": "def where(condition, a, b):\n    return a if condition else b",
 }
 
-_NATIVE: Final = [name for name in native.__all__ if name.islower()]
+# What a generated module imports of `native` and `coding`; these load Numba, which a kernel found compiled does without.
+_NATIVE: Final = ("claim", "float32_at", "float64_at", "int64_at", "prefetch", "uint8_at", "uint16_at")
+_CODING: Final = (
+    "first_draw",
+    "from_bfloat16",
+    "from_float16",
+    "from_int8",
+    "int8_base",
+    "int8_per_least",
+    "int8_scale",
+    "larger",
+    "magnitude",
+    "next_draw",
+    "noise",
+    "scratch",
+    "to_bfloat16",
+    "to_bfloat16_at_random",
+    "to_float16",
+    "to_int8",
+    "turned",
+)
 
 # Every name that a generated module uses for itself.
 _TAKEN: Final = frozenset(re.findall(r"[A-Za-z_]\w*", _HEADER + "".join(_HELPERS.values()))) | {
-    *("i", "range", "min", "abs", "float32", "float64", *notation.__all__, *codecs.FUNCTIONS, *_NATIVE),
+    *("i", "range", "min", "abs", "float32", "float64", *notation.__all__, *_CODING, *_NATIVE),
     *(
         "k",
         "numbers",
@@ -83,10 +102,6 @@ _TAKEN: Final = frozenset(re.findall(r"[A-Za-z_]\w*", _HEADER + "".join(_HELPERS
         "bad",
         "copy",
         "copy_at",
-        "float32_at",
-        "float64_at",
-        "uint16_at",
-        "uint8_at",
     ),
 }
 
@@ -111,7 +126,7 @@ _SUFFIXES: Final = (
 def source(program: Program, elements: Elements | str) -> str:
     """Return the kernel of `program` for such `elements` ("float32" and "float64" stand for nothing but such), as Python.
 
-    Its function `step` takes the address of a launch (see `native.LAUNCH_FIELDS`): the counter that threads share, the
+    Its function `step` takes the address of a launch (see `chunks.LAUNCH_FIELDS`): the counter that threads share, the
     chunks, one row of addresses per tensor (those of `elements.columns(program)` in order), each tensor's row of scalars,
     those rows, and each tensor's key of random numbers. Every thread that calls it claims chunks until none is left.
     """
@@ -171,7 +186,7 @@ def _module(program: Program, elements: Elements, columns: int, names: Mapping[i
     def called(names: Iterable[str]) -> list[str]:
         return sorted(name for name in names if re.search(rf"\b{name}\(", text))
 
-    used = called(codecs.FUNCTIONS)
+    used = called(_CODING)
     header = _HEADER.format(
         real=elements.real,
         title=program.title,
@@ -179,7 +194,7 @@ def _module(program: Program, elements: Elements, columns: int, names: Mapping[i
         operations=program.operations,
         helpers="".join(f"\n\n@njit\n{_HELPERS[name]}\n" for name in called(_HELPERS)),
         native=", ".join(sorted({"claim", "int64_at", f"{elements.real}_at", *called(_NATIVE)})),
-        codecs=f"from steprule.kernels.codecs import {', '.join(used)}\n" if used else "",
+        coding=f"from steprule.kernels.coding import {', '.join(used)}\n" if used else "",
         fields=len(LAUNCH_FIELDS),
         chunk_fields=len(CHUNK_FIELDS),
         scalars=len(program.scalars),

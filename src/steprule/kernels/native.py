@@ -11,8 +11,6 @@ from numba.core.typing.templates import Signature
 from numba.extending import intrinsic
 
 __all__ = [
-    "CHUNK_FIELDS",
-    "LAUNCH_FIELDS",
     "add",
     "call",
     "claim",
@@ -28,10 +26,6 @@ __all__ = [
     "uint8_at",
     "uint16_at",
 ]
-
-LAUNCH_FIELDS = ("claimed", "chunks", "number of chunks", "pointers", "rows", "scalars", "keys", "flags")
-"""What a kernel's only argument is the address of: these int64, all but the third of them addresses in their turn."""
-CHUNK_FIELDS = ("tensor", "first element", "elements")
 
 
 def _at(real: Any) -> Any:

@@ -9,7 +9,6 @@ import sys
 from pathlib import Path
 from typing import Any, Final
 
-import llvmlite.binding as llvm
 import numpy as np
 from numpy.typing import NDArray
 
@@ -17,11 +16,11 @@ from ..program import Program
 from .cache import compiled
 from .cpu import CHUNK, kernel, source
 from .elements import Elements
+from .machine_code import assembled
 
 __all__ = ["available", "handler", "layout", "target"]
 
 _SOURCE: Final = Path(__file__).with_name("xla_handler.py")
-_engines: Final[list[Any]] = []  # machine code lives as long as the engine that made it
 
 
 def available() -> bool:
@@ -63,13 +62,10 @@ def _bound(function: int, *constants: int | None) -> int:
     """
     given = "".join(f", i64 {each}" for each in constants)
     kind = f"i64 (i64{', i64' * len(constants)})*"
-    module = llvm.parse_assembly(
+    text = (
         "define i64 @bound(i64 %frame) {\n"
         f"  %function = inttoptr i64 {function} to {kind}\n"
         f"  %result = call i64 %function(i64 %frame{given})\n"
         "  ret i64 %result\n}\n"
     )
-    engine = llvm.create_mcjit_compiler(module, llvm.Target.from_default_triple().create_target_machine())
-    engine.finalize_object()
-    _engines.append(engine)
-    return int(engine.get_function_address("bound"))
+    return assembled(text, "bound")

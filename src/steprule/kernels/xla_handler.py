@@ -21,8 +21,6 @@ from steprule.kernels.native import (
     sched_yield,
 )
 
-CACHE = globals().get("CACHE", False)
-
 # Words of a block before its arrays.
 ENTERED, LEFT, RELEASED, SHARES, KERNEL, LAUNCH, CLAIMED, HEAD = 0, 1, 2, 3, 4, 5, 13, 14
 CLOSED = 1 << 40
@@ -41,7 +39,7 @@ def release(block):
         free(block)
 
 
-@cfunc("intp(intp)", cache=CACHE)
+@cfunc("intp(intp)")
 def help(block):
     """Take part in the step of a block, if it still goes on."""
     words = carray(int64_at(block), HEAD)
@@ -111,7 +109,7 @@ def size_of(buffer):
 
 @njit
 def fill(block, layout, arguments, results, tensors, chunk):
-    """Write the launch of `native.LAUNCH_FIELDS`, and what it points to; return the number of chunks."""
+    """Write the launch of `chunks.LAUNCH_FIELDS`, and what it points to; return the number of chunks."""
     inputs, arrays, outputs = layout[0], layout[1], layout[2]
     pointers = block + 8 * HEAD
     zeros = pointers + 8 * tensors * arrays
@@ -143,7 +141,7 @@ def fill(block, layout, arguments, results, tensors, chunk):
     return number
 
 
-@cfunc("intp(intp, intp, intp, intp)", cache=CACHE)
+@cfunc("intp(intp, intp, intp, intp)")
 def serve(frame, kernel, task, chunk):
     """Make the step that XLA asks for by its call frame.
 
