@@ -15,7 +15,7 @@ import numpy as np
 
 from .. import notation
 from ..program import Program, expression
-from .chunks import CHUNK_FIELDS, LAUNCH_FIELDS
+from .chunks import CHUNK_FIELDS
 from .codecs import BLOCK
 from .elements import Elements
 from .source import name_values, remark, value_lines
@@ -32,7 +32,7 @@ _HEADER: Final = '''"""One {real} step of {title}, made by steprule: {bytes} byt
 
 from math import sqrt
 
-from numba import carray, cfunc, {real}, njit
+from numba import cfunc, {real}, njit
 
 from steprule.kernels.native import {native}
 {coding}
@@ -41,9 +41,9 @@ ZERO, ONE = {real}(0), {real}(1)
 
 @cfunc("void(intp)", error_model="numpy")
 def step(launch):
-    fields = carray(int64_at(launch), {fields})
+    fields = int64_at(launch)
     claimed = int64_at(fields[0])
-    chunks = carray(int64_at(fields[1]), (fields[2], {chunk_fields}))
+    chunks = int64_at(fields[1])
     pointers = int64_at(fields[3])
     rows = int64_at(fields[4])
     scalars = {real}_at(fields[5])
@@ -51,9 +51,10 @@ def step(launch):
     flags = int64_at(fields[7])
     while True:
         chunk = claim(claimed)
-        if chunk >= len(chunks):
+        if chunk >= fields[2]:
             break
-        tensor, first, size = chunks[chunk]
+        place = {chunk_fields} * chunk
+        tensor, first, size = chunks[place], chunks[place + 1], chunks[place + 2]
         row, key = {scalars} * rows[tensor], keys[tensor]
         arrays = {arrays} * tensor
 '''
@@ -137,7 +138,7 @@ def source(program: Program, elements: Elements | str) -> str:
     if elements.scales(program):
         # The numbers of a block must all be known before the first of them can be stored.
         loop = [*arrays, *_block(program, elements, names, called)]
-        lines = [f"{called[name]}_new = carray(scratch(), {BLOCK})" for name in elements.scales(program)]
+        lines = [f"{called[name]}_new = scratch()" for name in elements.scales(program)]
         lines += [f"for begin in range(first, first + size, {BLOCK}):"]
         lines += [f"    {line}" for line in (f"count = min({BLOCK}, first + size - begin)", *loop)]
     else:
@@ -166,7 +167,7 @@ def row_source(program: Program, real: str, scaled: Sequence[str]) -> str:
             walk.append(f"    prefetch(pointers[arrays + {index}] + soon + line)")
     for index, name in enumerate(program.arrays):
         place = f"{size} * k" if name == "g" else "here"
-        walk.append(f"{called[name]}_at = carray({real}_at(pointers[arrays + {index}] + {place}), count)")
+        walk.append(f"{called[name]}_at = {real}_at(pointers[arrays + {index}] + {place})")
     for name in scaled:
         by = f"{called[name]}_by"
         walk.append(f"{by}_1, {by}_2 = {by}[2 * k], {by}[2 * k + 1]")
@@ -195,7 +196,6 @@ def _module(program: Program, elements: Elements, columns: int, names: Mapping[i
         helpers="".join(f"\n\n@njit\n{_HELPERS[name]}\n" for name in called(_HELPERS)),
         native=", ".join(sorted({"claim", "int64_at", f"{elements.real}_at", *called(_NATIVE)})),
         coding=f"from steprule.kernels.coding import {', '.join(used)}\n" if used else "",
-        fields=len(LAUNCH_FIELDS),
         chunk_fields=len(CHUNK_FIELDS),
         scalars=len(program.scalars),
         arrays=columns,
@@ -208,7 +208,7 @@ def _elements(elements: Elements | str) -> Elements:
 
 
 def _arrays(elements: Elements, columns: Sequence[str], called: Mapping[str, str]) -> list[str]:
-    """Return the lines that make arrays of the `count` elements from `begin` on, and of the block's scales."""
+    """Return the lines that point to the elements from `begin` on, and to the block's scales."""
     lines = []
     for index, name in enumerate(columns):
         if name not in called and name != "copy":
@@ -218,7 +218,7 @@ def _arrays(elements: Elements, columns: Sequence[str], called: Mapping[str, str
         storage = elements.storage(name)
         holds = storage.holds if storage else elements.real
         place = f"pointers[arrays + {index}] + {np.dtype(holds).itemsize} * begin"
-        lines.append(f"{called.get(name, name)}_at = carray({holds}_at({place}), count)")
+        lines.append(f"{called.get(name, name)}_at = {holds}_at({place})")
     return lines
 
 
