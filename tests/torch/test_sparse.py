@@ -21,7 +21,7 @@ from tests.conformance.tolerances import ULPS, ulps
 import torch
 from steprule import torch as ours
 from steprule.torch import RuleOptimizer, optimizer
-from steprule.torch.lag import Lag, multiplied
+from steprule.torch.lag import Lag, _factors, _Powers, multiplied
 from torch import Tensor, nn
 
 CAN = ["sgd", "adagrad", "rmsprop", "adadelta"]
@@ -215,6 +215,16 @@ def test_a_power_too_small_for_its_type_keeps_its_digits():
     for _ in range(missed):
         lag.stepped(np.zeros(0, np.int64))
     assert multiplied(slot, lag.factors(np.arange(1))["slot"]).item() == pytest.approx(1e20 * 0.95**missed, rel=1e-6)
+
+
+@pytest.mark.parametrize("real", [np.float32, np.float64])
+@pytest.mark.parametrize("scale", [0.0, 0.5, 0.95, -0.9, 0.9999, 0.9999999, 1.01])
+def test_a_power_that_is_looked_up_is_the_power(scale: float, real: Any):
+    powers = _Powers(scale, real)
+    for most in (0, 1, 63, 64, 1_000, 200_000, 3_000_000, 5):
+        missed = np.unique(np.geomspace(1, most + 1, 300).astype(np.int64) - 1)
+        assert np.array_equal(powers.of(missed), _factors(scale, missed, real))
+    assert powers.of(np.zeros(0, np.int64)).shape == (0, 2)
 
 
 # --- Twins ---------------------------------------------------------------------------------------------------------------

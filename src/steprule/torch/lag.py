@@ -22,6 +22,8 @@ __all__ = ["Lag", "Lags", "multiplied"]
 
 _BLOCK: Final = 1 << 18
 """Elements that are scaled at a time: few enough to stay in the cache."""
+_TABULATED: Final = 1 << 18
+"""The most numbers of missed steps whose factors are kept in a table, where to find one takes a seventh of making it."""
 
 
 class Lag:
@@ -34,6 +36,8 @@ class Lag:
         self.scales: Final = dict(scales)
         self._arrays: Final = {name: arrays[name] for name in scales}
         self._pointers: Final = {name: tensor.data_ptr() for name, tensor in self._arrays.items()}
+        real = np.float64 if next(iter(self._arrays.values())).dtype is torch.float64 else np.float32
+        self._powers: Final = {scale: _Powers(scale, real) for scale in set(scales.values())}
         self._steps = 0
         self._steps_of_row: Final = np.zeros(len(next(iter(arrays.values()))), np.int64)
 
@@ -55,8 +59,7 @@ class Lag:
         (rows, 2), float64 for an array of float64, else float32.
         """
         missed = self._steps - self._steps_of_row[rows]
-        real = np.float64 if next(iter(self._arrays.values())).dtype is torch.float64 else np.float32
-        made = {scale: _factors(scale, missed, real) for scale in set(self.scales.values())}
+        made = {scale: powers.of(missed) for scale, powers in self._powers.items()}
         return {name: made[scale] for name, scale in self.scales.items()}
 
     def stepped(self, rows: NDArray[np.int64]) -> None:
@@ -91,6 +94,29 @@ class Lag:
             for name, factors in self.factors(some).items():
                 multiplied(self._arrays[name][some], factors)
         self._steps_of_row[:] = self._steps
+
+
+class _Powers:
+    """The two factors of a scale for each number of missed steps: looked up, in a table that grows as rows fall behind."""
+
+    def __init__(self, scale: float, real: Any) -> None:
+        self._scale, self._real = scale, real
+        self._table = _factors(scale, np.arange(64), real)
+
+    def of(self, missed: NDArray[np.int64]) -> NDArray[Any]:
+        """Return `_factors` of `missed`."""
+        most = int(missed.max(initial=0))
+        while most >= len(self._table) < _TABULATED and not self._vanish():
+            self._table = _factors(self._scale, np.arange(2 * len(self._table)), self._real)
+        if most < len(self._table):
+            return np.take(self._table, missed, axis=0)
+        if self._vanish():
+            return np.take(self._table, missed, axis=0, mode="clip")
+        return _factors(self._scale, missed, self._real)
+
+    def _vanish(self) -> bool:
+        """Whether the last factors are 0, as all that follow are then."""
+        return not self._table[-1].any()
 
 
 def _factors(scale: float, missed: NDArray[np.int64], real: Any) -> NDArray[Any]:
