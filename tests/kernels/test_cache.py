@@ -166,6 +166,7 @@ def test_a_folder_in_the_place_of_a_file_costs_only_time(folder: Path):
     a_folder(kept(folder))
     with pytest.warns(RuntimeWarning, match="cannot be kept"):
         assert works(cache.compiled("small", SOURCE))
+    assert kept(folder).is_dir()  # and nothing beside it
 
 
 def test_a_folder_that_cannot_be_is_told_of_once_and_costs_only_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

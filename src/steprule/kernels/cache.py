@@ -25,7 +25,7 @@ __all__ = ["compiled"]
 
 _modules: Final[dict[str, ModuleType]] = {}  # by source; Numba's machine code lives as long as they
 
-_BUILT_ON: Final = ("native.py", "coding.py", "codecs.py")
+_BUILT_ON: Final = ("native.py", "coding.py", "codecs.py", "machine_code.py", "cache.py")
 
 
 def compiled(name: str, source: str, function: str = "step") -> int:
@@ -83,6 +83,10 @@ def _write(path: Path, code: Code) -> None:
     rest = header + b"\n" + code.object
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     handle, aside = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
-    with os.fdopen(handle, "wb") as file:
-        file.write(hashlib.sha256(rest).hexdigest().encode() + b"\n" + rest)
-    Path(aside).replace(path)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(hashlib.sha256(rest).hexdigest().encode() + b"\n" + rest)
+        Path(aside).replace(path)
+    except BaseException:
+        Path(aside).unlink(missing_ok=True)
+        raise

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import importlib.metadata
+import os
 import re
 from dataclasses import dataclass
 from typing import Any, Final
@@ -18,7 +20,8 @@ __all__ = ["Code", "assembled", "emitted", "host", "loaded"]
 
 _engines: Final[list[Any]] = []  # machine code lives as long as the engine that holds it
 
-# What Numba calls where a function has raised, and would have to be loaded for. A kernel raises nothing.
+# What Numba calls where a function has raised, and would have to be loaded for. A kernel raises nothing; one that did would
+# end the process.
 _RAISING: Final = (
     "NRT_Free",
     "NRT_MemInfo_call_dtor",
@@ -42,11 +45,25 @@ class Code:
     object: bytes
 
 
+# What Numba reads of the environment that decides what it compiles to.
+_SETTINGS: Final = (
+    "CPU_NAME",
+    "CPU_FEATURES",
+    "ENABLE_AVX",
+    "OPT",
+    "LOOP_VECTORIZE",
+    "SLP_VECTORIZE",
+    "DISABLE_INTEL_SVML",
+)
+
+
 @functools.cache
 def host() -> str:
-    """Return what machine code is for: the processor and what it can do, and the compiler's version."""
+    """Return what machine code is for: the processor and what it can do, the compilers' versions and their settings."""
     features = llvm.get_host_cpu_features().flatten()
-    return f"{llvmlite.__version__} {llvm.get_process_triple()} {llvm.get_host_cpu_name()} {features}"
+    compilers = f"{importlib.metadata.version('numba')} {llvmlite.__version__}"
+    settings = [os.environ.get(f"NUMBA_{name}") for name in _SETTINGS]
+    return f"{compilers} {settings} {llvm.get_process_triple()} {llvm.get_host_cpu_name()} {features}"
 
 
 def emitted(function: Any) -> Code:
