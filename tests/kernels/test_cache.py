@@ -17,7 +17,7 @@ import pytest
 
 from steprule import folders
 from steprule.kernels import cache, coding, cpu_source, machine_code, native
-from steprule.kernels.codecs import STORAGES
+from steprule.kernels.codecs import FUNCTIONS, STORAGES
 
 SOURCE = '''"""A small module as `cpu.source` makes it."""
 
@@ -97,7 +97,8 @@ def test_machine_code_that_lacks_a_function_is_made_anew(folder: Path, monkeypat
 
 def test_every_name_that_a_kernel_may_call_is_there():
     assert set(cpu_source._NATIVE) <= set(native.__all__)
-    assert set(cpu_source._CODING) == set(coding.__all__)
+    assert set(FUNCTIONS) == {name for name, each in vars(coding).items() if isinstance(each, type(coding.noise))}
+    assert set(FUNCTIONS) == set(coding.__all__)
     assert {name for each in STORAGES.values() for name in (each.decode, each.encode)} <= set(coding.__all__)
 
 

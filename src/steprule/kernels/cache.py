@@ -8,16 +8,15 @@ failure.
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import json
-import os
-import tempfile
 import warnings
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
 
-from ..folders import cache_folder
+from ..folders import cache_folder, replace
 from . import machine_code
 from .machine_code import Code
 
@@ -52,9 +51,13 @@ def compiled(name: str, source: str, function: str = "step") -> int:
 
 
 def _digest(source: str, function: str) -> str:
-    built_on = [Path(__file__).with_name(each).read_bytes() for each in _BUILT_ON]
-    parts = [source.encode(), function.encode(), machine_code.host().encode(), *built_on]
+    parts = [source.encode(), function.encode(), machine_code.host().encode(), *_built_on()]
     return hashlib.sha256(b"\0".join(parts)).hexdigest()[:16]
+
+
+@functools.cache
+def _built_on() -> list[bytes]:
+    return [Path(__file__).with_name(each).read_bytes() for each in _BUILT_ON]
 
 
 def _compiled(name: str, source: str, function: str) -> Any:
@@ -82,11 +85,4 @@ def _write(path: Path, code: Code) -> None:
     header = json.dumps({"symbol": code.symbol, "needs": code.needs}).encode()
     rest = header + b"\n" + code.object
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    handle, aside = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(hashlib.sha256(rest).hexdigest().encode() + b"\n" + rest)
-        Path(aside).replace(path)
-    except BaseException:
-        Path(aside).unlink(missing_ok=True)
-        raise
+    replace(path, hashlib.sha256(rest).hexdigest().encode() + b"\n" + rest)

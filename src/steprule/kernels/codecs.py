@@ -21,7 +21,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["BLOCK", "DROPPED", "SIGNED", "STORAGES", "UNSIGNED", "Storage", "keys"]
+__all__ = ["BLOCK", "DROPPED", "FUNCTIONS", "SIGNED", "STORAGES", "UNSIGNED", "Storage", "keys"]
 
 BLOCK: Final = 256
 """Elements that share one scale."""
@@ -56,6 +56,28 @@ STORAGES: Final[Mapping[str, Storage]] = {
     "signed int8": Storage("uint8", 1, "from_int8", "to_int8", random=True, exponents=SIGNED),
 }
 """The ways of storing an element in fewer bytes than it is computed with, by name. All of them are computed in float32."""
+
+
+FUNCTIONS: Final = (
+    "first_draw",
+    "from_bfloat16",
+    "from_float16",
+    "from_int8",
+    "int8_base",
+    "int8_per_least",
+    "int8_scale",
+    "larger",
+    "magnitude",
+    "next_draw",
+    "noise",
+    "scratch",
+    "to_bfloat16",
+    "to_bfloat16_at_random",
+    "to_float16",
+    "to_int8",
+    "turned",
+)
+"""The names of what a kernel may call of `coding`, which loads Numba; this module does not."""
 
 
 def keys(seeds: NDArray[np.int64], numbers: NDArray[np.int64], steps: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -12,27 +12,9 @@ from numba.core import cgutils
 from numba.core.typing.templates import Signature
 from numba.extending import intrinsic
 
-from .codecs import BLOCK, DROPPED, UNSIGNED
+from .codecs import BLOCK, DROPPED, FUNCTIONS, UNSIGNED
 
-__all__ = [
-    "first_draw",
-    "from_bfloat16",
-    "from_float16",
-    "from_int8",
-    "int8_base",
-    "int8_per_least",
-    "int8_scale",
-    "larger",
-    "magnitude",
-    "next_draw",
-    "noise",
-    "scratch",
-    "to_bfloat16",
-    "to_bfloat16_at_random",
-    "to_float16",
-    "to_int8",
-    "turned",
-]
+__all__ = list(FUNCTIONS)
 
 _I32: Final = ir.IntType(32)
 _F32: Final = ir.FloatType()

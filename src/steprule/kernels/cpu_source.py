@@ -16,7 +16,7 @@ import numpy as np
 from .. import notation
 from ..program import Program, expression
 from .chunks import CHUNK_FIELDS
-from .codecs import BLOCK
+from .codecs import BLOCK, FUNCTIONS
 from .elements import Elements
 from .source import name_values, remark, value_lines
 
@@ -67,43 +67,13 @@ _HELPERS: Final = {
     "where": "def where(condition, a, b):\n    return a if condition else b",
 }
 
-# What a generated module imports of `native` and `coding`; these load Numba, which a kernel found compiled does without.
+# What a generated module imports of `native`, which loads Numba; a kernel that is found compiled does without.
 _NATIVE: Final = ("claim", "float32_at", "float64_at", "int64_at", "prefetch", "uint8_at", "uint16_at")
-_CODING: Final = (
-    "first_draw",
-    "from_bfloat16",
-    "from_float16",
-    "from_int8",
-    "int8_base",
-    "int8_per_least",
-    "int8_scale",
-    "larger",
-    "magnitude",
-    "next_draw",
-    "noise",
-    "scratch",
-    "to_bfloat16",
-    "to_bfloat16_at_random",
-    "to_float16",
-    "to_int8",
-    "turned",
-)
 
 # Every name that a generated module uses for itself.
 _TAKEN: Final = frozenset(re.findall(r"[A-Za-z_]\w*", _HEADER + "".join(_HELPERS.values()))) | {
-    *("i", "range", "min", "abs", "float32", "float64", *notation.__all__, *_CODING, *_NATIVE),
-    *(
-        "k",
-        "numbers",
-        "here",
-        "soon",
-        "line",
-        "begin",
-        "count",
-        "bad",
-        "copy",
-        "copy_at",
-    ),
+    *("i", "range", "min", "abs", "float32", "float64", *notation.__all__, *FUNCTIONS, *_NATIVE),
+    *("k", "numbers", "here", "soon", "line", "begin", "count", "bad", "copy", "copy_at"),
 }
 
 # What belongs to an array `a` is called `a_at`, and so on.
@@ -187,7 +157,7 @@ def _module(program: Program, elements: Elements, columns: int, names: Mapping[i
     def called(names: Iterable[str]) -> list[str]:
         return sorted(name for name in names if re.search(rf"\b{name}\(", text))
 
-    used = called(_CODING)
+    used = called(FUNCTIONS)
     header = _HEADER.format(
         real=elements.real,
         title=program.title,
