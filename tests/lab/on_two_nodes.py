@@ -17,6 +17,7 @@ from typing import Any
 import ray
 from ray.cluster_utils import Cluster
 from tests.lab import small
+from tests.lab.processes import soon
 
 from steprule.lab import Comparison, compare, on_ray
 from steprule.lab.on_ray import Ray
@@ -107,12 +108,15 @@ def brought(place: Place, folder: Path) -> dict[str, Any]:
 
 
 def with_a_lost_node(place: Place, cluster: Cluster, node: Any) -> dict[str, Any]:
+    """Lose a node while each of the two has a trial in its second epoch, where trials stay until the node is lost."""
     found: list[Event] = []
-    for event in place.run(small.named(small.slow), tasks(3, epochs=60)):
+    for event in place.run(small.named(small.held), tasks(3, epochs=60)):
         found.append(event)
         if node is not None and len({each.number for each in found if isinstance(each, Measured)}) == 2:
             cluster.remove_node(node, allow_graceful=False)
+            soon(lambda: sum(each["Alive"] for each in ray.nodes()) == 1)
             node = None
+            Path(os.environ["SMALL_FREE"]).touch()
     return told(iter(found))
 
 
@@ -136,6 +140,7 @@ def refused(run: Callable[[], object]) -> str:
 
 
 def main(folder: Path) -> None:
+    os.environ["SMALL_FREE"] = str(folder / "free")  # for the nodes' processes too
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
     node = cluster.add_node(num_cpus=1)
     with Ray(address=cluster.address) as place:

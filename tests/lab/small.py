@@ -1,7 +1,8 @@
 """Problems of a user's, in a file as a user writes one: a line through 60 points, and what can go wrong with one.
 
 The file is loaded by its path, in the tests' process and in workers. `$SMALL_NOTES` names a file to which each trial that
-starts adds a line; `$SMALL_BROKEN` a file whose presence makes trials fail; where `$SMALL_TALKS` is set, loading prints.
+starts adds a line; `$SMALL_BROKEN` a file whose presence makes trials fail, `$SMALL_FREE` one that lets them go on; where
+`$SMALL_TALKS` is set, loading prints.
 """
 
 from __future__ import annotations
@@ -90,6 +91,17 @@ def _acting(act: Callable[[int, int], None]) -> Problem:
 def slow() -> Problem:
     """Take about 20 ms for each epoch."""
     return _acting(lambda seed, passes: time.sleep(0.003))
+
+
+def held() -> Problem:
+    """Stay in the second epoch of each trial until there is a file `$SMALL_FREE`, then take about 20 ms for each epoch."""
+
+    def act(seed: int, passes: int) -> None:
+        while passes == STEPS and not Path(os.environ["SMALL_FREE"]).exists():
+            time.sleep(0.01)
+        time.sleep(0.003)
+
+    return _acting(act)
 
 
 def endless() -> Problem:
