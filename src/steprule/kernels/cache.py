@@ -7,7 +7,6 @@ failure.
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import hashlib
 import json
@@ -35,8 +34,14 @@ def compiled(name: str, source: str, function: str = "step") -> int:
     path = cache_folder() / "kernels" / f"{name}_{_digest(source, function)}.o"
     kept = _read(path)
     if kept is not None:
-        with contextlib.suppress(OSError):
+        try:
             return machine_code.loaded(kept)
+        except OSError as error:
+            warnings.warn(
+                f"the kernel of {name} in {path} cannot be used here ({error}), so that each process compiles it anew",
+                RuntimeWarning,
+                stacklevel=2,
+            )
     made = _compiled(name, source, function)
     try:
         _write(path, machine_code.emitted(made))

@@ -6,9 +6,10 @@ import inspect
 from collections.abc import Callable
 from typing import Any, Final
 
+import llvmlite.binding as llvm
 from llvmlite import ir
 from numba import types
-from numba.core import cgutils
+from numba.core import cgutils, codegen, config
 from numba.core.typing.templates import Signature
 from numba.extending import intrinsic
 
@@ -105,16 +106,65 @@ def to_bfloat16_at_random(builder: Any, value: Any, random: Any) -> Any:
     return _upper_half(builder, value, builder.and_(random, _constant(0xFFFF)))
 
 
+def _converts_halves() -> bool:
+    """Return whether the processor that Numba compiles for converts float16.
+
+    For one that does not, LLVM calls a function of its own runtime, which the process need not have, and which ends it then.
+    """
+    triple: str = llvm.get_process_triple()
+    if not triple.startswith(("x86", "i686")):
+        return triple.startswith(("aarch64", "arm64"))
+    named = config.CPU_FEATURES  # type: ignore[attr-defined]
+    features = codegen.get_host_cpu_features() if named is None else named  # type: ignore[no-untyped-call]
+    return {"+avx", "+f16c"} <= {*features.split(",")}
+
+
+_EXPONENT_OF_HALF: Final = 0x1F << 23
+"""The exponent of a float16, all its bits set, where those of a float32 are."""
+_LEAST_HALF: Final = 113 << 23
+"""The bits of 2**-14, the smallest float16 with all its bits of precision, as a float32."""
+
+
 @_function(types.float32, types.uint16)
 def from_float16(builder: Any, stored: Any) -> Any:
     """Return the number that 16 bits hold, of float16."""
-    return builder.fpext(builder.bitcast(stored, ir.HalfType()), _F32)
+    if _converts_halves():
+        return builder.fpext(builder.bitcast(stored, ir.HalfType()), _F32)
+    bits = builder.zext(stored, _I32)
+    moved = builder.shl(builder.and_(bits, _constant(0x7FFF)), _constant(13))
+    exponent = builder.and_(moved, _constant(_EXPONENT_OF_HALF))
+    size = builder.add(moved, _constant((127 - 15) << 23))
+    # Below 2**-14 there is no leading 1: put in, and taken off again as a number.
+    small = builder.bitcast(builder.add(size, _constant(1 << 23)), _F32)
+    small = builder.fsub(small, builder.bitcast(_constant(_LEAST_HALF), _F32))
+    infinite = builder.icmp_unsigned("==", exponent, _constant(_EXPONENT_OF_HALF))
+    size = builder.select(infinite, builder.add(size, _constant((128 - 16) << 23)), size)
+    size = builder.select(builder.icmp_unsigned("==", exponent, _constant(0)), _bits(builder, small), size)
+    sign = builder.shl(builder.and_(bits, _constant(0x8000)), _constant(16))
+    return builder.bitcast(builder.or_(size, sign), _F32)
 
 
 @_function(types.uint16, types.float32)
 def to_float16(builder: Any, value: Any) -> Any:
     """Return 16 bits of float16, rounded to nearest, ties to even."""
-    return builder.bitcast(builder.fptrunc(value, ir.HalfType()), ir.IntType(16))
+    if _converts_halves():
+        return builder.bitcast(builder.fptrunc(value, ir.HalfType()), ir.IntType(16))
+    bits = _bits(builder, value)
+    size = builder.and_(bits, _constant(0x7FFFFFFF))
+    odd = builder.and_(builder.lshr(size, _constant(13)), _constant(1))
+    rounded = builder.add(size, builder.add(odd, _constant(0xFFF - ((127 - 15) << 23))))
+    half = builder.lshr(rounded, _constant(13))
+    # Below 2**-14 an addition rounds to multiples of 2**-24, in the lower bits of the sum.
+    least = _constant((127 - 15 + 23 - 10 + 1) << 23)
+    total = builder.fadd(builder.bitcast(size, _F32), builder.bitcast(least, _F32))
+    below = builder.icmp_unsigned("<", size, _constant(_LEAST_HALF))
+    half = builder.select(below, builder.sub(_bits(builder, total), least), half)
+    # From 65520 on the nearest is infinity, to which the rounding above leads up to 65536.
+    infinity, nan = _constant(0x7C00), _constant(0x7E00)
+    half = builder.select(builder.icmp_unsigned(">=", size, _constant((127 + 16) << 23)), infinity, half)
+    half = builder.select(builder.icmp_unsigned(">", size, _constant(0x7F800000)), nan, half)
+    sign = builder.and_(builder.lshr(bits, _constant(16)), _constant(0x8000))
+    return builder.trunc(builder.or_(half, sign), ir.IntType(16))
 
 
 @_function(types.uint32, types.float32)

@@ -39,7 +39,7 @@ def release(block):
         free(block)
 
 
-@cfunc("intp(intp)")
+@cfunc("intp(intp)", error_model="numpy")
 def help(block):
     """Take part in the step of a block, if it still goes on."""
     words = carray(int64_at(block), HEAD)
@@ -141,7 +141,7 @@ def fill(block, layout, arguments, results, tensors, chunk):
     return number
 
 
-@cfunc("intp(intp, intp, intp, intp)")
+@cfunc("intp(intp, intp, intp, intp)", error_model="numpy")
 def serve(frame, kernel, task, chunk):
     """Make the step that XLA asks for by its call frame.
 
