@@ -95,7 +95,8 @@ FORMS: Final[Mapping[str, Form]] = {
 }
 
 EACH_PART_ONCE: Final = ("plain", "coupled, maximize", "decoupled, decaying rate")
-"""Forms that have together all that a form may have, for engines whose steps are slow and whose forms others test."""
+"""Forms that have together all that a form may have, for engines that are slow, or slow to compile, and whose
+forms others test."""
 
 
 def parameters(shapes: list[tuple[int, ...]], dtype: str) -> Arrays:
