@@ -10,11 +10,11 @@ import subprocess
 import sys
 import textwrap
 import threading
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from tests.lab.data.toy import CONTENT, Server, files_under, register_toy
+from tests.lab.processes import PATIENCE, soon
 from tests.requirements import interrupts_heeded, require_installed
 
 from steprule.lab.data import DataError, locate
@@ -96,9 +96,9 @@ def test_a_process_that_is_stopped_leaves_no_file_that_is_taken_for_good(
     with interrupts_heeded():
         process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE)
     with process:
-        _wait_for(lambda: any(path.stat().st_size for path in folder.glob("*")))
+        soon(lambda: any(path.stat().st_size for path in folder.glob("*")))
         process.send_signal(getattr(signal, end))
-        process.communicate(timeout=30)
+        process.communicate(timeout=PATIENCE)
     assert process.returncode != 0
     left = [path.name for path in folder.iterdir()]
     assert "toy.bin" not in left
@@ -107,15 +107,6 @@ def test_a_process_that_is_stopped_leaves_no_file_that_is_taken_for_good(
     del server.held["/toy"]
     server.bodies["/toy"] = CONTENT
     assert locate("toy")["toy.bin"].read_bytes() == CONTENT
-
-
-def _wait_for(condition: Callable[[], bool], seconds: float = 30) -> None:
-    clock = threading.Event()
-    for _ in range(int(seconds / 0.05)):
-        if condition():
-            return
-        clock.wait(0.05)
-    pytest.fail(f"nothing happened within {seconds} s")
 
 
 def test_without_a_network_the_error_says_what_to_do(
