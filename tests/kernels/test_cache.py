@@ -8,7 +8,7 @@ import stat
 import subprocess
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -81,6 +81,31 @@ def test_another_machine_compiles_for_itself(folder: Path, monkeypatch: pytest.M
     monkeypatch.setattr(machine_code, "host", lambda: "a processor that can do more")
     assert works(cache.compiled("small", SOURCE))
     assert len(list(folder.glob("small_*"))) == 2
+
+
+@pytest.fixture
+def untold_features(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """As LLVM 14 on a Mac with Apple's processor, whose features it cannot tell."""
+
+    def refuse() -> None:
+        raise RuntimeError("failed to get host cpu features")
+
+    monkeypatch.setattr(machine_code.llvm, "get_host_cpu_features", refuse)
+    for each in (machine_code._features, machine_code.host):
+        each.cache_clear()
+    yield
+    for each in (machine_code._features, machine_code.host):
+        each.cache_clear()
+
+
+@pytest.mark.usefixtures("untold_features")
+def test_a_system_that_does_not_tell_what_its_processor_can_do_keeps_kernels_too(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+):
+    assert works(cache.compiled("small", SOURCE))
+    no_compiling(monkeypatch)
+    assert works(cache.compiled("small", SOURCE))
+    assert kept(folder).name.startswith("small_")
 
 
 def test_machine_code_that_lacks_a_function_is_made_anew_and_told_of(folder: Path, monkeypatch: pytest.MonkeyPatch):

@@ -58,12 +58,20 @@ _SETTINGS: Final = (
 
 
 @functools.cache
+def _features() -> str:
+    """Return what the processor can do beyond its name; nothing on a system of which LLVM cannot tell, as Numba takes it."""
+    try:
+        return str(llvm.get_host_cpu_features().flatten())
+    except RuntimeError:
+        return ""
+
+
+@functools.cache
 def host() -> str:
     """Return what machine code is for: the processor and what it can do, the compilers' versions and their settings."""
-    features = llvm.get_host_cpu_features().flatten()
     compilers = f"{importlib.metadata.version('numba')} {llvmlite.__version__}"
     settings = [os.environ.get(f"NUMBA_{name}") for name in _SETTINGS]
-    return f"{compilers} {settings} {llvm.get_process_triple()} {llvm.get_host_cpu_name()} {features}"
+    return f"{compilers} {settings} {llvm.get_process_triple()} {llvm.get_host_cpu_name()} {_features()}"
 
 
 def emitted(function: Any) -> Code:
@@ -110,7 +118,6 @@ def _machine() -> Any:
         llvm.initialize()
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
-    features = llvm.get_host_cpu_features().flatten()
     target = llvm.Target.from_triple(llvm.get_process_triple())
     # The code model is that of code which may lie far from what it calls, as Numba's.
-    return target.create_target_machine(llvm.get_host_cpu_name(), features, opt=3, codemodel="jitdefault", jit=True)
+    return target.create_target_machine(llvm.get_host_cpu_name(), _features(), opt=3, codemodel="jitdefault", jit=True)
