@@ -138,9 +138,7 @@ _ENGINES: Final = {
     "steprule.torch, fused": Engine(_Torch),
     # Without dimensions, and with no or one element, a tensor is dense whatever its strides are.
     "steprule.torch, plain": Engine(_TorchPlain, shapes=("17", "3x5", "a chunk and one")),
-    "steprule.torch, fused rows": Engine(
-        _TorchRows, shapes=("empty", "17", "3x5", "a chunk and one"), forms=EACH_PART_ONCE, curved=False
-    ),
+    "steprule.torch, fused rows": Engine(_TorchRows, shapes=("empty", "17", "3x5", "a chunk and one"), curved=False),
     "steprule.torch, plain rows": Engine(_TorchRowsPlain, shapes=("17", "3x5"), curved=False),
     "steprule.torch, lower types": Engine(_Torch, ("bfloat16", "float16"), forms=EACH_PART_ONCE),
     "steprule.torch, lower types, plain": Engine(
