@@ -2,6 +2,8 @@
 
 PYTHON ?= python3
 PYTHON_FOR_MXNET ?= python3.11
+PYTHON_OLDEST ?= python3.10
+PYTHON_OLDEST_JAX ?= python3.11
 BIN := .venv/bin
 
 # The data sets lie here on some machines; elsewhere they are downloaded on first use.
@@ -20,7 +22,11 @@ WITHOUT_FRAMEWORKS := tests/test_notation.py tests/test_specification.py tests/t
 	tests/test_reference.py tests/test_sparsity.py tests/kernels/test_cpu.py tests/conformance/test_engines.py \
 	tests/conformance/test_many_steps.py
 
-.PHONY: help compare test test-mxnet test-keras conformance reproduce-d2l docs-d2l reproduce-zeiler2012 docs-zeiler2012 \
+# What PyTorch, its trainers, the laboratory and the cluster have part in.
+OLDEST_TORCH := tests/torch tests/kernels tests/curvature tests/rules tests/lab tests/report tests/cluster tests/distributed \
+	tests/trainers tests/test_*.py
+
+.PHONY: help compare test test-mxnet test-keras test-oldest test-oldest-torch test-oldest-jax conformance reproduce-d2l docs-d2l reproduce-zeiler2012 docs-zeiler2012 \
 	docs-staleness docs-speech lint format bench bench-gpu bench-jax bench-simulate docs wheel browser clean
 
 help:
@@ -28,6 +34,7 @@ help:
 	@echo "make test      all tests"
 	@echo "make test-keras the Keras optimizers, on each backend in a process of its own; part of make test"
 	@echo "make test-mxnet the core's tests, and the rules on MXNet, in an environment of its own; part of make test"
+	@echo "make test-oldest tests in the oldest versions that pyproject.toml allows; downloads some 3 GB of CUDA with PyTorch"
 	@echo "make conformance run every engine beside the oracle; writes docs/conformance.md"
 	@echo "make lint      style, types, floors"
 	@echo "make format    put the style right where a tool can"
@@ -92,6 +99,33 @@ test-keras-%: .venv/dev
 test-mxnet: export STEPRULE_REQUIRE_ALL = 0
 test-mxnet: .venv-mxnet/tests
 	.venv-mxnet/bin/python -m pytest $(WITHOUT_FRAMEWORKS)
+
+# Not part of `make test`: PyTorch's older builds come with CUDA. What an old version cannot do itself, a test says and skips.
+test-oldest: test-oldest-torch test-oldest-jax
+
+test-oldest-%: export OMP_WAIT_POLICY = passive
+test-oldest-%: export STEPRULE_REQUIRE_ALL = 0
+
+test-oldest-torch: .venv-oldest/tests
+	.venv-oldest/bin/python -m pytest -n 2 --dist worksteal -m "not serial" $(OLDEST_TORCH)
+
+test-oldest-jax: .venv-oldest-jax/tests
+	.venv-oldest-jax/bin/python -m pytest -n 2 --dist worksteal tests/jax
+	KERAS_BACKEND=jax .venv-oldest-jax/bin/python -m pytest tests/keras
+
+.venv-oldest/tests: pyproject.toml constraints-oldest.txt
+	@echo "setting up .venv-oldest (once, some minutes)"
+	@$(PYTHON_OLDEST) -m venv .venv-oldest
+	@.venv-oldest/bin/pip install --quiet --disable-pip-version-check --constraint constraints-oldest.txt \
+		--editable '.[lab,cluster,trainers]' hypothesis pytest pytest-xdist
+	@touch $@
+
+.venv-oldest-jax/tests: pyproject.toml constraints-oldest-jax.txt
+	@echo "setting up .venv-oldest-jax (once)"
+	@$(PYTHON_OLDEST_JAX) -m venv .venv-oldest-jax
+	@.venv-oldest-jax/bin/pip install --quiet --disable-pip-version-check --constraint constraints-oldest-jax.txt \
+		--editable '.[jax,keras]' array-api-strict equinox flax hypothesis pytest pytest-xdist scikit-learn
+	@touch $@
 
 # Engines that cannot be in one process are measured in several; a part more is a line more.
 CONFORMANCE := build/conformance
@@ -170,4 +204,4 @@ browser:
 	command -v chromium || (apt-get update -qq && apt-get install -y -qq chromium fonts-dejavu-core)
 
 clean:
-	rm -rf .venv .venv-mxnet dist docs/_build compare d2l zeiler2012 staleness .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf .venv .venv-mxnet .venv-oldest .venv-oldest-jax dist docs/_build compare d2l zeiler2012 staleness .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import importlib.util
 import os
 import signal
@@ -11,8 +12,16 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from packaging.version import Version
 
-__all__ = ["interrupts_heeded", "ray_at_ease", "require", "require_data_set", "require_installed"]
+__all__ = [
+    "interrupts_heeded",
+    "ray_at_ease",
+    "require",
+    "require_data_set",
+    "require_installed",
+    "require_release",
+]
 
 
 def require(condition: object, reason: str) -> None:
@@ -38,6 +47,13 @@ def require_installed(*packages: str) -> None:
     """Require that the packages, by the names under which they are imported, are installed."""
     for package in packages:
         require(importlib.util.find_spec(package), f"{package} is not installed")
+
+
+def require_release(package: str, least: str, why: str) -> None:
+    """Skip the running test where `package` is older than `least`, and cannot do yet what `why` says; that is no failure."""
+    found = importlib.metadata.version(package)
+    if Version(found) < Version(least):
+        pytest.skip(f"{package} is {found}; {why} before {least}")
 
 
 @contextmanager

@@ -36,6 +36,7 @@ from steprule.program import lower
 from tests.lab import small
 from tests.lab.data.toy import put_toy, register_toy
 from tests.report.comparisons import realistic
+from tests.requirements import require_release
 
 COMMANDS = ("compare", "show", "data", "bench")
 OWN_RULE = Path(__file__).parents[1] / "examples" / "own_rule.py"
@@ -86,6 +87,7 @@ class TestHelp:
         assert re.findall(r"^  (\w+)  ", listed, re.MULTILINE) == [*COMMANDS, "reproduce", "cluster"]
 
     def test_is_what_no_word_at_all_gets(self, run: Run) -> None:
+        require_release("click", "8.2", "to say how a program is used is no error")
         ended = run()
         assert ended.status == 2
         assert ended.out + ended.err == run("--help").out

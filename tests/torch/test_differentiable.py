@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from tests.conformance.cases import OF_THE_GRADIENT, RULES, hyper
+from tests.requirements import require_release
 from tests.torch.checks import parameter, paths
 from tests.torch.twins import TWINS
 
@@ -105,6 +106,8 @@ def test_a_rule_that_multiplies_by_its_slot_is_not_disturbed_by_the_write():
 
 @pytest.mark.parametrize("name", TWINS)
 def test_the_gradients_are_those_of_torch(name: str):
+    if name in {"Adam", "AdamW"}:
+        require_release("torch", "2.7", f"its {name} writes over what the gradient of a second step needs")
     twin = TWINS[name]
     found = []
     for cls in twin.classes().values():
