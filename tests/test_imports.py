@@ -8,6 +8,8 @@ import sys
 
 import pytest
 
+from tests.requirements import require_installed
+
 HEAVY = {
     "altair",
     "jax",
@@ -216,12 +218,15 @@ def test_the_logic_of_the_parameter_server_loads_no_transport():
 
 
 def test_jax_functions_load_jax_and_no_other_framework():
+    require_installed("jax")
     loaded = loaded_by("import steprule.jax") & {"torch", "jax", "keras", "tensorflow", "mxnet", "optax", "flax"}
     assert loaded == {"jax", "optax"}
 
 
 @pytest.mark.parametrize("module", PUBLIC)
 def test_public_names(module: str):
+    if module in {"steprule.jax", "steprule.keras"}:
+        require_installed(module.removeprefix("steprule."))
     found = importlib.import_module(module)
     assert sorted(found.__all__) == sorted(PUBLIC[module])
     assert [name for name in found.__all__ if not hasattr(found, name)] == []

@@ -183,7 +183,9 @@ class TestTheReadme:
     @pytest.mark.parametrize("number", range(len(blocks(ROOT / "README.md"))))
     def test_its_examples_run_as_they_stand(self, number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.chdir(tmp_path)
-        code = compile(blocks(ROOT / "README.md")[number], f"README.md, example {number + 1}", "exec")
+        text = blocks(ROOT / "README.md")[number]
+        require_installed(*re.findall(r"^import steprule\.(jax|torch)$", text, re.MULTILINE))
+        code = compile(text, f"README.md, example {number + 1}", "exec")
         exec(code, {"__name__": f"readme_{number}"})
 
     def test_every_file_that_it_names_is_there(self) -> None:
