@@ -380,7 +380,6 @@ def test_an_expression_says_what_the_rule_computes(text: str):
 @settings(
     derandomize=True,
     max_examples=15,
-    deadline=None,
     phases=[Phase.explicit, Phase.generate],
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )

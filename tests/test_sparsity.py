@@ -144,7 +144,7 @@ def _times_g(own: str) -> st.SearchStrategy[str]:
     slots=st.tuples(*[st.floats(-100, 100)] * 3),
     t=st.integers(1, 20),
 )
-@settings(derandomize=True, deadline=None, max_examples=400)
+@settings(derandomize=True, max_examples=400)
 def test_what_is_promised_of_any_rule_is_what_its_step_does(spec: Rule, form: Form, slots: tuple, t: int):
     try:
         promised = scales(spec, form, t=t)

@@ -179,4 +179,4 @@ class Machine(RuleBasedStateMachine):
 
 
 TestMachine = Machine.TestCase
-TestMachine.settings = settings(derandomize=True, deadline=None, max_examples=40, stateful_step_count=30)
+TestMachine.settings = settings(derandomize=True, max_examples=40, stateful_step_count=30)

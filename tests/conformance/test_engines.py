@@ -121,7 +121,7 @@ def _rules_and_values(draw: st.DrawFn) -> tuple[str, dict[str, float], Form]:
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @given(case=_rules_and_values())
-@settings(derandomize=True, max_examples=100, deadline=None)
+@settings(derandomize=True, max_examples=100)
 def test_a_kernel_agrees_with_the_reference_whatever_the_hyperparameters(dtype: str, case: tuple):
     name, values, form = case
     _agrees("CPU kernel", dtype, name, form, [(200,)], values=values)

@@ -116,7 +116,7 @@ class TestByDefinition:
         assert_near(bbprop(net, cross_entropy, batch(6, 4), shares), diagonal(net, cross_entropy, batch(6, 4), shares))
 
     @pytest.mark.filterwarnings("ignore:Using padding='same'")
-    @settings(max_examples=40, deadline=None)
+    @settings(max_examples=40)
     @given(st.data())
     def test_convolutions(self, data: st.DataObject) -> None:
         dimensions, groups = data.draw(st.sampled_from([1, 2])), data.draw(st.integers(1, 2))

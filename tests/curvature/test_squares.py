@@ -41,7 +41,7 @@ class TestEachWay:
         assert_near(mean_square_gradients(net, mse_loss, x, t, by=by), gradients_one_by_one(net, mse_loss, x, t))
 
     @pytest.mark.filterwarnings("ignore:Using padding='same'")
-    @settings(max_examples=25, deadline=None)
+    @settings(max_examples=25)
     @given(st.data())
     def test_convolutions(self, by: bool | str, data: st.DataObject) -> None:
         dimensions, groups = data.draw(st.sampled_from([1, 2])), data.draw(st.integers(1, 2))

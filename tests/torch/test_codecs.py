@@ -48,7 +48,7 @@ def values_of(seed: int, size: int, storage: str) -> NDArray[np.float32]:
 
 
 @pytest.mark.parametrize("storage", STORAGES)
-@settings(derandomize=True, deadline=None)
+@settings(derandomize=True)
 @given(
     seed=st.integers(0, 2**32 - 1),
     size=st.sampled_from([1, 255, 256, 257, 1000, 20_000]),

@@ -45,7 +45,7 @@ def test_a_parameter_that_overlaps_itself_is_refused_before_anything_moves(kind:
     sizes=st.lists(st.integers(0, 4), max_size=4),
     strides=st.lists(st.integers(0, 9), min_size=4, max_size=4),
 )
-@settings(derandomize=True, deadline=None, max_examples=400)
+@settings(derandomize=True, max_examples=400)
 def test_an_overlap_is_found_wherever_there_is_one(sizes: list[int], strides: list[int]):
     strides = strides[: len(sizes)]
     tensor = torch.as_strided(torch.zeros(200), sizes, strides)

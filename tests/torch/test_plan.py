@@ -92,7 +92,7 @@ GROUPS = st.lists(
 
 
 @given(groups=GROUPS, cls=st.sampled_from(CLASSES), seed=st.integers(0, 1000))
-@settings(derandomize=True, deadline=None, max_examples=100)
+@settings(derandomize=True, max_examples=100)
 def test_every_mixture_steps_as_the_reference_does(
     groups: list[tuple[list[Kind], dict[str, Any]]], cls: Any, seed: int
 ):
@@ -118,7 +118,7 @@ def test_every_mixture_steps_as_the_reference_does(
 
 
 @given(groups=GROUPS, cls=st.sampled_from(CLASSES), threads=st.sampled_from([1, 2]))
-@settings(derandomize=True, deadline=None, max_examples=25)
+@settings(derandomize=True, max_examples=25)
 def test_the_fused_loop_and_torchs_operations_agree(groups: list[Any], cls: Any, threads: int):
     # Each parameter twice: dense, and as every other element of a tensor.
     generator = torch.Generator().manual_seed(0)
@@ -272,5 +272,5 @@ class TrainingLoop(RuleBasedStateMachine):
                 self.optimizer.load_state_dict(kept)
 
 
-TrainingLoop.TestCase.settings = settings(derandomize=True, deadline=None, max_examples=40, stateful_step_count=25)
+TrainingLoop.TestCase.settings = settings(derandomize=True, max_examples=40, stateful_step_count=25)
 TestTrainingLoop = TrainingLoop.TestCase

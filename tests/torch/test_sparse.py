@@ -98,7 +98,7 @@ ROWS_OF_STEPS = st.lists(st.lists(st.integers(0, ROWS - 1), max_size=5), min_siz
 )
 @example("adadelta", (ROWS, 3), torch.float32, FORMS["plain"], [[]], "sparse")
 @example("adadelta", (ROWS, 3), torch.float32, FORMS["plain"], [[3, 3, 1, 3], [], [1, 0, 1]], "sparse")
-@settings(derandomize=True, deadline=None, max_examples=150)
+@settings(derandomize=True, max_examples=150)
 def test_a_run_is_that_of_dense_gradients(name: str, shape: Any, dtype: Any, form: Form, steps: Any, kind: str):
     pair = Pair(name, shape, dtype, form)
     for rows in steps:
@@ -161,7 +161,7 @@ def changed(pair: Pair, change: Change) -> None:
 @example("adadelta", True, [Change("sparse", [1]), Change("lr", 0.25), Change("sparse", [2]), Change("dense", [3])])
 @example("rmsprop", False, [Change("sparse", [1]), Change("rho", 0.5), Change("sparse", [2]), Change("none")])
 @example("adadelta", True, [Change("sparse", [1]), Change("sparse", []), Change("popped"), Change("sparse", [2])])
-@settings(derandomize=True, deadline=None, max_examples=150)
+@settings(derandomize=True, max_examples=150)
 def test_whatever_happens_between_steps(name: str, decoupled: bool, changes: list[Change]):
     pair = Pair(name, (ROWS, 3), torch.float64, FORMS["decoupled" if decoupled else "plain"])
     if not decoupled:

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from tests.lab.data.toy import CONTENT, Server, files_under, register_toy
 from tests.lab.processes import PATIENCE, soon
-from tests.requirements import interrupts_heeded, require_installed
+from tests.requirements import interrupts_heeded, require_installed, require_release
 
 from steprule.lab.data import DataError, locate
 
@@ -23,6 +23,7 @@ pytestmark = pytest.mark.usefixtures("folders")
 
 
 def test_a_download_lands_in_the_cache_once(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    require_release("urllib3", "2", "a transfer that breaks off ends as if it were complete")
     register_toy(monkeypatch, f"{server.address}/toy")
     server.bodies["/toy"] = CONTENT
     path = tmp_path / "cache" / "data" / "toy" / "toy.bin"
@@ -150,6 +151,7 @@ def test_progress_is_drawn_on_a_terminal(
     terminal: str, drawn: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     require_installed("rich")
+    require_release("rich", "14.3", "a bar that is not shown leaves an empty line")
     from steprule.lab.data.progress import progress_bar
 
     monkeypatch.setenv("FORCE_COLOR", "1")

@@ -33,7 +33,8 @@ def test_idx_round_trip(array: NDArray[np.uint8], tmp_path_factory: pytest.TempP
     path = _packed(tmp_path_factory.getbasetemp() / "round.gz", _idx(array))
     for found in (read_idx(path), read_idx(path, array.shape)):
         assert found.dtype == np.uint8 and found.flags.writeable
-        np.testing.assert_array_equal(found, array, strict=True)
+        np.testing.assert_array_equal(found, array)
+        assert (found.shape, found.dtype) == (array.shape, array.dtype)
 
 
 @given(array=hnp.arrays(np.uint8, SHAPES), data=st.data())

@@ -104,4 +104,4 @@ class ProblemGradient:
 
 
 def _drawn(seed: int, replica: int, start: int) -> int:
-    return int(np.random.SeedSequence((seed, replica, start)).generate_state(1, np.uint64)[0] >> 1)
+    return int(np.random.SeedSequence((seed, replica, start)).generate_state(1, np.uint64)[0]) >> 1
