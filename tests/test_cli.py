@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib.util
 import json
 import os
 import re
@@ -87,7 +88,8 @@ class TestHelp:
         assert re.findall(r"^  (\w+)  ", listed, re.MULTILINE) == [*COMMANDS, "reproduce", "cluster"]
 
     def test_is_what_no_word_at_all_gets(self, run: Run) -> None:
-        require_release("click", "8.2", "to say how a program is used is no error")
+        if importlib.util.find_spec("click"):  # late versions of typer do without
+            require_release("click", "8.2", "to say how a program is used is no error")
         ended = run()
         assert ended.status == 2
         assert ended.out + ended.err == run("--help").out
