@@ -46,7 +46,9 @@ def require_data_set(name: str) -> None:
 def require_installed(*packages: str) -> None:
     """Require that the packages, by the names under which they are imported, are installed."""
     for package in packages:
-        require(importlib.util.find_spec(package), f"{package} is not installed")
+        found = importlib.util.find_spec(package)
+        # A folder of tests of that name is no package.
+        require(found is not None and found.origin, f"{package} is not installed")
 
 
 def require_release(package: str, least: str, why: str) -> None:
