@@ -322,3 +322,24 @@ def test_random_rounding_draws_the_same_bits_as_in_a_loop(state_dtype: Any):
     in_a_loop(two, ours.Adadelta(two.parameters(), state_dtype=state_dtype, seed=3))
     for a, b in zip(one.parameters(), two.parameters(), strict=True):
         assert torch.equal(a, b)
+
+
+def test_a_gradient_that_is_not_finite_is_freed_when_it_is_told_of():
+    x = nn.Parameter(torch.zeros(2))
+    steps = step_in_backward([x], ours.SGD, lr=1.0, on_nonfinite="raise")
+    with pytest.raises(FloatingPointError):
+        (x * torch.tensor([1.0, float("inf")])).sum().backward()
+    assert x.tolist() == [-1.0, 0.0] and x.grad is None
+    x.sum().backward()
+    assert x.tolist() == [-2.0, -1.0] and steps.optimizer.param_groups
+
+
+def test_groups_may_change_places_and_go():
+    x, y = nn.Parameter(torch.zeros(2)), nn.Parameter(torch.zeros(3))
+    steps = step_in_backward([{"params": [x], "lr": 0.5}, {"params": [y], "lr": 0.25}], ours.SGD)
+    steps.optimizer.param_groups.reverse()
+    (x.sum() + y.sum()).backward()
+    assert x.tolist() == [-0.5] * 2 and y.tolist() == [-0.25] * 3
+    del steps.optimizer.param_groups[1]  # that of x
+    (x.sum() + y.sum()).backward()
+    assert x.tolist() == [-0.5] * 2 and y.tolist() == [-0.5] * 3

@@ -189,3 +189,25 @@ def test_what_others_put_around_torch_s_methods_is_called():
         "print(len(seen))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout == "1\n"
+
+
+def test_a_watched_embedding_may_be_compiled_before_it_has_run():
+    code = (
+        "import copy, torch, steprule.torch\n"
+        "torch.manual_seed(0)\n"
+        "net = torch.nn.Sequential(torch.nn.Embedding(6, 2, sparse=True), torch.nn.Linear(2, 2))\n"
+        "found = []\n"
+        "for compiled in True, False:\n"
+        "    own = copy.deepcopy(net)\n"
+        "    opt = steprule.torch.SGD(own.parameters(), lr=0.1, weight_decay=0.5, decoupled_weight_decay=True)\n"
+        "    opt.watch(own)\n"
+        "    forward = torch.compile(own, backend='eager') if compiled else own\n"
+        "    for row in 0, 3, 0:\n"
+        "        forward(torch.tensor([row])).square().sum().backward()\n"
+        "        opt.step()\n"
+        "        opt.zero_grad()\n"
+        "    opt.catch_up()\n"
+        "    found.append(own[0].weight.detach())\n"
+        "assert torch.equal(*found) and not torch.equal(found[0], net[0].weight)\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -355,6 +355,51 @@ def test_a_hook_may_make_a_state_fit():
     checked_step(opt)
 
 
+@pytest.mark.parametrize("options", [{}, {"state_dtype": torch.bfloat16}, {"state_dtype": "int8"}], ids=str)
+@pytest.mark.parametrize("in_place", [True, False])
+def test_a_hook_may_take_away_and_change_places(options: dict[str, Any], in_place: bool):
+    saved = ours.Adam([parameter(3, dtype=torch.float32), parameter(4, dtype=torch.float32, seed=1)], **options)
+    for each in saved.param_groups[0]["params"]:
+        each.grad = torch.ones_like(each)
+    saved.step()
+    opt = ours.Adam([parameter(4, dtype=torch.float32, seed=1)], **options)
+
+    def the_second_alone(_: Any, kept: dict[str, Any]) -> dict[str, Any] | None:
+        made = {"state": {0: kept["state"][1]}, "param_groups": [{**kept["param_groups"][0], "params": [0]}]}
+        if in_place:
+            kept.update(made)
+        return None if in_place else made
+
+    opt.register_load_state_dict_pre_hook(the_second_alone)
+    opt.load_state_dict(through_a_file(saved.state_dict()))
+    [found], expected = opt.state.values(), saved.state[saved.param_groups[0]["params"][1]]
+    assert found.keys() == expected.keys()
+    assert all(found[name].dtype is each.dtype and torch.equal(found[name], each) for name, each in expected.items())
+
+
+@pytest.mark.parametrize("options", [{}, {"state_dtype": torch.bfloat16}, {"state_dtype": "int8"}], ids=str)
+def test_what_a_hook_does_after_loading_stays(options: dict[str, Any]):
+    saved = ours.Adam([parameter(3, dtype=torch.float32)], **options)
+    for each in saved.param_groups[0]["params"]:
+        each.grad = torch.ones_like(each)
+    saved.step()
+    opt = ours.Adam([parameter(3, dtype=torch.float32)], **options)
+
+    def emptied(opt: Any) -> None:
+        for state in opt.state.values():
+            state["exp_avg"].zero_()
+
+    emptying = opt.register_load_state_dict_post_hook(emptied)
+    opt.load_state_dict(saved.state_dict())
+    [state] = opt.state.values()
+    [kept] = saved.state.values()
+    assert state["exp_avg"].dtype is kept["exp_avg"].dtype and not state["exp_avg"].any()
+    emptying.remove()
+    opt.register_load_state_dict_post_hook(lambda opt: opt.state.clear())
+    opt.load_state_dict(saved.state_dict())
+    assert not opt.state
+
+
 def test_a_rate_that_decays_counts_where_the_rule_does_not():
     opt = ours.SGD([parameter(3)], lr=0.5, lr_decay=0.5)
     for _ in range(3):

@@ -29,8 +29,9 @@ class BackwardSteps:
         for parameter in numbers:
             _refuse_hooked(parameter)
         self._parts: Final = {
-            each: (number, self._part(each, number, place)) for place, (each, number) in enumerate(numbers.items())
+            each: self._part(each, number, place) for place, (each, number) in enumerate(numbers.items())
         }
+        self._places: Final = _places(made)
         hook = _Hook(self)
         self._removals: Final = [removal for parameter in numbers for removal in self._hooked(parameter, hook)]
 
@@ -83,18 +84,46 @@ class BackwardSteps:
     def _step(self, parameter: Tensor) -> None:
         if self._held:
             return
-        number, part = self._parts[parameter]
-        whole: Any = self.optimizer
-        part.param_groups[0].update(_values(whole.param_groups[number]))
+        part, whole, group = self._parts[parameter], self.optimizer, self._group_of(parameter)
+        if group is None:
+            return
+        part.param_groups[0].update(_values(group))
         # The part has this parameter's entry of the whole's state, which a user may have replaced or cleared.
         part.state.clear()
         if parameter in whole.state:
             part.state[parameter] = whole.state[parameter]
-        part.step()
+        try:
+            part.step()
+        except FloatingPointError:
+            # What is finite has stepped, and must not do so again by the same gradient.
+            self._end(parameter, part)
+            raise
+        self._end(parameter, part)
+
+    def _end(self, parameter: Tensor, part: RuleOptimizer) -> None:
         if parameter in part.state:
-            whole.state[parameter] = part.state[parameter]
+            self.optimizer.state[parameter] = part.state[parameter]
         parameter.grad = None
-        whole._opt_called = True  # or a scheduler warns that no step came before its own
+        vars(self.optimizer)["_opt_called"] = True  # or a scheduler warns that no step came before its own
+
+    def _group_of(self, parameter: Tensor) -> Mapping[str, Any] | None:
+        """Return the group that the parameter is in at present, None where it is in none."""
+        groups = self.optimizer.param_groups
+        number, place = self._places[parameter]
+        # Groups may have come, gone or changed places.
+        if number < len(groups) and any(each is parameter for each in groups[number]["params"][place : place + 1]):
+            return groups[number]
+        self._places.update(_places(self.optimizer))
+        return next((group for group in groups if any(each is parameter for each in group["params"])), None)
+
+
+def _places(optimizer: RuleOptimizer) -> dict[Tensor, tuple[int, int]]:
+    """Return of each parameter the number of its group and its place in that."""
+    return {
+        each: (number, place)
+        for number, group in enumerate(optimizer.param_groups)
+        for place, each in enumerate(group["params"])
+    }
 
 
 def _values(group: Mapping[str, Any]) -> dict[str, Any]:

@@ -27,7 +27,8 @@ def outside_compiled_code(function: Callable[_P, _T]) -> Callable[_P, _T]:
     def until_there_is_a_compiler(*args: _P.args, **named: _P.kwargs) -> _T:
         if "torch._dynamo" not in sys.modules:
             return function(*args, **named)
-        delattr(function, _SEEN)
+        # Not at once, since it may be the compiler that goes through here, and it knows of no attribute that goes.
+        sys.modules["torch._dynamo"].disable(delattr)(function, _SEEN)
         return disabled(*args, **named)
 
     setattr(function, _SEEN, until_there_is_a_compiler)

@@ -106,8 +106,17 @@ class RuleOptimizer(CatchingUp):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load a state, of this optimizer or of its twin in `torch.optim`; low-precision slots come back as they were."""
-        super().load_state_dict(state_dict)
-        storing.restore(self, state_dict)
+        loaded: list[dict[str, Any]] = []
+        # The last hook before sees what the others have made of it, and the first one after comes before what they do.
+        hooks = [
+            self.register_load_state_dict_pre_hook(lambda _, made: loaded.append(made)),
+            self.register_load_state_dict_post_hook(lambda _: storing.restore(self, loaded[-1]), prepend=True),
+        ]
+        try:
+            super().load_state_dict(state_dict)
+        finally:
+            for hook in hooks:
+                hook.remove()
 
     def __reduce__(self) -> tuple[Any, ...]:
         cls = type(self)
