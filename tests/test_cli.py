@@ -311,6 +311,14 @@ class TestCompare:
         assert (ended.status, ended.err) == (1, "")
         assert "2 trials failed" in ended.out
 
+    def test_names_a_folder_as_it_is(self, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(steprule.report.page, "write_report", lambda comparison, folder: folder / "index.html")
+        out = tmp_path / "run [lr=1] [" / "b]"  # in which rich would see a style, and the end of one
+        words = ["--rules", "sgd", "--rates", "0.1", "--seeds", "1", "--jobs", "1", "--out", str(out)]
+        ended = run("compare", small.named(small.line), *words)
+        assert (ended.status, ended.err) == (0, "")
+        assert ended.out.endswith(f"\nThe page: {out}/index.html\n")
+
     @pytest.mark.parametrize(
         ("words", "says"),
         [

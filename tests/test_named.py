@@ -220,3 +220,13 @@ def test_the_digest_changes_with_the_text_of_the_file(users: Path) -> None:
     assert named.digest(named.load(f"{users}:function")) != first
     users.write_text(USERS, encoding="utf-8")
     assert named.digest(named.load(f"{users}:function")) == first
+
+
+def test_the_digest_is_of_the_file_that_names_a_partial_function_too(users: Path) -> None:
+    text = USERS + "import functools\n\npart = functools.partial(function)\n"
+    users.write_text(text, encoding="utf-8")
+    name = f"{users}:part"
+    first = named.digest(named.load(name), name)
+    assert first != named.digest(named.load(name))
+    users.write_text(text + "# more\n", encoding="utf-8")
+    assert named.digest(named.load(name), name) != first

@@ -93,7 +93,7 @@ def compare(
         )
     page = write_report(comparison, out)
     console.print(terminal_table(comparison))
-    console.print(f"\nThe page: {page}", highlight=False, soft_wrap=True)
+    console.print(f"\nThe page: {page}", highlight=False, markup=False, soft_wrap=True)
     # A script that calls this has nothing to go on with.
     if all(outcome.status == "failed" for outcome in comparison.outcomes):
         raise typer.Exit(1)

@@ -114,13 +114,19 @@ def run(
             console.print(
                 f"Stopped. What is done is kept in {out}; the same command with --resume goes on.",
                 highlight=False,
+                markup=False,
                 soft_wrap=True,
             )
             raise typer.Exit(130) from None
     last = measured[-1]
-    console.print(f"\n{last.updates} updates: {found.metric.name} {last.test:.4g}{found.metric.unit}", highlight=False)
+    console.print(
+        f"\n{last.updates} updates: {found.metric.name} {last.test:.4g}{found.metric.unit}",
+        highlight=False,
+        markup=False,
+    )
     console.print(
         f"In {out}: results.json, model.safetensors, snapshots, and events for TensorBoard.",
         highlight=False,
+        markup=False,
         soft_wrap=True,
     )

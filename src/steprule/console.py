@@ -29,6 +29,8 @@ def stoppable(console: Console, out: Path) -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         console.print(
-            f"Stopped. What is finished is kept in {out}; the same command goes on from there.", highlight=False
+            f"Stopped. What is finished is kept in {out}; the same command goes on from there.",
+            highlight=False,
+            markup=False,
         )
         raise typer.Exit(130) from None

@@ -89,7 +89,14 @@ def name_of(thing: Any) -> str:
     return f"{Path(str(file)).resolve() if in_file else module.__name__}:{qualified}"
 
 
-def digest(function: Callable[..., Any]) -> str:
-    """Return a short hash of the file that defines `function`: another text may give other results."""
-    file = getattr(sys.modules[function.__module__], "__file__", None)
-    return hashlib.sha256(Path(file).read_bytes()).hexdigest()[:12] if file and Path(file).is_file() else ""
+def digest(function: Callable[..., Any], name: str = "") -> str:
+    """Return a short hash of the file that defines `function`, and of that in which `name` finds it: another text may give
+    other results.
+
+    The two differ where a decorator, or `functools.partial`, stands for what the file defines.
+    """
+    place = name.rpartition(":")[0]
+    found = getattr(sys.modules.get(place), "__file__", None)
+    files = {getattr(sys.modules[function.__module__], "__file__", None), place if place.endswith(".py") else found}
+    texts = [file.read_bytes() for file in sorted({Path(file).resolve() for file in files if file}) if file.is_file()]
+    return hashlib.sha256(b"".join(texts)).hexdigest()[:12] if texts else ""

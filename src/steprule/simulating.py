@@ -108,6 +108,7 @@ def simulate(
         f"{state} {found.updates} pushes in {found.seconds:.1f} s, {found.time:.1f} s on the cluster's clock{last}. "
         f"In {out}: simulation.json, and pushes.npy with a record of each push.",
         highlight=False,
+        markup=False,
         soft_wrap=True,
     )
     if stopped:
@@ -175,4 +176,4 @@ def study(
     page = write_study(found, out)
     replace(out / "table.txt", as_text(found).encode())
     console.print(terminal_table(found))
-    console.print(f"\nThe page: {page}", highlight=False, soft_wrap=True)
+    console.print(f"\nThe page: {page}", highlight=False, markup=False, soft_wrap=True)

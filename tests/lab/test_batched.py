@@ -190,6 +190,12 @@ def test_a_failure_is_told_of_each_trial_of_the_batch() -> None:
     assert events[-1] == Ended(1, "failed", cause)
 
 
+def test_a_loss_that_raises_is_told_of_each_trial() -> None:
+    tasks = [Task(number, "sgd", {"lr": 0.1}, number, 1) for number in range(2)]
+    events = list(Batched("cpu").run(small.named(small.always_failing), tasks))
+    assert ended(events) == {0: "failed", 1: "failed"}
+
+
 def test_a_problem_that_cannot_be_made_is_told() -> None:
     with pytest.raises(RuntimeError, match="could not be made: LookupError: there are no data here$"):
         list(Batched("cpu").run(small.named(small.unmakeable), [Task(0, "sgd", {"lr": 0.1}, 0, 1)]))

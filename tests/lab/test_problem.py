@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -10,6 +11,9 @@ from tests.lab import small
 
 import torch
 from steprule.lab.problem import BUILT_IN, error_rate, find_problem
+from steprule.lab.stacked import Stack, bytes_per_trial
+from steprule.lab.workers import Task
+from torch import nn
 
 
 @pytest.mark.parametrize("name", BUILT_IN)
@@ -87,3 +91,34 @@ def test_a_function_that_needs_arguments_is_refused():
 
 def needy(folder: str, seed: int = 0) -> None:
     """No problem of the lab's: it asks for something."""
+
+
+class _Tenth(nn.Linear):
+    """A layer that writes to what it is given."""
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        return super().forward(input.div_(10.0))
+
+
+def test_a_model_that_writes_to_its_input_leaves_the_data() -> None:
+    problem = replace(small.line(), model=lambda seed: _Tenth(3, 1))
+    before = [each.clone() for each in (*problem.train, *problem.test)]
+    model = problem.model(0)
+    with torch.no_grad():
+        assert problem.measured(model, problem.test) == problem.measured(model, problem.test)
+    tasks = [Task(0, "sgd", {"lr": 0.1}, 0, 1)]
+    stack = Stack(problem, tasks, torch.device("cpu"))
+    assert stack.measured(problem.test) == stack.measured(problem.test)
+    assert bytes_per_trial(problem, tasks) > 0
+    assert all(map(torch.equal, before, (*problem.train, *problem.test)))
+
+
+def test_a_metric_may_refuse_what_has_diverged_and_nothing_else() -> None:
+    def strict(outputs: torch.Tensor, targets: torch.Tensor) -> float:
+        raise ValueError("Input contains NaN.")
+
+    problem = replace(small.line(), measure=strict)
+    assert math.isnan(problem.value(torch.tensor([1.0, math.nan]), torch.zeros(2)))
+    assert math.isnan(problem.value(torch.tensor([1.0, math.inf]), torch.zeros(2)))
+    with pytest.raises(ValueError, match="contains NaN"):
+        problem.value(torch.ones(2), torch.zeros(2))

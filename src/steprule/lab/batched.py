@@ -79,7 +79,13 @@ class Batched(Place):
         devices = [self._device] if self._device.type == "cuda" else []
         with torch.random.fork_rng(devices):
             moved = on_device(made, self._device)
-            at_once = max(1, self._memory // bytes_per_trial(made, tasks))
+            try:
+                at_once = max(1, self._memory // bytes_per_trial(made, tasks))
+            except Exception as error:  # of the model, the loss or the metric, as in a batch
+                for task in tasks:
+                    yield Started(task.number)
+                    yield Ended(task.number, "failed", cause_of(error))
+                return
             for _, alike in groupby(tasks, key=lambda task: task.epochs):
                 some = list(alike)
                 for first in range(0, len(some), at_once):

@@ -146,9 +146,9 @@ def _keys(
     for rule in chosen:
         built_in = rule.function.__module__.startswith("steprule.rules.")
         rule_names[rule.name] = rule.name if built_in else named.name_of(rule)
-        codes[rule.name] = named.digest(rule.function)
+        codes[rule.name] = named.digest(rule.function, rule_names[rule.name])
     # Matrix products are summed in another order by another version, and in another place.
-    own = f"{__version__} {torch.__version__} {deciding} {named.digest(make)}"
+    own = f"{__version__} {torch.__version__} {deciding} {named.digest(make, problem)}"
     return [
         Key(
             problem,

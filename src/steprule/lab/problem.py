@@ -74,8 +74,18 @@ class Problem:
     def measured(self, model: nn.Module, data: Data) -> float:
         """Return the metric of `model`, set to evaluation, on a whole data set."""
         model.eval()
-        outputs = torch.cat([model(part) for part in torch.split(data[0], _EVALUATED_AT_ONCE)])
-        return float(self.measure(outputs, data[1]))
+        # Copies, since a model may write to what it is given.
+        outputs = torch.cat([model(part.clone()) for part in torch.split(data[0], _EVALUATED_AT_ONCE)])
+        return self.value(outputs, data[1])
+
+    def value(self, outputs: Tensor, targets: Tensor) -> float:
+        """Return the metric of what a model has said of a data set; NaN where that diverged and the metric refuses it."""
+        try:
+            return float(self.measure(outputs, targets))
+        except Exception:
+            if outputs.isfinite().all():
+                raise
+            return math.nan
 
 
 BUILT_IN: Final[Mapping[str, str]] = {

@@ -109,8 +109,10 @@ class Stack:
         """Return the metric of each trial."""
         self._model.eval()
         outputs = vmap(self._outputs, in_dims=(0, 0, None))
-        parts = [outputs(self._values, self._buffers, part) for part in torch.split(data[0], self._problem.batch_size)]
-        return [float(self._problem.measure(each, data[1])) for each in torch.cat(parts, dim=1).unbind()]
+        # Copies, as in `Problem.measured`.
+        given = (part.clone() for part in torch.split(data[0], self._problem.batch_size))
+        parts = [outputs(self._values, self._buffers, part) for part in given]
+        return [self._problem.value(each, data[1]) for each in torch.cat(parts, dim=1).unbind()]
 
     def freeze(self, trial: int) -> None:
         """Step this trial no more."""
@@ -121,7 +123,7 @@ class Stack:
 def bytes_per_trial(problem: Problem, tasks: Sequence[Task]) -> int:
     """Return how much memory each of `tasks` takes, about: parameters, gradients, slots, activations."""
     model = problem.model(tasks[0].seed)
-    inputs, targets = (each[: problem.batch_size].cpu() for each in problem.train)
+    inputs, targets = (each[: problem.batch_size].to("cpu", copy=True) for each in problem.train)
     saved: dict[int, int] = {}
 
     def note(tensor: Tensor) -> Tensor:

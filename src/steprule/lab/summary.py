@@ -35,12 +35,20 @@ class Spread:
     @classmethod
     def of(cls, values: Sequence[float]) -> Spread:
         """Of one value for each seed, at least one."""
-        sd = stdev(values) if len(values) > 1 and all(map(math.isfinite, values)) else None
+        sd = _deviation(values) if len(values) > 1 and all(map(math.isfinite, values)) else None
         return cls(fmean(values), sd, min(values), max(values), len(values))
 
     def __format__(self, form: str) -> str:
         """The mean and, of several seeds, the deviation, each in this format: `1.83 ± 0.07` for ".2f"."""
         return f"{self.mean:{form}}" + ("" if self.sd is None else f" ± {self.sd:{form}}")
+
+
+def _deviation(values: Sequence[float]) -> float:
+    try:
+        return stdev(values)
+    except OverflowError:  # in Python 3.10, of numbers whose squares are beyond all floats
+        most = max(map(abs, values))
+        return stdev([value / most for value in values]) * most
 
 
 @dataclass(frozen=True)

@@ -61,7 +61,7 @@ def search(console: Console, asked: Asked) -> None:
             )
         page = write_search(tried, asked.out)
     console.print(terminal_tables(tried))
-    console.print(f"\nThe page: {page}", highlight=False, soft_wrap=True)
+    console.print(f"\nThe page: {page}", highlight=False, markup=False, soft_wrap=True)
 
 
 def alignment(console: Console, asked: Asked) -> None:
@@ -80,7 +80,7 @@ def alignment(console: Console, asked: Asked) -> None:
         prepared, facts.durations(prepared), facts.by_speaker(prepared), speakers, recordings, folder
     )
     console.print(f"{described(prepared)}\n\n{recognition(speakers, recordings)}", highlight=False)
-    console.print(f"\nThe page: {page}", highlight=False, soft_wrap=True)
+    console.print(f"\nThe page: {page}", highlight=False, markup=False, soft_wrap=True)
 
 
 def _on_replicas(name: str) -> Callable[[Console, Asked], None]:
@@ -104,7 +104,7 @@ def _on_replicas(name: str) -> Callable[[Console, Asked], None]:
         page = write_page([found], asked.out / name)
         replace(asked.out / name / "table.txt", as_text(found).encode())
         console.print(terminal_tables(found))
-        console.print(f"\nThe page: {page}", highlight=False, soft_wrap=True)
+        console.print(f"\nThe page: {page}", highlight=False, markup=False, soft_wrap=True)
 
     return run_figure
 

@@ -64,7 +64,7 @@ def d2l(
     replace(out / "table.txt", as_text(reproduction).encode())
     page = write_reproduction(reproduction, out, answered)
     console.print(terminal_table(reproduction))
-    console.print(f"\nThe page: {page}", highlight=False, soft_wrap=True)
+    console.print(f"\nThe page: {page}", highlight=False, markup=False, soft_wrap=True)
 
 
 def _pythons(given: list[str]) -> dict[str, str]:

@@ -147,7 +147,7 @@ def _show(console: Console, results: Sequence[Result], out: Path, *, linked: boo
     replace(out / "table.txt", as_text(results).encode())
     page = write_reproduction(results, out, linked=linked)
     console.print(terminal_table(results))
-    console.print(f"\nThe page: {page}", highlight=False, soft_wrap=True)
+    console.print(f"\nThe page: {page}", highlight=False, markup=False, soft_wrap=True)
 
 
 def _check(console: Console, results: Sequence[Result], cells: int, seed: int | None, jobs: int | None) -> None:
