@@ -650,3 +650,17 @@ def test_a_rule_of_many_words_is_called_in_camel_case():
 
     assert optimizer(very_own_rule2).__name__ == "VeryOwnRule2"
     assert optimizer(very_own_rule2, name="Mine").__name__ == "Mine"
+
+
+def test_slots_may_be_in_shared_memory():
+    opt, alone = (ours.Adagrad([parameter(3), parameter(4, seed=1)], lr=0.5) for _ in range(2))
+    theirs = torch.optim.Adagrad([parameter(3), parameter(4, seed=1)], lr=0.5)
+    for each in (opt, theirs):
+        each.share_memory()
+        assert all(state["sum"].is_shared() for state in each.state.values())
+    for each in (opt, alone):
+        checked_step(each)
+        checked_step(each)
+    for mine, other in zip(opt.param_groups[0]["params"], alone.param_groups[0]["params"], strict=True):
+        assert torch.equal(mine, other) and torch.equal(opt.state[mine]["sum"], alone.state[other]["sum"])
+        assert opt.state[mine]["sum"].is_shared()

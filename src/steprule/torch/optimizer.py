@@ -104,6 +104,16 @@ class RuleOptimizer(CatchingUp):
     def _stepped(self) -> None:
         """Do what a class does after each step; most do nothing."""
 
+    def share_memory(self) -> None:
+        """Move the slots that are there to shared memory, as `torch.optim.Adagrad.share_memory`, for several processes.
+
+        Each process counts its own steps.
+        """
+        for state in self.state.values():
+            for name, value in state.items():
+                if name != "step":
+                    value.share_memory_()
+
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load a state, of this optimizer or of its twin in `torch.optim`; low-precision slots come back as they were."""
         loaded: list[dict[str, Any]] = []
