@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 from typing import Any
 
@@ -136,6 +137,19 @@ def assert_one_random_function(layer: nn.Module, device: str) -> None:
         moved = (each.detach() + first) - each.detach()
         expected = torch.where(moved != 0, ((second - first) / moved).abs(), 0.0)
         torch.testing.assert_close(each.h, expected, rtol=1e-6, atol=1e-9)
+
+
+def test_buffers_change_as_in_one_forward_pass() -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Unflatten(1, (2, 2)), nn.InstanceNorm1d(2, track_running_stats=True), nn.Flatten())
+    net = nn.Sequential(*net, nn.Linear(4, 2))
+    x, t = torch.randn(6, 4) + 3.0, torch.randn(6, 2)
+    once = copy.deepcopy(net)
+    once(x)
+    Curvature(net, mse_loss, h="differences", optimizer=SGD(net.parameters(), lr=0.1))(x, t)
+    assert net[1].running_mean.any()
+    for mine, other in zip(net.buffers(), once.buffers(), strict=True):
+        assert torch.equal(mine, other)
 
 
 @on_gpu

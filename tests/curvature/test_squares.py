@@ -165,6 +165,16 @@ class TestRefusals:
         one = gradients_one_by_one(net, loss, x[:1], t[:1])
         assert_near(mean_square_gradients(net, loss, x[:1], t[:1], by="layers"), one)
 
+    def test_running_averages_of_a_batch(self) -> None:
+        net = nn.Sequential(nn.Unflatten(1, (2, 2)), nn.InstanceNorm1d(2, track_running_stats=True), nn.Flatten())
+        net = nn.Sequential(*net, nn.Linear(4, 2)).double()
+        said = "vmap: 1 (InstanceNorm1d) keeps averages of whole batches; allowed is model.eval()"
+        with pytest.raises(ValueError, match=re.escape(said)):
+            mean_square_gradients(net, mse_loss, batch(6, 4), batch(6, 2), by="vmap")
+        net.eval()
+        found = mean_square_gradients(net, mse_loss, batch(6, 4), batch(6, 2), by="vmap")
+        assert_near(found, gradients_one_by_one(net, mse_loss, batch(6, 4), batch(6, 2)))
+
     def test_a_normalisation_over_the_batch(self) -> None:
         net = chain([nn.Linear(4, 3), nn.BatchNorm1d(3), nn.Linear(3, 2)])
         said = "vmap: 1 (BatchNorm1d) makes an example's loss depend on the others; allowed is model.eval()"

@@ -52,6 +52,25 @@ def test_a_fit_is_as_it_is_without_and_goes_on_unmonitored():
     assert len(callback.rates.table()["step"]) == recorded
 
 
+def test_a_fit_may_be_interrupted_and_watched_twice():
+    model = compiled(ours.SGD(0.25), jit_compile=COMPILED[-1])
+
+    class Stop(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+            raise KeyboardInterrupt
+
+    first, second = RateMonitorCallback(every=10, sample=3), RateMonitorCallback(every=15, sample=3)
+    with pytest.raises(KeyboardInterrupt):
+        model.fit(*data(), batch_size=64, verbose=0, callbacks=[first, Stop()])
+    for callbacks in ([first, second], [second, first]):
+        model.fit(*data(), batch_size=64, verbose=0, callbacks=callbacks)
+    assert "apply" not in vars(model.optimizer)
+    for callback, expected in (first, [1, 11, 21, 31, 41, 51]), (second, [16, 31, 46]):
+        steps, rows = np.unique(callback.rates.table()["step"], return_counts=True)
+        assert list(steps) == expected
+        assert len(set(rows)) == 1, "each step is recorded once"
+
+
 def test_under_a_scaled_loss_the_gradient_is_the_unscaled_one():
     # On JAX, Keras compiles the choice of whether to step anew in each step that is not compiled as a whole.
     model = compiled(

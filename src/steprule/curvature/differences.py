@@ -48,10 +48,12 @@ class Differences:
     def __call__(self, run: Pass) -> dict[str, Tensor]:
         before = {name: run.parameters[name].detach() for name in run.grads}
         after = {name: (each + self._shift(run, name)).requires_grad_() for name, each in before.items()}
+        # A forward pass may change buffers, such as running averages: one of a batch is enough.
+        buffers = {name: each.clone() for name, each in run.model.named_buffers()}
         # What is not moved is the model's own.
         assert run.random_state is not None
         with run.random_state.again():
-            outputs = torch.func.functional_call(run.model, dict(after), (run.inputs,))
+            outputs = torch.func.functional_call(run.model, {**buffers, **after}, (run.inputs,))
             value = run.loss(outputs, run.targets)
             grads = torch.autograd.grad(value, list(after.values()), allow_unused=True)
         found = {}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, ClassVar, Final
 
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.instancenorm import _InstanceNorm
 
 import torch
 from torch import Tensor
@@ -66,6 +67,8 @@ class ByExample:
 
     def prepare(self, run: Pass) -> tuple[list[Call], bool]:
         for name, module in run.model.named_modules():
+            if isinstance(module, _InstanceNorm) and module.training and module.running_mean is not None:
+                raise ValueError(f"vmap: {said(name, module)} keeps averages of whole batches; allowed is model.eval()")
             if isinstance(module, _BatchNorm) and (module.training or module.running_mean is None):
                 raise ValueError(
                     f"vmap: {said(name, module)} makes an example's loss depend on the others; allowed is model.eval()"

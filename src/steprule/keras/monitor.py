@@ -26,7 +26,8 @@ class RateMonitorCallback(keras.callbacks.Callback):  # type: ignore[misc]
     Keras has no hook for a step, so that the callback wraps the optimizer's `apply` while `fit` runs, and the training step
     is compiled anew at its begin and end. The gradient is the one that `apply` is given, without the loss scale: before
     clipping, and with `gradient_accumulation_steps` that of one batch, whose update may be 0. A step that is left out by
-    `LossScaleOptimizer` is not recorded.
+    `LossScaleOptimizer` is not recorded. Keras does not tell of a fit that ends in an exception: `on_train_end()`, or the
+    next fit with the callback, ends the watch then.
 
     Raises `ValueError` for an `every` or a `sample` below 1, and, when the fit begins, `TypeError` where several replicas
     step and `ValueError` on TensorFlow where one execution has more than `every` steps.
@@ -49,6 +50,7 @@ class RateMonitorCallback(keras.callbacks.Callback):  # type: ignore[misc]
                     f"steps_per_execution is {self.model.steps_per_execution}; allowed with every={self._sampler.every} "
                     "is no more than that"
                 )
+        self._leave()  # a fit that was interrupted
         optimizer = getattr(self.model.optimizer, "inner_optimizer", self.model.optimizer)
         kinds: dict[str, Any] = {"torch": _OnTorch, "tensorflow": _OnTensorFlow, "jax": _OnJax}
         self._watch = kinds[backend](optimizer, self.model.trainable_variables, self._sampler, self.rates, **more)
@@ -60,12 +62,15 @@ class RateMonitorCallback(keras.callbacks.Callback):  # type: ignore[misc]
             self._watch.batch_ended()
 
     def on_train_end(self, logs: Any = None) -> None:  # noqa: ARG002  # as above
-        if self._watch is None:
-            return
-        self._watch.end()
-        del self._watch.optimizer.apply
-        self._watch = None
-        self._compile()
+        if self._watch is not None:
+            self._leave()
+            self._compile()
+
+    def _leave(self) -> None:
+        watch, self._watch = self._watch, None
+        if watch is not None:
+            watch.remove()
+            watch.end()
 
     def _compile(self) -> None:
         # A function that was traced before goes on to call what it called then.
@@ -77,7 +82,8 @@ class _Watch:
 
     def __init__(self, optimizer: Any, variables: Sequence[Any], sampler: Sampler, rates: Rates) -> None:
         self.optimizer: Final = optimizer
-        self._apply: Final[Callable[..., None]] = optimizer.apply
+        self._before: Any = vars(optimizer).get("apply")
+        self._apply: Callable[..., None] = optimizer.apply
         self._sampler: Final = sampler
         self._rates: Final = rates
         self._variables: Final = list(variables)
@@ -90,6 +96,19 @@ class _Watch:
 
     def __call__(self, grads: Sequence[Any], trainable_variables: Sequence[Any] | None = None, **more: Any) -> None:
         raise NotImplementedError
+
+    def remove(self) -> None:
+        """Be called no more, whatever has come around the optimizer's `apply` since."""
+        outer = vars(self.optimizer).get("apply")
+        if outer is self:
+            if self._before is None:
+                del self.optimizer.apply
+            else:
+                self.optimizer.apply = self._before
+        while isinstance(outer, _Watch):
+            if outer._before is self:
+                outer._before, outer._apply = self._before, self._apply
+            outer = outer._before
 
     def _gradients(self, grads: Sequence[Any], variables: Sequence[Any] | None) -> list[Any]:
         """Return the gradient of each variable, None where there is none."""
