@@ -26,8 +26,8 @@ WITHOUT_FRAMEWORKS := tests/test_notation.py tests/test_specification.py tests/t
 OLDEST_TORCH := tests/torch tests/kernels tests/curvature tests/rules tests/lab tests/report tests/cluster tests/distributed \
 	tests/trainers tests/test_*.py
 
-.PHONY: help compare test test-mxnet test-keras test-oldest test-oldest-torch test-oldest-jax conformance reproduce-d2l docs-d2l reproduce-zeiler2012 docs-zeiler2012 \
-	docs-staleness docs-speech lint format bench bench-gpu bench-jax bench-simulate docs wheel browser clean
+.PHONY: help compare test test-mxnet test-keras test-oldest test-oldest-torch test-oldest-jax conformance reproduce-d2l \
+	docs-d2l reproduce-zeiler2012 docs-zeiler2012 docs-staleness docs-speech lint format bench bench-gpu bench-jax bench-simulate docs wheel browser clean
 
 help:
 	@echo "make compare   compare the update rules on real data; writes compare/index.html"

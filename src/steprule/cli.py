@@ -15,7 +15,7 @@ except ModuleNotFoundError as missing:
     raise ModuleNotFoundError(f"the command line needs {missing.name}: pip install 'steprule[lab]'") from missing
 
 from . import around, clustering, equations, options, reproducing
-from .console import stoppable
+from .console import stoppable, terminal
 from .folders import replace
 from .program import lower
 
@@ -73,7 +73,7 @@ def compare(
     from .report.page import write_report
     from .report.table import terminal_table
 
-    console = Console()
+    console = terminal()
     with (
         stoppable(console, out),
         place(on, jobs=jobs, device=device, address=address) as where,
@@ -93,7 +93,7 @@ def compare(
         )
     page = write_report(comparison, out)
     console.print(terminal_table(comparison))
-    console.print(f"\nThe page: {page}", highlight=False, markup=False, soft_wrap=True)
+    console.print(f"\nThe page: {page}", soft_wrap=True)
     # A script that calls this has nothing to go on with.
     if all(outcome.status == "failed" for outcome in comparison.outcomes):
         raise typer.Exit(1)

@@ -8,11 +8,11 @@ from typing import Annotated
 
 try:
     import typer
-    from rich.console import Console
 except ModuleNotFoundError as missing:
     raise ModuleNotFoundError(f"the command line needs {missing.name}: pip install 'steprule[lab]'") from missing
 
 from . import options, simulating
+from .console import terminal
 from .folders import made_folder
 
 __all__ = ["app"]
@@ -104,7 +104,7 @@ def run(
     # After the checks: TensorBoard is slow to load, and noisy beside TensorFlow.
     from .lab.cluster.board import Board
 
-    console = Console()
+    console = terminal()
     with contextlib.ExitStack() as stack:
         display = stack.enter_context(ClusterDisplay(console, found.metric))
         board = stack.enter_context(Board(out / "events", found.metric))
@@ -113,20 +113,14 @@ def run(
         except KeyboardInterrupt:
             console.print(
                 f"Stopped. What is done is kept in {out}; the same command with --resume goes on.",
-                highlight=False,
-                markup=False,
                 soft_wrap=True,
             )
             raise typer.Exit(130) from None
     last = measured[-1]
     console.print(
         f"\n{last.updates} updates: {found.metric.name} {last.test:.4g}{found.metric.unit}",
-        highlight=False,
-        markup=False,
     )
     console.print(
         f"In {out}: results.json, model.safetensors, snapshots, and events for TensorBoard.",
-        highlight=False,
-        markup=False,
         soft_wrap=True,
     )

@@ -13,7 +13,12 @@ try:
 except ModuleNotFoundError as missing:
     raise ModuleNotFoundError(f"the command line needs {missing.name}: pip install 'steprule[lab]'") from missing
 
-__all__ = ["bar", "stoppable"]
+__all__ = ["bar", "stoppable", "terminal"]
+
+
+def terminal() -> Console:
+    """Return the console on which a command tells: text as it is, for rich takes brackets in a path or name for styles."""
+    return Console(markup=False, highlight=False)
 
 
 def bar(console: Console, *, transient: bool = False) -> Progress:
@@ -28,9 +33,5 @@ def stoppable(console: Console, out: Path) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        console.print(
-            f"Stopped. What is finished is kept in {out}; the same command goes on from there.",
-            highlight=False,
-            markup=False,
-        )
+        console.print(f"Stopped. What is finished is kept in {out}; the same command goes on from there.")
         raise typer.Exit(130) from None

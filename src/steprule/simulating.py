@@ -9,12 +9,11 @@ from typing import Annotated, Any
 
 try:
     import typer
-    from rich.console import Console
 except ModuleNotFoundError as missing:
     raise ModuleNotFoundError(f"the command line needs {missing.name}: pip install 'steprule[lab]'") from missing
 
 from . import options
-from .console import stoppable
+from .console import stoppable, terminal
 from .folders import made_folder, replace, write_json
 
 __all__ = ["simulate", "study"]
@@ -83,7 +82,7 @@ def simulate(
         device=device,
     )
     made_folder(out)
-    console, stopped = Console(), False
+    console, stopped = terminal(), False
     with SimulationDisplay(console, simulation, made.metric) as display:
         try:
             for measured in simulation.run():
@@ -107,8 +106,6 @@ def simulate(
     console.print(
         f"{state} {found.updates} pushes in {found.seconds:.1f} s, {found.time:.1f} s on the cluster's clock{last}. "
         f"In {out}: simulation.json, and pushes.npy with a record of each push.",
-        highlight=False,
-        markup=False,
         soft_wrap=True,
     )
     if stopped:
@@ -160,7 +157,7 @@ def study(
     for name in chosen:
         if name not in known:
             raise ValueError(f"--rules names {name!r}, which has no grid; allowed are {', '.join(known)}, or --grid")
-    console = Console()
+    console = terminal()
     with stoppable(console, out):
         found = run(
             problem,
@@ -176,4 +173,4 @@ def study(
     page = write_study(found, out)
     replace(out / "table.txt", as_text(found).encode())
     console.print(terminal_table(found))
-    console.print(f"\nThe page: {page}", highlight=False, markup=False, soft_wrap=True)
+    console.print(f"\nThe page: {page}", soft_wrap=True)

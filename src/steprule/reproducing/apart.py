@@ -46,7 +46,7 @@ def search(console: Console, asked: Asked) -> None:
 
     tried = []
     for number, candidate in enumerate(CANDIDATES, 1):
-        console.print(f"candidate {number} of {len(CANDIDATES)}", highlight=False)
+        console.print(f"candidate {number} of {len(CANDIDATES)}")
         with Display(console) as display:
             tried.append(
                 try_out(
@@ -61,7 +61,7 @@ def search(console: Console, asked: Asked) -> None:
             )
         page = write_search(tried, asked.out)
     console.print(terminal_tables(tried))
-    console.print(f"\nThe page: {page}", highlight=False, markup=False, soft_wrap=True)
+    console.print(f"\nThe page: {page}", soft_wrap=True)
 
 
 def alignment(console: Console, asked: Asked) -> None:
@@ -79,8 +79,8 @@ def alignment(console: Console, asked: Asked) -> None:
     page = write_alignment(
         prepared, facts.durations(prepared), facts.by_speaker(prepared), speakers, recordings, folder
     )
-    console.print(f"{described(prepared)}\n\n{recognition(speakers, recordings)}", highlight=False)
-    console.print(f"\nThe page: {page}", highlight=False, markup=False, soft_wrap=True)
+    console.print(f"{described(prepared)}\n\n{recognition(speakers, recordings)}")
+    console.print(f"\nThe page: {page}", soft_wrap=True)
 
 
 def _on_replicas(name: str) -> Callable[[Console, Asked], None]:
@@ -104,7 +104,7 @@ def _on_replicas(name: str) -> Callable[[Console, Asked], None]:
         page = write_page([found], asked.out / name)
         replace(asked.out / name / "table.txt", as_text(found).encode())
         console.print(terminal_tables(found))
-        console.print(f"\nThe page: {page}", highlight=False, markup=False, soft_wrap=True)
+        console.print(f"\nThe page: {page}", soft_wrap=True)
 
     return run_figure
 
@@ -138,7 +138,7 @@ class _Trainings:
         said = f"{self._name}: {setting}, seed {seed}, {updates:,} of {self._updates:,} updates"
         self._bar.update(self._task, completed=len(self._ended), description=said)
         if not self._console.is_terminal:
-            self._console.print(said, highlight=False)
+            self._console.print(said)
 
 
 PARTS: Final[Mapping[str, Callable[[Console, Asked], None]]] = {

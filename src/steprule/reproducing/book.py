@@ -13,7 +13,7 @@ try:
 except ModuleNotFoundError as missing:
     raise ModuleNotFoundError(f"the command line needs {missing.name}: pip install 'steprule[lab]'") from missing
 
-from ..console import bar
+from ..console import bar, terminal
 from ..folders import made_folder, replace, write_json
 from ..lab.d2l.results import Missing, Training
 
@@ -46,7 +46,7 @@ def d2l(
     from ..report.d2l.page import write_reproduction
     from ..report.d2l.table import as_text, terminal_table
 
-    console = Console()
+    console = terminal()
     with _Shown(console, out) as shown:
         reproduction = reproduce(
             engines.split(",") if engines else ENGINES,
@@ -57,14 +57,14 @@ def d2l(
         )
     results = reproduction.as_json()
     write_json(out / "results.json", results | {"exercises": []})
-    answered = answers(seeds, lambda name: console.print(f"exercise {name} ...", highlight=False)) if exercises else ()
+    answered = answers(seeds, lambda name: console.print(f"exercise {name} ...")) if exercises else ()
     if answered:
         results["exercises"] = [dataclasses.asdict(each) for each in answered]
         write_json(out / "results.json", results)
     replace(out / "table.txt", as_text(reproduction).encode())
     page = write_reproduction(reproduction, out, answered)
     console.print(terminal_table(reproduction))
-    console.print(f"\nThe page: {page}", highlight=False, markup=False, soft_wrap=True)
+    console.print(f"\nThe page: {page}", soft_wrap=True)
 
 
 def _pythons(given: list[str]) -> dict[str, str]:
@@ -100,10 +100,10 @@ class _Shown:
     def started(self, engine: str) -> None:
         self._bar.update(self._task, description=engine)
         if not self._console.is_terminal:
-            self._console.print(f"{engine} ...", highlight=False)
+            self._console.print(f"{engine} ...")
 
     def trained(self, training: Training) -> None:
         self._bar.update(self._task, advance=1, description=f"{training.plan.engine}, {training.plan.way}")
 
     def missed(self, missing: Missing) -> None:
-        self._console.print(f"{missing.engine}: {missing.cause}", markup=False, highlight=False)
+        self._console.print(f"{missing.engine}: {missing.cause}")

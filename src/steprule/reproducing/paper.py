@@ -14,7 +14,7 @@ except ModuleNotFoundError as missing:
     raise ModuleNotFoundError(f"the command line needs {missing.name}: pip install 'steprule[lab]'") from missing
 
 from .. import options
-from ..console import stoppable
+from ..console import stoppable, terminal
 from ..folders import made_folder, replace
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def zeiler2012(
     from ..lab.zeiler2012 import published as committed
     from . import apart
 
-    console = Console()
+    console = terminal()
     asked = chosen or [*paper.parts(), *(name for name in apart.PARTS if name != "search")]
     names = [name for name in asked if name not in apart.PARTS]
     paper.check(names, apart.PARTS)
@@ -133,7 +133,6 @@ def _estimate(console: Console, works: Sequence[Work], on: str | Place) -> None:
         console.print(
             f"About {words.duration(found.seconds)} for {words.plural(found.epochs, 'epoch')} of "
             f"{words.plural(found.trials, 'trial')}, if each epoch takes as long as 20 of its batches did just now.",
-            highlight=False,
         )
 
 
@@ -147,7 +146,7 @@ def _show(console: Console, results: Sequence[Result], out: Path, *, linked: boo
     replace(out / "table.txt", as_text(results).encode())
     page = write_reproduction(results, out, linked=linked)
     console.print(terminal_table(results))
-    console.print(f"\nThe page: {page}", highlight=False, markup=False, soft_wrap=True)
+    console.print(f"\nThe page: {page}", soft_wrap=True)
 
 
 def _check(console: Console, results: Sequence[Result], cells: int, seed: int | None, jobs: int | None) -> None:
@@ -158,7 +157,7 @@ def _check(console: Console, results: Sequence[Result], cells: int, seed: int | 
 
     choice = random.randrange(10**6) if seed is None else seed
     sampled = checking.sample(results, cells, choice)
-    console.print(f"The choice is that of --seed {choice}.", highlight=False)
+    console.print(f"The choice is that of --seed {choice}.")
     _estimate(console, [each.work for each in sampled], Processes(jobs))
     with Display(console) as display:
         checked = list(checking.check(sampled, jobs, display))

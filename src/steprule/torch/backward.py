@@ -24,16 +24,14 @@ class BackwardSteps:
         self.optimizer: Final = made
         """Holds hyperparameters and state, for schedulers and for changes by hand: it steps what has a gradient left."""
         self._held = False
-        # A dictionary, since a list may name a parameter twice, which torch warns of.
-        numbers = {each: number for number, group in enumerate(made.param_groups) for each in group["params"]}
-        for parameter in numbers:
+        self._places = _places(made)
+        for parameter in self._places:
             _refuse_hooked(parameter)
         self._parts: Final = {
-            each: self._part(each, number, place) for place, (each, number) in enumerate(numbers.items())
+            each: self._part(each, group, number) for number, (each, (group, _)) in enumerate(self._places.items())
         }
-        self._places: Final = _places(made)
         hook = _Hook(self)
-        self._removals: Final = [removal for parameter in numbers for removal in self._hooked(parameter, hook)]
+        self._removals: Final = [removal for parameter in self._parts for removal in self._hooked(parameter, hook)]
 
     def _part(self, parameter: Tensor, number: int, place: int) -> RuleOptimizer:
         part = type(self.optimizer)([{**_values(self.optimizer.param_groups[number]), "params": [parameter]}])
@@ -108,17 +106,18 @@ class BackwardSteps:
 
     def _group_of(self, parameter: Tensor) -> Mapping[str, Any] | None:
         """Return the group that the parameter is in at present, None where it is in none."""
-        groups = self.optimizer.param_groups
-        number, place = self._places[parameter]
-        # Groups may have come, gone or changed places.
-        if number < len(groups) and any(each is parameter for each in groups[number]["params"][place : place + 1]):
-            return groups[number]
-        self._places.update(_places(self.optimizer))
-        return next((group for group in groups if any(each is parameter for each in group["params"])), None)
+        groups, place = self.optimizer.param_groups, self._places.get(parameter)
+        if place is not None and place[0] < len(groups):
+            group, number = groups[place[0]], place[1]
+            if number < len(group["params"]) and group["params"][number] is parameter:
+                return group
+        # Groups have come, gone or changed places.
+        self._places = _places(self.optimizer)
+        return groups[self._places[parameter][0]] if parameter in self._places else None
 
 
 def _places(optimizer: RuleOptimizer) -> dict[Tensor, tuple[int, int]]:
-    """Return of each parameter the number of its group and its place in that."""
+    """Return of each parameter the number of its group and its place in that: the last, of one that is listed twice."""
     return {
         each: (number, place)
         for number, group in enumerate(optimizer.param_groups)
