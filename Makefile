@@ -5,6 +5,8 @@ PYTHON_FOR_MXNET ?= python3.11
 PYTHON_OLDEST ?= python3.10
 PYTHON_OLDEST_JAX ?= python3.11
 BIN := .venv/bin
+# Modules are compiled as they are imported: most of what the frameworks bring never is, and pip would take minutes for all.
+INSTALL := pip install --quiet --disable-pip-version-check --no-compile
 
 # The data sets lie here on some machines; elsewhere they are downloaded on first use.
 ifneq ($(wildcard ../shared/data),)
@@ -57,23 +59,23 @@ help:
 .venv/lab: pyproject.toml constraints.txt
 	@echo "setting up .venv (once, some minutes)"
 	@$(PYTHON) -m venv .venv
-	@$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[lab]'
+	@$(BIN)/$(INSTALL) --constraint constraints.txt --editable '.[lab]'
 	@touch $@
 
 .venv/dev: .venv/lab
-	@$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[lab,dev]'
+	@$(BIN)/$(INSTALL) --constraint constraints.txt --editable '.[lab,dev]'
 	@touch $@
 
 # Training frameworks, which the tests alone need.
 .venv/trainers: .venv/dev
-	@$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[lab,dev,trainers]'
+	@$(BIN)/$(INSTALL) --constraint constraints.txt --editable '.[lab,dev,trainers]'
 	@touch $@
 
 # MXNet needs a NumPy that no longer goes with the others, and a Python that has wheels of it: 3.10 or 3.11.
 .venv-mxnet/tests: pyproject.toml constraints-mxnet.txt
 	@echo "setting up .venv-mxnet (once)"
 	@$(PYTHON_FOR_MXNET) -m venv .venv-mxnet
-	@.venv-mxnet/bin/pip install --quiet --disable-pip-version-check --constraint constraints-mxnet.txt --editable '.[mxnet]' \
+	@.venv-mxnet/bin/$(INSTALL) --constraint constraints-mxnet.txt --editable '.[mxnet]' \
 		hypothesis pytest scikit-learn
 	@touch $@
 
@@ -116,14 +118,14 @@ test-oldest-jax: .venv-oldest-jax/tests
 .venv-oldest/tests: pyproject.toml constraints-oldest.txt
 	@echo "setting up .venv-oldest (once, some minutes)"
 	@$(PYTHON_OLDEST) -m venv .venv-oldest
-	@.venv-oldest/bin/pip install --quiet --disable-pip-version-check --constraint constraints-oldest.txt \
+	@.venv-oldest/bin/$(INSTALL) --constraint constraints-oldest.txt \
 		--editable '.[lab,cluster,trainers]' hypothesis pytest pytest-xdist
 	@touch $@
 
 .venv-oldest-jax/tests: pyproject.toml constraints-oldest-jax.txt
 	@echo "setting up .venv-oldest-jax (once)"
 	@$(PYTHON_OLDEST_JAX) -m venv .venv-oldest-jax
-	@.venv-oldest-jax/bin/pip install --quiet --disable-pip-version-check --constraint constraints-oldest-jax.txt \
+	@.venv-oldest-jax/bin/$(INSTALL) --constraint constraints-oldest-jax.txt \
 		--editable '.[jax,keras]' array-api-strict equinox flax hypothesis pytest pytest-xdist scikit-learn
 	@touch $@
 

@@ -11,8 +11,9 @@ from tests.report.browser import Browser
 
 from steprule.lab.cluster.simulated import CONDITIONS
 from steprule.lab.results import Metric, Run, Setting
+from steprule.lab.spread import Spread
 from steprule.lab.staleness import Row, Staleness, Study
-from steprule.lab.summary import SettingSummary, Spread
+from steprule.lab.summary import SettingSummary
 from steprule.report.staleness.figures import figures
 from steprule.report.staleness.page import write_study
 from steprule.report.staleness.table import terminal_table

@@ -11,44 +11,16 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import product
-from statistics import fmean, median, stdev
+from statistics import median
 from typing import Literal
 
 from .results import Comparison, Metric, Outcome, Setting
+from .spread import Spread
 
-__all__ = ["RuleSummary", "SettingSummary", "Spread", "Summary", "is_finished", "reach", "summarise", "worse_by"]
+__all__ = ["RuleSummary", "SettingSummary", "Summary", "is_finished", "reach", "summarise", "worse_by"]
 
 NEAR = 0.10
 """A setting is near the best within this share of the best score: 10 %."""
-
-
-@dataclass(frozen=True)
-class Spread:
-    """Mean, sample standard deviation and range over `seeds` seeds; `sd` is None where there is one seed."""
-
-    mean: float
-    sd: float | None
-    low: float
-    high: float
-    seeds: int
-
-    @classmethod
-    def of(cls, values: Sequence[float]) -> Spread:
-        """Of one value for each seed, at least one."""
-        sd = _deviation(values) if len(values) > 1 and all(map(math.isfinite, values)) else None
-        return cls(fmean(values), sd, min(values), max(values), len(values))
-
-    def __format__(self, form: str) -> str:
-        """The mean and, of several seeds, the deviation, each in this format: `1.83 ± 0.07` for ".2f"."""
-        return f"{self.mean:{form}}" + ("" if self.sd is None else f" ± {self.sd:{form}}")
-
-
-def _deviation(values: Sequence[float]) -> float:
-    try:
-        return stdev(values)
-    except OverflowError:  # in Python 3.10, of numbers whose squares are beyond all floats
-        most = max(map(abs, values))
-        return stdev([value / most for value in values]) * most
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,8 @@ except ModuleNotFoundError as missing:
     raise ModuleNotFoundError("the report's figures need Altair: pip install 'steprule[lab]'") from missing
 
 from ..lab.results import Comparison, Epoch, Setting
-from ..lab.summary import RuleSummary, Spread, Summary, is_finished
+from ..lab.spread import Spread
+from ..lab.summary import RuleSummary, Summary, is_finished
 from . import words
 from .axes import ValueScale, epoch_axis, epoch_ticks, value_scale
 from .drawing import Figure, layered, rows

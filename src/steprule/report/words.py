@@ -7,7 +7,8 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 
 from ..lab.results import Setting
-from ..lab.summary import NEAR, RuleSummary, SettingSummary, Spread, Summary
+from ..lab.spread import Spread
+from ..lab.summary import NEAR, RuleSummary, SettingSummary, Summary
 
 __all__ = [
     "NOTHING",

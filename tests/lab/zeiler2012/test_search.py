@@ -17,7 +17,8 @@ import torch
 from steprule.lab import compare
 from steprule.lab.problems.mnist import mnist
 from steprule.lab.results import Setting
-from steprule.lab.summary import SettingSummary, Spread
+from steprule.lab.spread import Spread
+from steprule.lab.summary import SettingSummary
 from steprule.lab.zeiler2012 import parts
 from steprule.lab.zeiler2012.candidates import CANDIDATES, EPOCHS, HELD_OUT, Candidate, rectified, tanh
 from steprule.lab.zeiler2012.search import DECIDING, DEFAULT, Tried, best, expected, try_out

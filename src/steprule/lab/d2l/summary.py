@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from ..summary import Spread
+from ..spread import Spread
 from .protocol import Plan, Trace, Way
 from .results import Reproduction
 

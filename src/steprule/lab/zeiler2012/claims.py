@@ -15,7 +15,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from ..summary import Spread
+from ..spread import Spread
 from .errors import Errors, best
 from .figure2 import LAYERS, Course, Trainings
 from .judging import Asked, Evidence, Function, Judged, judge

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from statistics import fmean, stdev
+from statistics import fmean
 from typing import Literal
 
 from scipy import stats
+
+from ..spread import deviation
 
 __all__ = ["LEVEL", "Sign", "further_run", "mean", "sign"]
 
@@ -31,7 +33,7 @@ def _interval(values: Sequence[float], level: float, variance: float) -> tuple[f
     if seeds < 2:
         return -math.inf, math.inf
     middle = fmean(values)
-    half = float(stats.t.ppf((1 + level) / 2, seeds - 1)) * stdev(values) * math.sqrt(variance)
+    half = float(stats.t.ppf((1 + level) / 2, seeds - 1)) * deviation(values) * math.sqrt(variance)
     return middle - half, middle + half
 
 

@@ -17,7 +17,8 @@ from typing import Any, Final
 from ..comparison import Progress, compare
 from ..places import Place
 from ..results import Setting
-from ..summary import SettingSummary, Spread, summarise
+from ..spread import Spread
+from ..summary import SettingSummary, summarise
 from .candidates import EPOCHS, Candidate, Units
 from .protocol import experiments
 

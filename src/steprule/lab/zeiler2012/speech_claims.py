@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from ..summary import Spread
+from ..spread import Spread
 from .judging import by_seed
 from .speech import OURS, Course, SpeechFigure
 

@@ -10,7 +10,7 @@ import numpy as np
 from ...lab.speech.chains import SILENCE
 from ...lab.speech.facts import Duration, Recognised
 from ...lab.speech.prepared import Prepared
-from ...lab.summary import Spread
+from ...lab.spread import Spread
 from .. import words
 from ..sheet import write_sheet
 from .figures import figures, sizes

@@ -11,7 +11,7 @@ except ModuleNotFoundError as missing:
     raise ModuleNotFoundError("the report's figures need Altair: pip install 'steprule[lab]'") from missing
 
 from ...lab.results import Comparison
-from ...lab.summary import Spread
+from ...lab.spread import Spread
 from ...lab.zeiler2012 import Reproduced
 from ...lab.zeiler2012.errors import Errors, of_comparison
 from .. import words

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from ...lab.results import Comparison, Setting
-from ...lab.summary import SettingSummary, Spread
+from ...lab.spread import Spread
+from ...lab.summary import SettingSummary
 from ...lab.zeiler2012 import Reproduced, Row
 from ...lab.zeiler2012.errors import of_comparison
 from .. import words

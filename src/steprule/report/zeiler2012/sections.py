@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from ...lab.summary import Spread
+from ...lab.spread import Spread
 from ...lab.zeiler2012 import Experiment, Reproduced, Result
 from ...lab.zeiler2012.figure2 import Figure2, Trainings
 from .. import words as numbers

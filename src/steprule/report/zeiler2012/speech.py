@@ -15,7 +15,7 @@ try:
 except ModuleNotFoundError as missing:
     raise ModuleNotFoundError(f"the report needs {missing.name}: pip install 'steprule[lab]'") from missing
 
-from ...lab.summary import Spread
+from ...lab.spread import Spread
 from ...lab.zeiler2012.speech import DIVIDED, OURS, Course, SpeechFigure
 from ...lab.zeiler2012.speech_claims import claims
 from .. import words

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from ....rules import adadelta, adagrad, rmsprop
-from ...summary import Spread
+from ...spread import Spread
 from .regression import EPOCHS, course, traces
 from .series import Chart, Exercise, Series, number, points
 

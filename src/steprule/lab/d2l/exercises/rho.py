@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from ...summary import Spread
+from ...spread import Spread
 from .regression import EPOCHS, course, traces
 from .series import Chart, Exercise, Series, number, points
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from ...summary import Spread
+from ...spread import Spread
 
 __all__ = ["Chart", "Exercise", "Point", "Series", "number", "points"]
 
