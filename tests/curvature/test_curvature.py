@@ -299,6 +299,15 @@ class TestRefusals:
         with pytest.raises(ValueError, match=re.escape("0 (Conv1d) has an input of shape (2, 5); allowed is")):
             bbprop(chain([nn.Conv1d(2, 2, 1)]), mse_loss, batch(2, 5), batch(2, 5))
 
+    @pytest.mark.parametrize("h", ["bbprop", "exact", "hutchinson", "differences", None])
+    @pytest.mark.parametrize("g2", ["layers", "vmap", True])
+    def test_a_batch_of_no_example(self, h: str | None, g2: bool | str) -> None:
+        net = small()
+        options = {"optimizer": steprule.torch.VSGDfd(net.parameters())} if h == "differences" else {}
+        curvature = Curvature(net, cross_entropy, h=h, g2=g2, **options)
+        with pytest.raises(ValueError, match=r"^inputs has no example; allowed is a batch of at least one$"):
+            curvature(batch(0, 4), targets_of("cross", 0, 3))
+
     @pytest.mark.filterwarnings("ignore:Using a target size")
     def test_it_leaves_nothing_behind(self) -> None:
         net = chain([nn.Linear(4, 3)])

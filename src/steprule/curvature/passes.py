@@ -123,6 +123,8 @@ def estimate(
                 run.outputs = model(inputs)
         else:
             run.outputs = model(inputs)
+        if estimators and isinstance(run.outputs, Tensor) and 0 in run.outputs.shape[:1]:
+            raise ValueError("inputs has no example; allowed is a batch of at least one")
         run.value = loss(run.outputs, targets)
         _backward(run, estimators)
         return run, {name: each(run) for name, each in estimators.items()}
