@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import json
 import os
@@ -68,6 +69,12 @@ def trained(name: str, made: optax.GradientTransformation, start: Any, steps: in
     return start
 
 
+@functools.cache
+def by_itself(name: str, steps: int = 5) -> Any:
+    """Return where the rule leads with nothing around it, which many tests compare with."""
+    return trained(name, transformation(RULES[name])(**values_of(name)), params(), steps)
+
+
 def close(found: Any, expected: Any, allowed: Allowed = SHARES["compiled otherwise"]) -> None:
     def compare(a: Any, b: Any) -> None:
         assert np.max(np.abs(np.asarray(a) - b)) <= allowed.amount * max(1.0, np.max(np.abs(b))), allowed.reason
@@ -100,24 +107,16 @@ class TestEveryRule:
 
     def test_hyperparameters_as_part_of_the_state(self, name: str) -> None:
         injected = optax.inject_hyperparams(transformation(RULES[name]))(**values_of(name))
-        close(
-            trained(name, injected, params()),
-            trained(name, self.made(name), params()),
-            SHARES["hyperparameters in float32"],
-        )
+        close(trained(name, injected, params()), by_itself(name), SHARES["hyperparameters in float32"])
         others = {each: value for each, value in values_of(name).items() if each != "lr"}
         by_alias = optax.inject_hyperparams(transformation(RULES[name]))(
             **others,
             learning_rate=optax.constant_schedule(values_of(name).get("lr", 1.0)),
         )
-        close(
-            trained(name, by_alias, params()),
-            trained(name, self.made(name), params()),
-            SHARES["hyperparameters in float32"],
-        )
+        close(trained(name, by_alias, params()), by_itself(name), SHARES["hyperparameters in float32"])
 
     def test_under_scan_vmap_and_no_jit_at_all(self, name: str) -> None:
-        made, expected = self.made(name), trained(name, self.made(name), params())
+        made, expected = self.made(name), by_itself(name)
         close(trained(name, made, params(), jit=False), expected)
 
         def body(carry: Any, _: Any) -> Any:
@@ -221,7 +220,7 @@ class TestRulesOfEachKind:
     made = TestEveryRule.made
 
     def test_in_a_chain_with_a_mask_and_in_parts(self, name: str) -> None:
-        alone = trained(name, self.made(name), params())
+        alone = by_itself(name)
         close(trained(name, optax.chain(optax.clip(1e9), self.made(name)), params()), alone)
         close(trained(name, optax.chain(self.made(name), optax.scale(1.0)), params()), alone)
         mask = {"w": True, "b": [False, True]}
@@ -241,7 +240,7 @@ class TestRulesOfEachKind:
             mask_compatible_extra_args=True,
         )
         parted = trained(name, parts, params(), 3)
-        close(parted["w"], trained(name, self.made(name), params(), 3)["w"])
+        close(parted["w"], by_itself(name, 3)["w"])
         up = trained(name, self.made(name, maximize=True), params(), 3)["b"][0]
         close(parted["b"][0], up)
         assert np.all(up != params()["b"][0])
