@@ -28,12 +28,13 @@ WITHOUT_FRAMEWORKS := tests/test_notation.py tests/test_specification.py tests/t
 OLDEST_TORCH := tests/torch tests/kernels tests/curvature tests/rules tests/lab tests/report tests/cluster tests/distributed \
 	tests/trainers tests/test_*.py
 
-.PHONY: help compare test test-mxnet test-keras test-oldest test-oldest-torch test-oldest-jax conformance reproduce-d2l \
+.PHONY: help compare test test-serial test-mxnet test-keras test-oldest test-oldest-torch test-oldest-jax conformance reproduce-d2l \
 	docs-d2l reproduce-zeiler2012 docs-zeiler2012 docs-staleness docs-speech lint format bench bench-gpu bench-jax bench-simulate docs wheel browser clean
 
 help:
 	@echo "make compare   compare the update rules on real data; writes compare/index.html"
 	@echo "make test      all tests"
+	@echo "make test-serial those that load the machine, one at a time; part of make test"
 	@echo "make test-keras the Keras optimizers, on each backend in a process of its own; part of make test"
 	@echo "make test-mxnet the core's tests, and the rules on MXNet, in an environment of its own; part of make test"
 	@echo "make test-oldest tests in the oldest versions that pyproject.toml allows; downloads some 3 GB of CUDA with PyTorch"
@@ -83,19 +84,23 @@ compare: .venv/lab
 	$(BIN)/steprule compare
 
 # Every environment's tests. Tests side by side have more threads than there are cores: those that wait must sleep, lest they keep the others from work.
+# What of the serial tests is not work is waiting, for a process that is missed or started again: others work meanwhile.
 test: export OMP_WAIT_POLICY = passive
-test: .venv/trainers $(MXNET)
+test:
+	$(MAKE) -j 2 .venv/trainers $(MXNET)
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not serial"
+	$(MAKE) -j 2 --output-sync test-serial test-keras $(TEST_MXNET)
+
+test-serial: export OMP_WAIT_POLICY = passive
+test-serial: .venv/trainers
 	$(BIN)/python -m pytest -m serial
-	$(MAKE) -j 2 --output-sync test-keras $(TEST_MXNET)
 
 # Keras has one backend in a process.
 test-keras: $(addprefix test-keras-,tensorflow jax torch)
 
 test-keras-%: export OMP_WAIT_POLICY = passive
 test-keras-%: .venv/dev
-	KERAS_BACKEND=$* TF_CPP_MIN_LOG_LEVEL=3 $(BIN)/python -m pytest tests/keras
-	KERAS_BACKEND=$* TF_CPP_MIN_LOG_LEVEL=3 $(BIN)/python -m pytest tests/conformance/test_engines.py -k Keras
+	KERAS_BACKEND=$* TF_CPP_MIN_LOG_LEVEL=3 $(BIN)/python -m pytest tests/keras tests/conformance/test_engines.py -k keras
 
 # What the other frameworks need is skipped here, whatever CI asks for.
 test-mxnet: export STEPRULE_REQUIRE_ALL = 0

@@ -17,8 +17,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numba
-
 import torch
 from steprule.lab import Metric, Problem
 from torch import Tensor, nn
@@ -206,6 +204,8 @@ def asking() -> Problem:
 
 def threads() -> Problem:
     """Measure in how many threads PyTorch computes, and Numba would, the most of them."""
+
+    import numba  # not above: the others' workers have no use for it, and start sooner
 
     def most(outputs: Tensor, targets: Tensor) -> float:
         return float(max(torch.get_num_threads(), torch.get_num_interop_threads(), numba.config.NUMBA_NUM_THREADS))
