@@ -28,7 +28,7 @@ WITHOUT_FRAMEWORKS := tests/test_notation.py tests/test_specification.py tests/t
 OLDEST_TORCH := tests/torch tests/kernels tests/curvature tests/rules tests/lab tests/report tests/cluster tests/distributed \
 	tests/trainers tests/test_*.py
 
-.PHONY: help compare test test-serial test-mxnet test-keras test-oldest test-oldest-torch test-oldest-jax conformance reproduce-d2l \
+.PHONY: help compare test test-serial test-others test-mxnet test-keras test-oldest test-oldest-torch test-oldest-jax conformance reproduce-d2l \
 	docs-d2l reproduce-zeiler2012 docs-zeiler2012 docs-staleness docs-speech lint format bench bench-gpu bench-jax bench-simulate docs wheel browser clean
 
 help:
@@ -89,11 +89,14 @@ test: export OMP_WAIT_POLICY = passive
 test:
 	$(MAKE) -j 2 .venv/trainers $(MXNET)
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not serial"
-	$(MAKE) -j 2 --output-sync test-serial test-keras $(TEST_MXNET)
+	$(MAKE) -j 2 test-serial test-others
 
 test-serial: export OMP_WAIT_POLICY = passive
 test-serial: .venv/trainers
 	$(BIN)/python -m pytest -m serial
+
+test-others:
+	$(MAKE) --output-sync test-keras $(TEST_MXNET)
 
 # Keras has one backend in a process.
 test-keras: $(addprefix test-keras-,tensorflow jax torch)
