@@ -154,6 +154,27 @@ def filled(tmp_path: Path) -> Path:
     return path
 
 
+def test_a_full_disk_is_told_and_what_was_kept_stays(small_disk: Path) -> None:
+    path, seeds = small_disk / "results.sqlite", 0
+    store = Store(path)
+    try:
+        with pytest.raises(ValueError) as caught:
+            while True:
+                store.begin(key(seeds))
+                store.add(key(seeds), epoch(1))
+                store.end(key(seeds), "finished")
+                seeds += 1
+    finally:
+        store.close()
+    assert str(caught.value).startswith(f"{path} cannot be written (database or disk is full); allowed is ")
+    assert "--fresh" not in str(caught.value)
+    # With the journal, which the full disk had no room to end.
+    roomy = shutil.copytree(small_disk, small_disk.parent / "roomy") / path.name
+    kept = [outcome_of(roomy, key(seed)).status for seed in range(seeds)]
+    assert seeds > 10
+    assert set(kept) == {"finished"}
+
+
 def damaged(path: Path, how: str) -> None:
     content = path.read_bytes()
     path.write_bytes(
@@ -226,7 +247,9 @@ def test_another_version_is_told_and_left_alone(filled: Path, version: int) -> N
 
 def test_a_directory_in_its_place_is_told(tmp_path: Path) -> None:
     (tmp_path / "results.sqlite").mkdir()
-    with pytest.raises(ValueError, match=r"results\.sqlite is no file of results"):
+    with pytest.raises(
+        ValueError, match=r"results\.sqlite cannot be written \(unable to open database file\); allowed is"
+    ):
         Store(tmp_path / "results.sqlite")
 
 

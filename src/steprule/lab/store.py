@@ -16,6 +16,9 @@ __all__ = ["Key", "Store"]
 
 _VERSION: Final = 1
 
+# Where nothing is wrong with the file, and --fresh would only lose it. Error codes are told from Python 3.11 on.
+_OF_THE_DISK: Final = ("unable to open", "readonly", "is full", "I/O error")
+
 _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS trials (key TEXT PRIMARY KEY, status TEXT NOT NULL, cause TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS epochs (
@@ -44,7 +47,8 @@ class Key:
 class Store:
     """The outcomes of trials, in a file. One process has it open; each epoch is kept from the moment that it is added.
 
-    Raises `ValueError` where the file is no store of this version, is damaged, or is open in another process.
+    Raises `ValueError` where the file is no store of this version, is damaged, is open in another process, or cannot be
+    written.
     """
 
     def __init__(self, path: Path) -> None:
@@ -78,6 +82,11 @@ class Store:
             if "locked" in str(error):
                 raise ValueError(
                     f"{self._path} is open in another process; wait for it, or use another --out"
+                ) from error
+            if any(words in str(error) for words in _OF_THE_DISK):
+                raise ValueError(
+                    f"{self._path} cannot be written ({error}); allowed is a folder that may be written to, on a disk with "
+                    "room: what has been kept stays"
                 ) from error
             raise ValueError(f"{self._path} is no file of results ({error}): use --fresh or another --out") from error
 
