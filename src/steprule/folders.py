@@ -59,10 +59,14 @@ def written_aside(path: Path) -> Iterator[Path]:
 def replace(path: Path, content: bytes) -> None:
     """Write a whole file: a reader sees the old one or the new one, never a part.
 
-    Raises `OSError` where it cannot be written; the old file is left as it was.
+    Raises `OSError`, which names it, where it cannot be written; the old file is left as it was.
     """
     with written_aside(path) as aside:
-        aside.write_bytes(content)
+        try:
+            aside.write_bytes(content)
+        except OSError as error:
+            error.filename = str(path)  # that of a full disk names no file, others the one aside
+            raise
 
 
 def write_json(path: Path, content: Any) -> None:
