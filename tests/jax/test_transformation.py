@@ -60,6 +60,10 @@ def bowl(tree: Any) -> Any:
     return sum(jnp.sum((x - 3.0) ** 2) for x in jax.tree.leaves(tree))
 
 
+def transformed(name: str, **more: Any) -> optax.GradientTransformationExtraArgs:
+    return transformation(RULES[name])(**{**values_of(name), **more})
+
+
 def trained(name: str, made: optax.GradientTransformation, start: Any, steps: int = 5, jit: bool = True) -> Any:
     state, update = made.init(start), jax.jit(made.update) if jit else made.update
     for _ in range(steps):
@@ -72,7 +76,7 @@ def trained(name: str, made: optax.GradientTransformation, start: Any, steps: in
 @functools.cache
 def by_itself(name: str, steps: int = 5) -> Any:
     """Return where the rule leads with nothing around it, which many tests compare with."""
-    return trained(name, transformation(RULES[name])(**values_of(name)), params(), steps)
+    return trained(name, transformed(name), params(), steps)
 
 
 def close(found: Any, expected: Any, allowed: Allowed = SHARES["compiled otherwise"]) -> None:
@@ -84,11 +88,8 @@ def close(found: Any, expected: Any, allowed: Allowed = SHARES["compiled otherwi
 
 @pytest.mark.parametrize("name", RULES)
 class TestEveryRule:
-    def made(self, name: str, **more: Any) -> optax.GradientTransformationExtraArgs:
-        return transformation(RULES[name])(**{**values_of(name), **more})
-
     def test_steps_as_the_reference(self, name: str) -> None:
-        found = trained(name, self.made(name, weight_decay=0.01), params())
+        found = trained(name, transformed(name, weight_decay=0.01), params())
         expected = params()
         states = jax.tree.map(lambda x: reference.init(RULES[name], np.asarray(x, np.float64)), expected)
         leaves, treedef = jax.tree.flatten(expected)
@@ -102,8 +103,8 @@ class TestEveryRule:
         close(found, treedef.unflatten(leaves))
 
     def test_many_small_steps_as_one(self, name: str) -> None:
-        several = optax.MultiSteps(self.made(name), 2)
-        close(trained(name, several, params(), 6), _by_means(name, self.made(name), params()))
+        several = optax.MultiSteps(transformed(name), 2)
+        close(trained(name, several, params(), 6), _by_means(name, transformed(name), params()))
 
     def test_hyperparameters_as_part_of_the_state(self, name: str) -> None:
         injected = optax.inject_hyperparams(transformation(RULES[name]))(**values_of(name))
@@ -116,7 +117,7 @@ class TestEveryRule:
         close(trained(name, by_alias, params()), by_itself(name), SHARES["hyperparameters in float32"])
 
     def test_under_scan_vmap_and_no_jit_at_all(self, name: str) -> None:
-        made, expected = self.made(name), by_itself(name)
+        made, expected = transformed(name), by_itself(name)
         close(trained(name, made, params(), jit=False), expected)
 
         def body(carry: Any, _: Any) -> Any:
@@ -139,7 +140,7 @@ class TestEveryRule:
     def test_complex_numbers_are_pairs(self, name: str) -> None:
         z = jnp.asarray([1 + 2j, -0.5 + 0.1j], jnp.complex64)
         pairs = jnp.stack([z.real, z.imag])
-        made = self.made(name)
+        made = transformed(name)
         update, of_z, of_pairs = jax.jit(made.update), made.init(z), made.init(pairs)
         for _ in range(3):
             dz, of_z = update(2 * z, of_z, z, **beside(name, 2 * z))
@@ -149,7 +150,7 @@ class TestEveryRule:
         close(jnp.stack([z.real, z.imag]), pairs)
 
     def test_low_types_are_computed_with_in_float32_and_rounded_once(self, name: str) -> None:
-        made = self.made(name)
+        made = transformed(name)
         step = jax.jit(made.update)
 
         def rounded(tree: Any, dtype: Any) -> Any:
@@ -171,7 +172,7 @@ class TestEveryRule:
                 wide = wide._replace(slots=rounded(low.slots, jnp.float32))
 
     def test_is_traced_once_and_donates(self, name: str) -> None:
-        made, traces = self.made(name), []
+        made, traces = transformed(name), []
 
         def step(x: Any, g: Any, state: Any) -> Any:
             traces.append(1)
@@ -208,7 +209,7 @@ class TestEveryRule:
         assert RULES[name].source in made.__doc__
 
     def test_state_goes_through_pickle_and_is_found_by_name(self, name: str) -> None:
-        state = self.made(name).init(params())
+        state = transformed(name).init(params())
         assert jax.tree.structure(pickle.loads(pickle.dumps(state))) == jax.tree.structure(state)
         assert list(state.slots) == list(RULES[name].slots)
         for slot in RULES[name].slots:
@@ -217,17 +218,15 @@ class TestEveryRule:
 
 @pytest.mark.parametrize("name", REPRESENTATIVES)
 class TestRulesOfEachKind:
-    made = TestEveryRule.made
-
     def test_in_a_chain_with_a_mask_and_in_parts(self, name: str) -> None:
         alone = by_itself(name)
-        close(trained(name, optax.chain(optax.clip(1e9), self.made(name)), params()), alone)
-        close(trained(name, optax.chain(self.made(name), optax.scale(1.0)), params()), alone)
+        close(trained(name, optax.chain(optax.clip(1e9), transformed(name)), params()), alone)
+        close(trained(name, optax.chain(transformed(name), optax.scale(1.0)), params()), alone)
         mask = {"w": True, "b": [False, True]}
         masked = trained(
             name,
             optax.chain(
-                optax.masked(self.made(name), mask, mask_compatible_extra_args=True),
+                optax.masked(transformed(name), mask, mask_compatible_extra_args=True),
                 optax.masked(optax.set_to_zero(), jax.tree.map(lambda x: not x, mask)),
             ),
             params(),
@@ -235,13 +234,13 @@ class TestRulesOfEachKind:
         close(masked["w"], alone["w"])
         close(masked["b"][0], params()["b"][0])
         parts = optax.multi_transform(
-            {"a": self.made(name), "b": self.made(name, maximize=True)},
+            {"a": transformed(name), "b": transformed(name, maximize=True)},
             {"w": "a", "b": ["b", "a"]},
             mask_compatible_extra_args=True,
         )
         parted = trained(name, parts, params(), 3)
         close(parted["w"], by_itself(name, 3)["w"])
-        up = trained(name, self.made(name, maximize=True), params(), 3)["b"][0]
+        up = trained(name, transformed(name, maximize=True), params(), 3)["b"][0]
         close(parted["b"][0], up)
         assert np.all(up != params()["b"][0])
 

@@ -50,7 +50,7 @@ def test_every_way_ends_where_numpy_does(in_numpy: dict[tuple[Any, ...], float],
         expected = in_numpy[engine, training.plan.way]
         assert training.trace.final == pytest.approx(expected, abs=AIRFOIL_LOSS)
         # Measured apart, so that on a busy machine either may be the longer.
-        assert min(training.trace.loading, training.trace.seconds) > 0
+        assert all(0 < seconds < 60 for seconds in (training.trace.loading, training.trace.seconds))
     assert {"Python", "steprule"} < set(found.versions[engine])
     assert json.loads(json.dumps(found.as_json()))["plans"][0]["traces"][0]["losses"][-1][0] == 1500
 

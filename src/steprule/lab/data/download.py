@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 from typing import Any
 
+from ...folders import written_aside
 from .archives import sha256
 from .registry import DataError, DataFile
 
@@ -21,8 +21,7 @@ def download(file: DataFile, path: Path) -> None:
     It is written beside `path` under a temporary name, checked against its SHA-256, and only then renamed, so that
     `path` is either absent or right. A transfer that breaks off is not resumed: what came is deleted, and the next
     address, or the next call, begins at the first byte. A process that is killed outright leaves its temporary file
-    behind (`tmp` and a random ending), which nothing reads. Progress is drawn on standard error where that is a
-    terminal.
+    behind, which nothing reads. Progress is drawn on standard error where that is a terminal.
 
     Raises:
         DataError: no address delivered the file (each is named with its cause), or `path` cannot be written.
@@ -70,15 +69,11 @@ def _retrieve(file: DataFile, url: str, path: Path) -> str | None:
 def _retrieve_archive(file: DataFile, url: str, path: Path, fetch: Any) -> None:
     """Bring an archive beside its place and rename it once what it holds is right, which pooch cannot check."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f"tmp-{os.getpid()}-{path.name}")
-    try:
+    with written_aside(path) as aside:
         fetch(url, str(aside), None)
         found = sha256(aside, file.members)
         if found != file.sha256:
             raise DataError(f"its {file.members} files have the SHA-256 {found} and not {file.sha256}")
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)
 
 
 def _cause(error: BaseException, outer: BaseException | None) -> str:
