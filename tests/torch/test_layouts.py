@@ -12,6 +12,7 @@ from tests.torch.checks import checked_step, parameter, paths
 
 import torch
 from steprule import torch as ours
+from steprule.torch import identity
 
 Tensor = torch.Tensor
 
@@ -160,11 +161,13 @@ def test_a_device_without_memory():
 # --- Between two steps -------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(params=[1, 2], ids=["fused", "plain"])
-def running(request: pytest.FixtureRequest) -> tuple[torch.nn.Parameter, Any]:
-    each = parameter(4, 4 * request.param)
-    if request.param > 1:  # with gaps
-        each.data, each.grad = each.data[:, :: request.param], None
+@pytest.fixture(params=["fused", "fused, Python looks", "plain"])
+def running(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> tuple[torch.nn.Parameter, Any]:
+    if request.param == "fused, Python looks":
+        monkeypatch.setattr(identity, "_native", lambda: None)
+    each = parameter(4, 8 if request.param == "plain" else 4)
+    if request.param == "plain":  # with gaps
+        each.data, each.grad = each.data[:, ::2], None
         each.grad = parameter(4, 4).grad
     opt = ours.Adadelta([each, parameter(3)])
     for _ in range(2):

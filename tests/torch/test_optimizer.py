@@ -427,6 +427,14 @@ def test_hooks_run_around_a_step():
     assert len(seen) == 2
 
 
+def test_a_profiler_sees_a_step():
+    opt = ours.Adadelta([parameter(3)])
+    opt.step()
+    with torch.profiler.profile() as profiled:
+        opt.step()
+    assert [event.name for event in profiled.events()].count("Optimizer.step#Adadelta.step") == 1
+
+
 def test_hooks_of_all_optimizers_run_too():
     seen = []
     handle = register_optimizer_step_pre_hook(lambda *hooked: seen.append(hooked[0]))

@@ -94,9 +94,10 @@ def loaded(code: Code) -> int:
     return _address(engine, code.symbol)
 
 
-def assembled(text: str, symbol: str) -> int:
-    """Return the address of the function `symbol` of LLVM's assembly `text`."""
-    return _address(_engine(text), symbol)
+def assembled(text: str, *symbols: str) -> dict[str, int]:
+    """Return the addresses of the functions `symbols` of LLVM's assembly `text`."""
+    engine = _engine(text)
+    return {symbol: _address(engine, symbol) for symbol in symbols}
 
 
 def _engine(text: str) -> Any:

@@ -68,4 +68,4 @@ def _bound(function: int, *constants: int | None) -> int:
         f"  %result = call i64 %function(i64 %frame{given})\n"
         "  ret i64 %result\n}\n"
     )
-    return assembled(text, "bound")
+    return assembled(text, "bound")["bound"]

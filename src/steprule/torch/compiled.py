@@ -1,4 +1,7 @@
-"""What `torch.compile` is to leave as it is, and how not to load it where nothing is compiled: it takes some seconds."""
+"""What `torch.compile` is to leave as it is, and how not to load it where nothing is compiled: it takes some seconds.
+
+And how not to record a step where there is no profiler.
+"""
 
 from __future__ import annotations
 
@@ -46,6 +49,18 @@ def _of_torch(method: Callable[_P, _T]) -> Callable[_P, _T]:
     return outside_compiled_code(functools.update_wrapper(copy, bare))
 
 
+# Of every optimizer; None in a version that has them elsewhere.
+_module: Final = sys.modules[torch.optim.Optimizer.__module__]
+_HOOKS_OF_ALL: Final = [getattr(_module, f"_global_optimizer_{when}_hooks", None) for when in ("pre", "post")]
+
+
+def _is_watched(optimizer: torch.optim.Optimizer) -> bool:
+    """Whether a profiler or a hook is to know of a step."""
+    profiled: bool = getattr(torch.autograd.profiler, "_is_profiler_enabled", True)
+    hooks = (*_HOOKS_OF_ALL, optimizer._optimizer_step_pre_hooks, optimizer._optimizer_step_post_hooks)
+    return profiled or any(each is None or each for each in hooks)
+
+
 class Optimizer(torch.optim.Optimizer):
     """`torch.optim.Optimizer`, some of whose methods load the compiler when they are first called; here they do not."""
 
@@ -53,3 +68,19 @@ class Optimizer(torch.optim.Optimizer):
     load_state_dict = _of_torch(torch.optim.Optimizer.load_state_dict)
     state_dict = _of_torch(torch.optim.Optimizer.state_dict)
     zero_grad = _of_torch(torch.optim.Optimizer.zero_grad)
+
+    @staticmethod
+    def profile_hook_step(func: Callable[_P, _T]) -> Callable[_P, _T]:
+        """Return `step` as PyTorch has it called: with hooks around it, and a record of it.
+
+        The record alone takes 0.06 ms after a step of 400 tensors, which itself takes 0.4; it is left out where nobody
+        would read it.
+        """
+        watched = torch.optim.Optimizer.profile_hook_step(func)
+
+        @functools.wraps(watched)
+        def step(*args: _P.args, **named: _P.kwargs) -> _T:
+            optimizer: Any = args[0]
+            return watched(*args, **named) if _is_watched(optimizer) else func(*args, **named)
+
+        return step

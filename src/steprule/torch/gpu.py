@@ -212,7 +212,7 @@ class DeviceLaunch(Launch):
             self._scalars_there: _Sent | None = None
             self._counted: Final = _Counted(self, bounds) if kind.capturable else None
         self._folds = not kind.capturable
-        self._pointers_seen: object = None
+        self._moves_seen = 0
         self._rows_seen: object = None
         self._scalars_seen: object = None
         if self._counted is not None:
@@ -228,9 +228,9 @@ class DeviceLaunch(Launch):
         with _on(self._kind.device):
             capturing = _capturing(self._kind.device)
             # A graph steps what it was captured with, whatever later steps send.
-            if capturing or self._pointers_seen is not self._given_pointers:
+            if capturing or self._moves_seen != self._moves:
                 self._pointers.send(self._table.pointers)
-                self._pointers_seen = self._given_pointers
+                self._moves_seen = self._moves
             rows, scalars = self._on_device(values, changed or capturing)
             gpu.launch(self._run, self._pointers.there, rows, self._chunks.there, scalars)
             if capturing and self._counted is not None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -18,12 +17,13 @@ from ..kernels import codecs, cpu
 from ..kernels.cpu import Elements
 from ..program import Program, lower
 from ..specification import Rule
+from .identity import Addresses
 from .memory import PLAIN_TYPES, dense
 from .storing import MASTER, NEAREST, Storing
 
 __all__ = ["GIVEN", "Bound", "Given", "Launch", "elements_of", "lie_alike"]
 
-Given = Mapping[str, Sequence[Tensor]]
+Given = Mapping[str, list[Tensor]]
 """What is new at each step, by a rule's name for it: of each parameter of a plan its gradient `g`, and `h` and `g2`."""
 
 # In what a step is computed; a complex number is a pair of real ones.
@@ -120,10 +120,7 @@ class Launch:
 
     def __init__(self, rule: Rule, around: Around, elements: Elements, bounds: Mapping[int, Bound]) -> None:
         self.program: Final[Program] = lower(rule, around)
-        self._select: Final = operator.itemgetter(
-            *bounds, next(iter(bounds))
-        )  # one more, since of one it makes no tuple
-        self._places: Final = np.array(list(bounds))
+        self._places: Final = list(bounds)
         self._bounds: Final = list(bounds.values())
         self.parameters: Final = [bound.parameter for bound in bounds.values()]
         arrays = elements.columns(self.program)
@@ -137,10 +134,12 @@ class Launch:
             ),
             [parameter.numel() * (1 + parameter.is_complex()) for parameter in self.parameters],
         )
-        self._given_columns: Final[dict[str, NDArray[np.int64]]] = {
-            name: self._table.pointers[:, arrays.index(name)] for name in GIVEN if name in arrays
+        self._given: Final = {
+            name: Addresses(self._table.pointers[:, arrays.index(name)], self.parameters)
+            for name in GIVEN
+            if name in arrays
         }
-        self._given_pointers: dict[str, list[int]] = {}
+        self._moves = 0
         self._groups: Final = np.array([bound.group for bound in bounds.values()])
         self._elements: Final = elements
         self._run: Final = self._kernel()
@@ -173,11 +172,10 @@ class Launch:
 
         `given` is that of the whole plan. Return the parameters whose gradient a guarded step found not finite.
         """
-        pointers = {name: list(map(_pointer, self._select(given[name])))[:-1] for name in self._given_columns}
-        if pointers != self._given_pointers:
-            self._given_pointers = pointers
-            for name, column in self._given_columns.items():
-                column[:] = pointers[name]
+        for name, addresses in self._given.items():
+            tensors = given[name]
+            mine = tensors if len(tensors) == len(self._bounds) else [tensors[place] for place in self._places]
+            self._moves += addresses.follow(mine)
         if self._folds and (self._scalars is None or changed or self.program.counts):
             fold = self.program.fold
             rows = [fold(t=count + passed, **values[group]) for group, count in self._rows]

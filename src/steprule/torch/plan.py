@@ -1,17 +1,16 @@
 """What an optimizer's step does, worked out once and checked at each step.
 
 A step must notice everything that a training loop may do between two steps: gradients set to None or made anew, parameters
-and state replaced or moved, groups changed. The checks go through C-level `map`s, since with hundreds of small tensors
-looking at them takes as long as stepping them.
+and state replaced or moved, groups changed. With hundreds of small tensors, to look at each in Python takes as long as to
+step it: the checks are a few calls for all of them (`identity`, `layout`).
 """
 
 from __future__ import annotations
 
-import functools
 import itertools
 import operator
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +23,7 @@ from ..kernels.cpu import Elements
 from ..specification import Rule
 from . import gpu
 from .groups import Group
+from .identity import Addresses, Held, same
 from .lag import Lags
 from .launch import GIVEN, Bound, Given, Launch, elements_of
 from .layout import Layout
@@ -40,19 +40,12 @@ if TYPE_CHECKING:
 __all__ = ["Plan"]
 
 _grad: Final = operator.attrgetter("grad")
-_pointer: Final = Tensor.data_ptr
-
 
 _FIRST_IN_CAPTURE: Final = (
     "a graph captures a step that is the first, or before which parameters, state or groups have changed; take one such "
     "step before the capture"
 )
 _NOT_CAPTURABLE: Final = "a graph captures a step whose capturable is False; allowed is True, in every parameter group"
-
-
-def _same(some: Iterable[Any], others: Iterable[Any]) -> bool:
-    """Whether two iterables of equal length hold the same objects."""
-    return all(map(operator.is_, some, others))
 
 
 class Plan:
@@ -82,7 +75,8 @@ class Plan:
         self._more: Final = [name for name in GIVEN[1:] if name in rule.inputs]
         given = self._given(grads, [bound.parameter for bound in bounds])
         self._given_layout: Final = Layout(_more(given))
-        self._without: Final = [grad is None for grad in all_grads]
+        self._without: Final = _missing(all_grads)
+        self._present: Final = self._without.count(False)
         self._sparse: Final = [place for place, grad in enumerate(grads) if grad.layout is torch.sparse_coo]
         self._layout: Final = Layout(_without(grads, self._sparse))
 
@@ -94,18 +88,18 @@ class Plan:
         self._passed = 0
         self._entries: Final = list(optimizer.state)
         self._entry_states: Final = list(optimizer.state.values())
-        # Twice "step", since of one name itemgetter makes no tuple.
-        kept = [("step", *bound.storing.names(bound.parameter), "step") for bound in bounds] if has_state else []
-        self._state_of: Final = list(map(_getter, kept))
-        self._alike: Final = len(set(kept)) == 1
-        self._kept_state: Final = [
-            state[name] for names, state in zip(kept, self._states, strict=True) for name in names
-        ]
+        self._held: Final = Held(
+            [
+                (bound.state, name)
+                for bound in (bounds if has_state else [])
+                for name in ("step", *bound.storing.names(bound.parameter))
+            ]
+        )
         self._steppers: Final = _steppers(
             rule, self._shards.bounds, given, optimizer.lags, differentiable=self._differentiable
         )
         self._kept: Final = [tensor for stepper in self._steppers for tensor in stepper.kept]
-        self._pointers: Final = list(map(_pointer, self._kept))
+        self._addresses: Final = Addresses.of(self._kept)
 
     @torch.no_grad()
     def _bounds(self, optimizer: RuleOptimizer, has_state: bool) -> list[Bound]:
@@ -147,35 +141,24 @@ class Plan:
         scale = _grad_scale(optimizer)
         fits = (
             [len(group["params"]) for group in groups] == self._sizes
-            and _same(parameters, self._parameters)
+            and same(parameters, self._parameters)
             and all(own.follows(group, scale) for own, group in zip(self._groups, groups, strict=True))
-            and len(state) == len(self._entries)
-            and _same(state, self._entries)
-            and _same(state.values(), self._entry_states)
-            and self._state_holds()
+            and same(list(state), self._entries)
+            and same(list(state.values()), self._entry_states)
+            and self._held.still()
             and self._shards.stay()
-            and list(map(_pointer, self._kept)) == self._pointers
             and self._parameters_layout.fits(parameters)
+            and self._addresses.hold(self._kept)
             and self._counts.data_ptr() == self._counts_pointer
         )
         return self._given_of(parameters) if fits else None
 
-    def _state_holds(self) -> bool:
-        try:
-            present = (
-                map(self._state_of[0], self._states)
-                if self._alike
-                else (get(state) for get, state in zip(self._state_of, self._states, strict=True))
-            )
-            return _same(itertools.chain.from_iterable(present), self._kept_state)
-        except KeyError:
-            return False
-
     def _given_of(self, parameters: Sequence[Tensor]) -> Given | None:
         grads = list(map(_grad, parameters))
-        if list(map(operator.is_, grads, itertools.repeat(None))) != self._without:
+        present = [grad for grad in grads if grad is not None]
+        if len(present) != self._present or (self._present < len(grads) and _missing(grads) != self._without):
             return None
-        stepping = self._shards.local([grad for grad in grads if grad is not None])
+        stepping = self._shards.local(present)
         if any(stepping[place].layout is not torch.sparse_coo for place in self._sparse):
             return None
         if not self._layout.fits(_without(stepping, self._sparse)):
@@ -260,9 +243,8 @@ def _grad_scale(optimizer: RuleOptimizer) -> float | None:
     return None if scale is None else float(scale)
 
 
-@functools.cache
-def _getter(names: tuple[str, ...]) -> Callable[[Mapping[str, Any]], tuple[Any, ...]]:
-    return operator.itemgetter(*names)
+def _missing(grads: Sequence[Tensor | None]) -> list[bool]:
+    return [grad is None for grad in grads]
 
 
 def _parameters(optimizer: RuleOptimizer) -> Iterable[Tensor]:

@@ -13,12 +13,11 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
+from .identity import Addresses
 from .launch import Bound
 from .layout import Layout
 
 __all__ = ["Shards", "is_sharded", "local_parts"]
-
-_pointer: Final = Tensor.data_ptr
 
 
 def is_sharded(tensor: Tensor) -> bool:
@@ -81,7 +80,7 @@ class Shards:
         ]
         parts = local_parts(self._spread)
         self._layout: Final = Layout(parts)
-        self._pointers: Final = list(map(_pointer, parts))
+        self._addresses: Final = Addresses.of(parts)
 
     def _localized(self, bound: Bound) -> Bound:
         names = _slots(bound)
@@ -93,7 +92,7 @@ class Shards:
         if not self._sharded:
             return True
         parts = local_parts(self._spread)
-        return self._layout.fits(parts) and list(map(_pointer, parts)) == self._pointers
+        return self._layout.fits(parts) and self._addresses.hold(parts)
 
     def local(self, tensors: list[Tensor], what: str = "gradient") -> list[Tensor]:
         """Return the tensors, `what` each parameter has of a kind, with this rank's part in the place of each DTensor.
