@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from ..program import Program
 from . import team
 from .cache import compiled
-from .chunks import chunks
+from .chunks import LAUNCH_FIELDS, chunks
 from .cpu_source import row_source, source
 from .elements import Elements
 
@@ -24,6 +24,7 @@ __all__ = ["CHUNK", "Elements", "Table", "kernel", "launch", "row_kernel", "row_
 
 CHUNK: Final = 16_384
 """Elements per chunk: small enough to share out, large enough that claiming one costs nothing beside it."""
+_SCALARS: Final = LAUNCH_FIELDS.index("scalars")
 
 
 @functools.cache
@@ -55,15 +56,28 @@ class Table:
         self.flags: Final = np.zeros(len(sizes), dtype=np.int64)
         self.chunks: Final = chunks(sizes, max(CHUNK // max(width, 1), 1))
         self.elements: Final = sum(sizes) * width
+        self._claimed: Final = np.zeros(1, dtype=np.int64)
+        self._scalars = np.zeros(0)
+        # To ask NumPy for an address takes a microsecond.
+        arrays = (self._claimed, self.chunks, self.pointers, self.rows, self._scalars, self.keys, self.flags)
+        claimed, its_chunks, *others = (array.ctypes.data for array in arrays)
+        self._launch: Final = np.array([claimed, its_chunks, len(self.chunks), *others], dtype=np.int64)
+        self._launch_address: Final = self._launch.ctypes.data
+
+    def begin(self, scalars: NDArray[Any]) -> int:
+        """Return the address of a launch with these `scalars`, of which no chunk is claimed; one at a time."""
+        self._claimed[0] = 0
+        if scalars is not self._scalars:
+            self._scalars = scalars
+            self._launch[_SCALARS] = scalars.ctypes.data
+        return self._launch_address
 
 
 def launch(run: Any, table: Table, scalars: NDArray[Any], threads: int) -> None:
     """Step every tensor of `table` by the compiled kernel `run`, in place, in at most `threads` threads.
 
     `scalars`, of the kernel's type and C-contiguous, has a row of `program.fold(...)` for each value in `table.rows`.
+    A table is launched once at a time; several threads may launch several tables.
     """
-    claimed = np.zeros(1, dtype=np.int64)
-    addresses = (claimed, table.chunks, len(table.chunks), table.pointers, table.rows, scalars, table.keys, table.flags)
-    fields = np.array([each if isinstance(each, int) else each.ctypes.data for each in addresses], dtype=np.int64)
     # To wake a thread takes about as long as a chunk.
-    team.run(run, fields.ctypes.data, threads if table.elements > CHUNK else 1)
+    team.run(run, table.begin(scalars), threads if table.elements > CHUNK else 1)
