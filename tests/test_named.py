@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -220,6 +221,31 @@ def test_the_digest_changes_with_the_text_of_the_file(users: Path) -> None:
     assert named.digest(named.load(f"{users}:function")) != first
     users.write_text(USERS, encoding="utf-8")
     assert named.digest(named.load(f"{users}:function")) == first
+
+
+@pytest.mark.parametrize(
+    "file", ["neighbour.py", "late.py", "package/__init__.py", "package/part.py", "package/other.py"]
+)
+def test_the_digest_changes_with_what_lies_beside_the_file_and_is_imported(users: Path, file: str) -> None:
+    package = users.with_name("package")
+    package.mkdir()
+    (package / "__init__.py").write_text("", encoding="utf-8")
+    (package / "part.py").write_text("from . import other\nfrom .other import A\n", encoding="utf-8")
+    (package / "other.py").write_text("import part\nA = 1\n", encoding="utf-8")
+    users.with_name("unused.py").write_text("A = 1\n", encoding="utf-8")
+    users.write_text(f"{USERS}\n\ndef runs():\n    import late\n    import package.part\n", encoding="utf-8")
+    function = named.load(f"{users}:function")
+    first = named.digest(function)
+    users.with_name("unused.py").write_text("A = 2\n", encoding="utf-8")
+    assert named.digest(function) == first
+    changed = users.parent / file
+    changed.write_text(changed.read_text(encoding="utf-8") + "# more\n", encoding="utf-8")
+    assert named.digest(function) != first
+
+
+def test_the_digest_of_what_is_installed_is_of_its_own_file() -> None:
+    own = Path(str(sys.modules[digits.__module__].__file__)).read_bytes()
+    assert named.digest(digits) == hashlib.sha256(own).hexdigest()[:12]
 
 
 def test_the_digest_is_of_the_file_that_names_a_partial_function_too(users: Path) -> None:

@@ -81,7 +81,7 @@ def compare(
     ):
         comparison = run(
             problem if corpus is None else with_corpus(problem, corpus),
-            rules=[name.strip() for name in rule_names.split(",")] if rule_names else RULES,
+            rules=options.names(rule_names) if rule_names else RULES,
             epochs=epochs,
             seeds=seeds,
             rates=parse_numbers(rates, "--rates") if rates else RATES,
@@ -195,12 +195,13 @@ def bench(
     _one_of("--device", device, ("cpu", "cuda"))
     _one_of("--framework", framework, ("torch", "jax"))
     if framework == "jax":
+        _one_of("--device with --framework jax", device, ("cpu",))
         _bench_jax(sizes, rule_names, file)
         return
     on_gpu = device == "cuda"
     known = measure.GPU_SIZES if on_gpu else measure.SIZES
-    chosen_sizes = sizes.split(",") if sizes else list(known)
-    chosen_rules = rule_names.split(",")
+    chosen_sizes = options.names(sizes) if sizes else list(known)
+    chosen_rules = options.names(rule_names)
     for each in chosen_sizes:
         _one_of("--sizes", each, tuple(known))
     for each in chosen_rules:
@@ -231,7 +232,8 @@ def bench(
 def _bench_jax(sizes: str, rule_names: str, file: Path | None) -> None:
     from .bench.in_jax import JAX_SIZES, OPTAX, jax_as_json, jax_tables, measure_jax
 
-    chosen = [(size, name) for size in (sizes.split(",") if sizes else JAX_SIZES) for name in rule_names.split(",")]
+    chosen_sizes = options.names(sizes) if sizes else JAX_SIZES
+    chosen = [(size, name) for size in chosen_sizes for name in options.names(rule_names)]
     for size, name in chosen:
         _one_of("--sizes", size, tuple(JAX_SIZES))
         _one_of("--rules", name, tuple(OPTAX))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import importlib
 import importlib.util
 import sys
-from collections.abc import Callable
+import sysconfig
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
@@ -91,12 +93,50 @@ def name_of(thing: Any) -> str:
 
 def digest(function: Callable[..., Any], name: str = "") -> str:
     """Return a short hash of the file that defines `function`, and of that in which `name` finds it: another text may give
-    other results.
+    other results. Users' files count with the files beside them that they import.
 
     The two differ where a decorator, or `functools.partial`, stands for what the file defines.
     """
     place = name.rpartition(":")[0]
-    found = getattr(sys.modules.get(place), "__file__", None)
-    files = {getattr(sys.modules[function.__module__], "__file__", None), place if place.endswith(".py") else found}
-    texts = [file.read_bytes() for file in sorted({Path(file).resolve() for file in files if file}) if file.is_file()]
+    modules = [sys.modules[function.__module__], sys.modules.get(place)]
+    files = {Path(place)} if place.endswith(".py") else set()
+    files |= {Path(file) for each in modules if (file := getattr(each, "__file__", None))}
+    texts = [file.read_bytes() for file in sorted(set().union(*map(_with_imported, files)))]
     return hashlib.sha256(b"".join(texts)).hexdigest()[:12] if texts else ""
+
+
+def _with_imported(file: Path) -> set[Path]:
+    """Return a file with those that it imports from its folder or, in a package, from where the package lies, and so on."""
+    first = file.resolve()
+    found: set[Path] = set()
+    root = first.parent
+    while (root / "__init__.py").is_file():
+        root = root.parent
+    # Of what is installed, a version tells.
+    installed = first.is_relative_to(Path(__file__).parent) or str(root) in sysconfig.get_paths().values()
+    left = [first]
+    while left:
+        each = left.pop()
+        if each in found or not each.is_file():
+            continue
+        found.add(each)
+        if installed:
+            break
+        for path in _imported(each, root):
+            left += [path.with_suffix(".py"), path / "__init__.py"]
+    return found
+
+
+def _imported(file: Path, root: Path) -> Iterator[Path]:
+    """Yield where the modules that `file` imports would lie, without their endings, if they lay in `root`."""
+    try:
+        parsed = ast.parse(file.read_bytes())
+    except (SyntaxError, ValueError):
+        return
+    for each in ast.walk(parsed):
+        if isinstance(each, ast.Import):
+            yield from (root.joinpath(*alias.name.split(".")) for alias in each.names)
+        elif isinstance(each, ast.ImportFrom):
+            folder = file.parents[each.level - 1] if each.level else root
+            module = folder.joinpath(*(each.module or "").split("."))
+            yield from (module, *(module / alias.name for alias in each.names))

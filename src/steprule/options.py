@@ -9,7 +9,19 @@ try:
 except ModuleNotFoundError as missing:
     raise ModuleNotFoundError(f"the command line needs {missing.name}: pip install 'steprule[lab]'") from missing
 
-__all__ = ["Address", "Device", "LocalLr", "NFetch", "NPush", "On", "OnServer", "Trained", "Values", "WarmStart"]
+__all__ = [
+    "Address",
+    "Device",
+    "LocalLr",
+    "NFetch",
+    "NPush",
+    "On",
+    "OnServer",
+    "Trained",
+    "Values",
+    "WarmStart",
+    "names",
+]
 
 Trained = Annotated[
     str,
@@ -31,3 +43,8 @@ Address = Annotated[
 Device = Annotated[
     str, typer.Option("--device", help="cuda or cpu: train all settings and seeds at once there, as one batched model.")
 ]
+
+
+def names(text: str) -> list[str]:
+    """Return the names that stand in an option's value with commas between them."""
+    return [name.strip() for name in text.split(",")]

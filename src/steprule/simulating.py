@@ -146,22 +146,25 @@ def study(
 ) -> None:
     """How much staleness each rule stands: test error by 1, 10, 100 and 200 simulated replicas; writes a page."""
     from .lab.display import Display
-    from .lab.grids import parse_grid
+    from .lab.grids import find_rule, parse_grid
     from .lab.staleness import GRIDS
     from .lab.staleness import study as run
     from .report.staleness.page import write_study
     from .report.staleness.table import as_text, terminal_table
 
     known = {**GRIDS, **parse_grid(grid or [])}
-    chosen = [name.strip() for name in rules.split(",")] if rules else list(known)
-    for name in chosen:
+    chosen = {name: find_rule(name).name for name in (options.names(rules) if rules else known)}
+    for name in chosen.values():
         if name not in known:
-            raise ValueError(f"--rules names {name!r}, which has no grid; allowed are {', '.join(known)}, or --grid")
+            raise ValueError(
+                f"--rules names {name!r}, which has no grid; allowed are {', '.join(known)}, or --grid {name}.lr=..."
+            )
     console = terminal()
     with stoppable(console, out):
         found = run(
             problem,
-            grids={name: known[name] for name in chosen},
+            rules=list(chosen),
+            grids={name: known[name] for name in chosen.values()},
             replicas=_whole_numbers(replicas),
             epochs=epochs,
             seeds=seeds,

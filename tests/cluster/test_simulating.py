@@ -17,6 +17,7 @@ from steprule.rules import sgd
 
 LINE = small.named(small.line)
 NORMED = small.named(small.normed)
+OWN = f"{Path(__file__).parents[2] / 'examples' / 'own_rule.py'}:lion"
 
 
 def typed(*words: str) -> Result:
@@ -45,7 +46,8 @@ def test_a_simulation_is_written_with_a_record_of_each_push(tmp_path: Path) -> N
         (("study", LINE, "--replicas", "1,2.5"), "--replicas is '1,2.5'"),
         (("simulate", f"{LINE}@3"), "line@3 is trained in a way of its own, which this cluster does not follow"),
         (("simulate", LINE, "--device", "tpu"), "device is 'tpu'; allowed "),
-        (("study", LINE, "--rules", "mine"), "--rules names 'mine', which has no grid"),
+        (("study", LINE, "--rules", "mine"), "there is no rule 'mine'"),
+        (("study", LINE, "--rules", OWN), "--rules names 'lion', which has no grid"),
         (("study", LINE, "--seeds", "0"), "seeds is 0; allowed is a whole number from 1"),
         (("run", f"{LINE}@3"), "line@3 is trained in a way of its own, which a cluster does not follow"),
         (("run", LINE, "--device", "tpu"), 'device is \'tpu\'; allowed is "cpu" or "cuda"'),
@@ -70,7 +72,9 @@ def test_what_cannot_be_is_told_before_anything_is_written(
 
 def test_a_study_writes_its_page_and_tables(tmp_path: Path) -> None:
     small_one = ("--replicas", "1,3", "--epochs", "1", "--seeds", "1", "--jobs", "1", "--out", str(tmp_path))
-    done = typed("study", LINE, "--rules", "sgd", "--grid", "sgd.lr=0.1", *small_one)
+    grids = ("--grid", "sgd.lr=0.1", "--grid", "lion.lr=0.01")
+    done = typed("study", LINE, "--rules", f"sgd, {OWN}", *grids, *small_one)
     assert done.exit_code == 0, done.output
     assert (tmp_path / "index.html").is_file()
     assert "lr=0.1" in (tmp_path / "table.txt").read_text()
+    assert "lion" in (tmp_path / "table.txt").read_text()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from tests.conformance.cases import RULES
 
 from steprule import NonNegative, Real, Rule, around, reference, rule, rules
 from steprule.kernels import cpu
+from steprule.kernels.chunks import LAUNCH_FIELDS
 from steprule.kernels.cpu import CHUNK
 from steprule.notation import maximum, minimum, sign, sqrt, where
 from steprule.program import Program, lower
@@ -96,6 +98,16 @@ def test_chunks_cover_each_element_once():
         [3, 0, CHUNK],
     ]
     assert table.elements == 3 * CHUNK + 4
+
+
+def test_launches_that_are_under_way_at_once_share_nothing():
+    table = cpu.Table(np.zeros((1, 2)), [3])
+    some, others = np.zeros((1, 4)), np.zeros((1, 4))
+    begun = [(ctypes.c_int64 * len(LAUNCH_FIELDS)).from_address(table.begin(each)) for each in (some, others, some)]
+    claimed, scalars = ([launch[LAUNCH_FIELDS.index(name)] for launch in begun] for name in ("claimed", "scalars"))
+    assert len({*claimed}) == 3
+    assert [ctypes.c_int64.from_address(each).value for each in claimed] == [0, 0, 0]
+    assert scalars == [some.ctypes.data, others.ctypes.data, some.ctypes.data]
 
 
 def test_each_tensor_takes_its_row_of_scalars():

@@ -451,6 +451,7 @@ class TestArgumentsThatCannotBe:
         ("changes", "says"),
         [
             ({"rules": []}, "rules is 0; allowed is a whole number from 1"),
+            ({"rules": (each for each in ["sgd"])}, "allowed is a list of rules and names of rules"),
             ({"rules": ["sgd", "adamw"]}, "there is no rule 'adamw'; allowed are sgd, momentum"),
             ({"rules": ["json:dumps"]}, "json:dumps is of type function; allowed is a rule"),
             ({"rules": ["sgd", "sgd"]}, "two of the rules have one name: sgd, sgd"),

@@ -141,6 +141,11 @@ def test_replicas_rise_from_one(replicas: tuple[int, ...], tmp_path: Path) -> No
         study(LINE, grids=GRID, replicas=replicas, out=tmp_path)
 
 
+def test_each_rule_has_its_grid(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="grids is of sgd, adadelta; allowed is one of each of rules, sgd"):
+        study(LINE, rules=["sgd"], grids=GRID, out=tmp_path)
+
+
 def test_the_study_has_the_rules_that_it_is_about() -> None:
     assert list(GRIDS) == ["sgd", "momentum", "adagrad", "rmsprop", "adam", "adadelta"]
     assert 1e-6 in GRIDS["adadelta"]["eps"]

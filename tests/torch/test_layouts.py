@@ -223,22 +223,40 @@ def test_a_gradient_may_be_turned_in_its_memory(running):
     checked_step(opt)
 
 
-def test_a_slot_may_be_turned_in_its_memory(running, request: pytest.FixtureRequest):
-    if "fused" in request.node.name:
-        request.applymarker(pytest.mark.xfail(reason="of a slot, the plan looks at the address and not at the strides"))
+def test_a_slot_may_be_turned_in_its_memory(running):
     each, opt = running
     slot = opt.state[each]["square_avg"]
     slot.data = slot.data.t()
     checked_step(opt)
 
 
-def test_a_slot_that_shrinks_in_its_memory_is_told_of(running, request: pytest.FixtureRequest):
-    if "fused" in request.node.name:
-        request.applymarker(pytest.mark.xfail(reason="of a slot, the plan looks at the address and not at the size"))
+def test_a_slot_that_shrinks_in_its_memory_is_told_of(running):
     each, opt = running
     opt.state[each]["square_avg"].resize_(2)
     with pytest.raises(RuntimeError, match="size"):
         opt.step()
+
+
+@pytest.mark.skipif(not hasattr(torch.utils, "swap_tensors"), reason="PyTorch swaps no tensors")
+def test_a_slot_that_becomes_a_sparse_tensor_is_told_of(running):
+    each, opt = running
+    torch.utils.swap_tensors(opt.state[each]["square_avg"], torch.zeros_like(each.detach()).to_sparse())
+    with pytest.raises((RuntimeError, NotImplementedError)):
+        opt.step()
+
+
+@pytest.mark.parametrize("steps_before", [0, 1])
+def test_a_gradient_that_has_left_vmap_is_told_of(steps_before: int):
+    each = parameter(3)
+    opt = ours.Adadelta([each])
+    for _ in range(steps_before):
+        opt.step()
+    leaked: list[Tensor] = []
+    torch.vmap(lambda g: leaked.append(each.detach() * g) or g)(torch.ones(2, dtype=each.dtype))
+    each.grad = leaked[0]
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match="data pointer"):
+            opt.step()
 
 
 def test_a_parameters_data_may_be_replaced(running):

@@ -427,6 +427,19 @@ def test_hooks_run_around_a_step():
     assert len(seen) == 2
 
 
+def test_a_hook_that_the_closure_registers_runs_in_its_step():
+    each = parameter(3)
+    opt = ours.Adadelta([each])
+    seen: list[Any] = []
+
+    def closure() -> float:
+        opt.register_step_post_hook(lambda *_: seen.append(each.detach().clone()))
+        return 0.5
+
+    assert opt.step(closure) == 0.5
+    assert len(seen) == 1
+
+
 def test_a_profiler_sees_a_step():
     opt = ours.Adadelta([parameter(3)])
     opt.step()

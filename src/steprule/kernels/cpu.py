@@ -7,6 +7,7 @@ per tensor would lose everything on a net of small tensors.
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -24,7 +25,10 @@ __all__ = ["CHUNK", "Elements", "Table", "kernel", "launch", "row_kernel", "row_
 
 CHUNK: Final = 16_384
 """Elements per chunk: small enough to share out, large enough that claiming one costs nothing beside it."""
+_CLAIMED: Final = LAUNCH_FIELDS.index("claimed")
 _SCALARS: Final = LAUNCH_FIELDS.index("scalars")
+_AT_ONCE: Final = 16
+"""How many threads may launch one table at once, each with a counter of its own."""
 
 
 @functools.cache
@@ -56,28 +60,36 @@ class Table:
         self.flags: Final = np.zeros(len(sizes), dtype=np.int64)
         self.chunks: Final = chunks(sizes, max(CHUNK // max(width, 1), 1))
         self.elements: Final = sum(sizes) * width
-        self._claimed: Final = np.zeros(1, dtype=np.int64)
-        self._scalars = np.zeros(0)
-        # To ask NumPy for an address takes a microsecond.
-        arrays = (self._claimed, self.chunks, self.pointers, self.rows, self._scalars, self.keys, self.flags)
-        claimed, its_chunks, *others = (array.ctypes.data for array in arrays)
-        self._launch: Final = np.array([claimed, its_chunks, len(self.chunks), *others], dtype=np.int64)
-        self._launch_address: Final = self._launch.ctypes.data
+        self._counters: Final = np.zeros(_AT_ONCE, dtype=np.int64)
+        self._scalars, self._scalars_at = np.zeros(0), 0
+        arrays = (self._counters, self.chunks, self.pointers, self.rows, self._scalars, self.keys, self.flags)
+        counter, its_chunks, *others = (array.ctypes.data for array in arrays)
+        launch = np.array([counter, its_chunks, len(self.chunks), *others], dtype=np.int64)
+        self._launches: Final = np.tile(launch, (_AT_ONCE, 1))
+        self._launches[:, _CLAIMED] += self._counters.strides[0] * np.arange(_AT_ONCE)
+        self._launches_at: Final = self._launches.ctypes.data
+        self._turns: Final = itertools.count()
 
     def begin(self, scalars: NDArray[Any]) -> int:
-        """Return the address of a launch with these `scalars`, of which no chunk is claimed; one at a time."""
-        self._claimed[0] = 0
-        if scalars is not self._scalars:
-            self._scalars = scalars
-            self._launch[_SCALARS] = scalars.ctypes.data
-        return self._launch_address
+        """Return the address of a launch with these `scalars`, of which no chunk is claimed.
+
+        As many as `_AT_ONCE` may be under way. To make one anew would take eight microseconds: NumPy takes one to tell an
+        array's address.
+        """
+        turn = next(self._turns) % _AT_ONCE
+        self._counters[turn] = 0
+        kept, address = self._scalars, self._scalars_at
+        if scalars is not kept:
+            address = scalars.ctypes.data
+            self._scalars_at, self._scalars = address, scalars
+        self._launches[turn, _SCALARS] = address
+        return self._launches_at + turn * self._launches.strides[0]
 
 
 def launch(run: Any, table: Table, scalars: NDArray[Any], threads: int) -> None:
     """Step every tensor of `table` by the compiled kernel `run`, in place, in at most `threads` threads.
 
     `scalars`, of the kernel's type and C-contiguous, has a row of `program.fold(...)` for each value in `table.rows`.
-    A table is launched once at a time; several threads may launch several tables.
     """
     # To wake a thread takes about as long as a chunk.
     team.run(run, table.begin(scalars), threads if table.elements > CHUNK else 1)

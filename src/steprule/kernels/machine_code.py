@@ -91,22 +91,23 @@ def loaded(code: Code) -> int:
         if llvm.address_of_symbol(name) is None:
             raise OSError(f"there is no function {name} for machine code to call")
     engine.add_object_file(llvm.ObjectFileRef.from_data(code.object))
+    engine.finalize_object()
     return _address(engine, code.symbol)
 
 
 def assembled(text: str, *symbols: str) -> dict[str, int]:
     """Return the addresses of the functions `symbols` of LLVM's assembly `text`."""
     engine = _engine(text)
+    engine.finalize_object()
     return {symbol: _address(engine, symbol) for symbol in symbols}
 
 
 def _engine(text: str) -> Any:
-    return llvm.create_mcjit_compiler(llvm.parse_assembly(text), _machine())
+    _engines.append(llvm.create_mcjit_compiler(llvm.parse_assembly(text), _machine()))
+    return _engines[-1]
 
 
 def _address(engine: Any, symbol: str) -> int:
-    engine.finalize_object()
-    _engines.append(engine)
     address = int(engine.get_function_address(symbol))
     if not address:
         raise OSError(f"machine code has no function {symbol}")

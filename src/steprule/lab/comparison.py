@@ -82,7 +82,11 @@ def compare(
     """
     workers.refuse_nested()
     started, clock = datetime.now(timezone.utc), time.monotonic()
-    if isinstance(rules, (str, Rule)) or not all(isinstance(rule, (str, Rule)) for rule in rules):
+    if (
+        not isinstance(rules, Sequence)
+        or isinstance(rules, str)
+        or not all(isinstance(rule, (str, Rule)) for rule in rules)
+    ):
         raise TypeError(f"rules is {rules!r}; allowed is a list of rules and names of rules")
     if not isinstance(problem, str) and not callable(problem):
         raise TypeError(f"problem is {problem!r}; allowed is a name, or a function that returns a Problem")

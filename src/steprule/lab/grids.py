@@ -135,6 +135,8 @@ def parse_values(texts: Iterable[str]) -> dict[str, float]:
     values = {}
     for each in texts:
         name, equals, value = each.partition("=")
+        if name in values:
+            raise ValueError(f"--set {name} is given twice")
         try:
             values[name] = float(value)
         except ValueError:

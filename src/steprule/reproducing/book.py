@@ -13,6 +13,7 @@ try:
 except ModuleNotFoundError as missing:
     raise ModuleNotFoundError(f"the command line needs {missing.name}: pip install 'steprule[lab]'") from missing
 
+from .. import options
 from ..console import bar, terminal
 from ..folders import made_folder, replace, write_json
 from ..lab.d2l.results import Missing, Training
@@ -49,7 +50,7 @@ def d2l(
     console = terminal()
     with _Shown(console, out) as shown:
         reproduction = reproduce(
-            engines.split(",") if engines else ENGINES,
+            options.names(engines) if engines else ENGINES,
             seeds=seeds,
             epochs=epochs,
             pythons=_pythons(python or []),

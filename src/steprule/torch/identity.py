@@ -17,7 +17,6 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-import torch
 from torch import Tensor
 
 from ..kernels.machine_code import assembled
@@ -164,23 +163,24 @@ class Held:
 class Addresses:
     """Where the memory of tensors begins: `column`, int64 (tensors,) of any stride.
 
-    Which tensors these are may change from call to call, but not how many, their classes and their layouts: whoever calls
-    has seen to that. `like` are some such.
+    Which tensors these are may change from call to call, but not how many, and not their `Layout`: whoever calls has seen to
+    that. PyTorch's function ends the process where it finds no memory. So the first call goes through Python, where that is
+    an error, and the others find tensors of the same classes and dispatch keys.
     """
 
-    def __init__(self, column: NDArray[np.int64], like: Sequence[Tensor]) -> None:
-        if column.shape != (len(like),) or column.dtype != np.int64:
-            raise ValueError(f"the column is {column.dtype} {column.shape}; allowed is int64 ({len(like)},)")
+    def __init__(self, column: NDArray[np.int64]) -> None:
+        if column.ndim != 1 or column.dtype != np.int64:
+            raise ValueError(f"the column is {column.dtype} {column.shape}; allowed is int64 (tensors,)")
         self._column: Final = column
-        self._where: Final = (column.ctypes.data, *column.strides, len(like))
-        # PyTorch's function ends the process where a tensor has no memory to point to.
-        plain = all(type(tensor) in PLAIN_TYPES and tensor.layout is torch.strided for tensor in like)
-        self._native: Final = _native() if plain and not any(map(Tensor._is_zerotensor, like)) else None
+        self._where: Final = (column.ctypes.data, *column.strides, len(column))
+        self._native: Mapping[str, Callable[..., int]] | None = None
 
     @classmethod
     def of(cls, tensors: Sequence[Tensor]) -> Addresses:
         """Return where these tensors lie now."""
-        return cls(np.array(list(map(_pointer, tensors)), np.int64), tensors)
+        made = cls(np.zeros(len(tensors), np.int64))
+        made.follow(list(tensors))
+        return made
 
     def hold(self, tensors: list[Tensor]) -> bool:
         """Whether each tensor lies where the column says."""
@@ -193,9 +193,10 @@ class Addresses:
     def _moved(self, tensors: list[Tensor], *, write: bool) -> bool:
         if len(tensors) != len(self._column):
             raise ValueError(f"there are {len(tensors)} tensors; allowed are {len(self._column)}")
-        if self._native is not None:
+        if self._native is not None and type(tensors) is list:
             return bool(self._native["moved"](tensors, *self._where, write))
         found = np.array(list(map(_pointer, tensors)), np.int64)
+        self._native = _native() if all(type(tensor) in PLAIN_TYPES for tensor in tensors) else None
         moved = not np.array_equal(found, self._column)
         if write:
             self._column[:] = found

@@ -135,11 +135,10 @@ class Launch:
             [parameter.numel() * (1 + parameter.is_complex()) for parameter in self.parameters],
         )
         self._given: Final = {
-            name: Addresses(self._table.pointers[:, arrays.index(name)], self.parameters)
-            for name in GIVEN
-            if name in arrays
+            name: Addresses(self._table.pointers[:, arrays.index(name)]) for name in GIVEN if name in arrays
         }
         self._moves = 0
+        """How often something was given elsewhere in memory than before."""
         self._groups: Final = np.array([bound.group for bound in bounds.values()])
         self._elements: Final = elements
         self._run: Final = self._kernel()

@@ -26,11 +26,12 @@ _ATTRIBUTES: Final[tuple[Callable[[Any], Any], ...]] = (
     Tensor.is_neg,
     Tensor.is_conj,
     Tensor._is_zerotensor,
+    lambda tensor: torch._C._dispatch_keys(tensor).raw_repr(),
 )
 
 
 class Layout:
-    """Of some tensors: type, layout, dtype, device, sizes and strides."""
+    """Of some tensors: type, dispatch keys, layout, dtype, device, sizes and strides."""
 
     def __init__(self, tensors: Sequence[Tensor]) -> None:
         self._check: Final = _guards(tensors)

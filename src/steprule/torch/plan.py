@@ -100,6 +100,9 @@ class Plan:
         )
         self._kept: Final = [tensor for stepper in self._steppers for tensor in stepper.kept]
         self._addresses: Final = Addresses.of(self._kept)
+        known = set(map(id, self._parameters))
+        self._slots: Final = [tensor for tensor in self._kept if id(tensor) not in known]
+        self._slots_layout: Final = Layout(self._slots)
 
     @torch.no_grad()
     def _bounds(self, optimizer: RuleOptimizer, has_state: bool) -> list[Bound]:
@@ -148,6 +151,7 @@ class Plan:
             and self._held.still()
             and self._shards.stay()
             and self._parameters_layout.fits(parameters)
+            and self._slots_layout.fits(self._slots)
             and self._addresses.hold(self._kept)
             and self._counts.data_ptr() == self._counts_pointer
         )

@@ -90,3 +90,8 @@ def _processes_of(folder: Path) -> list[int]:
 def test_a_hyperparameter_that_is_none_is_refused(text: str):
     with pytest.raises(ValueError, match=re.escape(f"--set is {text!r}; allowed is name=value with a number")):
         parse_values([text])
+
+
+def test_a_hyperparameter_that_is_given_twice_is_refused():
+    with pytest.raises(ValueError, match="--set lr is given twice"):
+        parse_values(["lr=0.1", "lr=0.2"])

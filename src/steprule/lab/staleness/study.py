@@ -19,6 +19,7 @@ from ...cluster import Conditions, simulate
 from ...counts import check_count
 from ..cluster.simulated import CONDITIONS
 from ..comparison import Progress, compare
+from ..grids import find_rule
 from ..problem import Problem, find_problem
 from ..results import Comparison, Metric, Run
 from ..summary import SettingSummary, Summary, summarise, worse_by
@@ -109,6 +110,7 @@ class Study:
 def study(
     problem: str = PROBLEM,
     *,
+    rules: Sequence[str] | None = None,
     grids: Mapping[str, Mapping[str, Sequence[float]]] = GRIDS,
     replicas: Sequence[int] = REPLICAS,
     epochs: int = 3,
@@ -120,6 +122,7 @@ def study(
 ) -> Study:
     """Train `problem` by each rule of `grids` with each number of simulated `replicas`, and return what was measured.
 
+    `rules` are the same rules by the names under which `find_rule` finds them; unless given, all are built in.
     At each number the whole grid is tried with one seed. The setting that is best with one replica, and the one that is best
     at that number, are then run with all `seeds`. All are trained on as many batches. Each run is a trial of
     `steprule.lab.compare` in a folder of `out` for its number of replicas: what is finished there is kept, unless `fresh`.
@@ -131,6 +134,9 @@ def study(
     if replicas[:1] != (1,) or list(replicas) != sorted(set(replicas)):
         raise ValueError(f"replicas is {replicas}; allowed are numbers that rise from 1")
     check_count("seeds", seeds)
+    found_as = {find_rule(name).name: name for name in (grids if rules is None else rules)}
+    if found_as.keys() != grids.keys():
+        raise ValueError(f"grids is of {', '.join(grids)}; allowed is one of each of rules, {', '.join(found_as)}")
 
     common: dict[str, Any] = {"epochs": epochs, "jobs": jobs}
 
@@ -138,7 +144,7 @@ def study(
         name, folder = f"{problem}@{number}", Path(out) / str(number)
         with displays() as progress:
             more |= {"progress": progress, **common}
-            return compare(name, rules=list(grid), grid=grid, seeds=seeds, out=folder, **more)
+            return compare(name, rules=[found_as[name] for name in grid], grid=grid, seeds=seeds, out=folder, **more)
 
     searched = {number: ran(number, grids, 1, fresh=fresh) for number in replicas}
     summaries = {number: summarise(each) for number, each in searched.items()}
