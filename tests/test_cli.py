@@ -625,6 +625,9 @@ class TestCluster:
         [
             (["run", "digits", "--replicas", "0"], "replicas is 0; allowed is a whole number from 1"),
             (["run", "digits", "--updates", "5", "--epochs", "1"], "--updates is 5 and --epochs is 1; allowed is one"),
+            (["run", "digits", "--epochs", "-1"], "epochs is -1.0; allowed is a finite number above 0"),
+            (["run", "digits", "--epochs", "nan"], "epochs is nan; allowed is a finite number above 0"),
+            (["run", "digits", "--sync"], "sync is True and journal is False; allowed is sync with a journal"),
             (["simulate", "digits", "--replicas", "0"], "replicas is 0; allowed is a whole number from 1"),
             (["study", "--replicas", "1,x"], "--replicas is '1,x'; allowed are whole numbers with commas between them"),
         ],

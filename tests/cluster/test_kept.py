@@ -13,7 +13,7 @@ from tests.cluster.made import gradient, kept, partition, push, shard, start
 from tests.conformance.cases import OF_THE_GRADIENT
 
 from steprule import rules
-from steprule.cluster import KeptShard, Shard, Version
+from steprule.cluster import KeptShard, Shard, Version, snapshot
 from steprule.cluster.journal import Entry, Journal
 
 
@@ -290,6 +290,44 @@ def test_files_of_another_rule_or_model_are_refused(tmp_path: Path):
     (tmp_path / "shard-0.safetensors").write_bytes(b"nothing of the kind")
     with pytest.raises(ValueError, match=r"shard-0\.safetensors is no snapshot of a shard"):
         kept(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        ({"lr": 0.5}, "lr is 0.5; allowed for the state to load is 0.001, which it was trained with"),
+        ({"beta1": 0.5}, "beta1 is 0.5; allowed for the state to load is 0.8"),
+        ({"weight_decay": 0.5}, "weight_decay is 0.5; allowed for the state to load is 0.0"),
+        ({"maximize": True}, "maximize is True; allowed for the state to load is False"),
+        ({"state_dtype": "int8"}, "state_dtype is int8; allowed for the state to load is None"),
+        ({"seed": 1}, "seed is 1; allowed for the state to load is 0"),
+    ],
+)
+def test_files_of_other_options_are_refused(tmp_path: Path, more: dict[str, object], told: str):
+    def restored(**options: object) -> KeptShard:
+        return KeptShard(shard("adam", **{"lr": 0.001, "beta1": 0.8, **options}), tmp_path, "shard-0")
+
+    restored().close()
+    with pytest.raises(ValueError, match=re.escape(told)):
+        restored(**more)
+    restored(foreach=True).close()  # which decides nothing
+
+
+def test_a_snapshot_of_before_options_were_kept_goes_on(tmp_path: Path):
+    server = kept(tmp_path)
+    server.push(push(0))
+    arrays, counts = server.shard.state()
+    del counts["options"]
+    snapshot.write(tmp_path / "shard-0.safetensors", arrays, counts)
+    again = KeptShard(shard(lr=0.5), tmp_path, "shard-0")
+    assert again.shard.version == Version(1, 1)
+
+
+def test_a_sync_of_no_journal_is_refused(tmp_path: Path):
+    with pytest.raises(ValueError, match="sync is True and journal is False; allowed is sync with a journal"):
+        kept(tmp_path, sync=True)
+    assert not list(tmp_path.iterdir())
+    kept(tmp_path, journal=True, sync=True).close()
 
 
 def test_every_is_checked(tmp_path: Path):

@@ -22,11 +22,17 @@ from safetensors.numpy import load, save
 
 from .messages import FIRST, Push, Rows
 
-__all__ = ["Entry", "Journal"]
+__all__ = ["Entry", "Journal", "check_sync"]
 
 _FRAME: Final = struct.Struct("<QII")
 _SUMMED: Final = struct.Struct("<QI")
 """The part of a frame that its own checksum is of."""
+
+
+def check_sync(journal: bool, sync: bool) -> None:
+    """Raise `ValueError` where entries are to be synced and there is no journal to have any."""
+    if sync and not journal:
+        raise ValueError(f"sync is {sync!r} and journal is {journal!r}; allowed is sync with a journal, or neither")
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from typing import Any, Final
 from ..counts import check_count
 from ..folders import write_json
 from . import snapshot
-from .journal import Entry, Journal
+from .journal import Entry, Journal, check_sync
 from .messages import Fetched, Push, Receipt, Version
 from .shard import Shard
 
@@ -42,14 +42,15 @@ class KeptShard:
     Where the disk is full, training goes on: `failures` counts what could not be written, each with a warning. Then more is
     lost with the process: all since the snapshot before.
 
-    Raises `ValueError` for an `every` below 1 and where the files are of another rule or other pieces, and `OSError` where
-    the very first files cannot be written.
+    Raises `ValueError` for an `every` below 1, a `sync` without `journal`, and where the files are of another rule, other
+    options or other pieces, and `OSError` where the very first files cannot be written.
     """
 
     def __init__(
         self, shard: Shard, folder: Path, name: str, *, every: int = 1000, journal: bool = False, sync: bool = False
     ) -> None:
         check_count("every", every)
+        check_sync(journal, sync)
         self.shard: Final = shard
         self.failures: collections.Counter[str] = collections.Counter()
         """How many times a "snapshot", a "journal" entry or the note of a "life" could not be written."""

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from ..counts import check_count
 from .client import check_steps
+from .journal import check_sync
 from .messages import Rows
 
 __all__ = ["Gradient", "Plan", "Work"]
@@ -86,5 +87,6 @@ class Plan:
         if self.device not in ("cpu", "cuda"):
             raise ValueError(f'device is {self.device!r}; allowed is "cpu" or "cuda"')
         check_steps(self.n_fetch, self.n_push, self.local_lr)
+        check_sync(self.journal, self.sync)
         if not self.timeout > 0:
             raise ValueError(f"timeout is {self.timeout!r}; allowed is a number of seconds above 0")

@@ -25,6 +25,9 @@ from .partition import Piece
 
 __all__ = ["Shard"]
 
+_DECIDING: Final = ("decoupled_weight_decay", "maximize", "state_dtype", "master_copies", "seed", "sparse")
+"""The options, beside numbers, that decide a step."""
+
 
 class Shard:
     """One shard: parameters, state, and what it has seen of each replica.
@@ -174,6 +177,7 @@ class Shard:
             arrays |= {f"{number}.{name}": tensor for name, tensor in slots.items()}
         counts = {
             "rule": self.rule.name,
+            "options": self._options(),
             "pieces": [[piece.name, piece.first_row, *piece.shape] for piece in self.pieces],
             "life": self.version.life,
             "updates": self.version.updates,
@@ -186,15 +190,21 @@ class Shard:
         return arrays, {name: _lists(value) for name, value in counts.items()}
 
     def load(self, arrays: Mapping[str, Tensor], counts: Mapping[str, Any]) -> None:
-        """Take over what `state` returned, of a shard of the same rule and pieces; to be followed by `begin_life`.
+        """Take over what `state` returned, of a shard of the same rule, options and pieces; to be followed by `begin_life`.
 
-        Raises `ValueError` for the state of another rule, of other pieces, or of another type.
+        Raises `ValueError` for the state of another rule, of other options or pieces, or of another type.
         """
         expected = self.state()[1]
         for name in ("rule", "pieces"):
             if counts[name] != expected[name]:
                 raise ValueError(
                     f"the state to load has the {name} {counts[name]!r}; allowed for this shard is {expected[name]!r}"
+                )
+        known = counts.get("options", {})  # an older snapshot has none
+        for name, value in expected["options"].items():
+            if known.get(name, value) != value:
+                raise ValueError(
+                    f"{name} is {value}; allowed for the state to load is {known[name]}, which it was trained with"
                 )
         if arrays["x"].dtype is not self._flat.dtype:
             raise ValueError(
@@ -251,6 +261,12 @@ class Shard:
         if self._rows_alone:
             return torch.sparse_coo_tensor(places[None], values, piece.shape, check_invariants=False)
         return values.new_zeros(piece.shape).index_add_(0, places, values)
+
+    def _options(self) -> dict[str, Any]:
+        """Return what decides a step beside the rule, as JSON can hold it."""
+        group = self._optimizer.param_groups[0]
+        _, values = self._optimizer.keywords.form_and_values(group)
+        return {name: float(value) for name, value in values.items()} | {name: str(group[name]) for name in _DECIDING}
 
     def _can_step_rows_alone(self) -> bool:
         """Whether a step by a gradient of some rows leaves the parameters of all others as they are."""

@@ -54,7 +54,8 @@ def train(
 
     Without an `address`, a Ray of its own is started on this machine, listening on loopback; "auto" or host:port joins one.
     `folder` takes the shards' snapshots; on several machines it is one that all of them see. With `resume`, training goes on
-    from the snapshots that are there; without, there must be none. `progress` is called about once a second, and at the end.
+    from the snapshots that are there; without, there must be none. `progress` is called at the beginning, about once a
+    second, and at the end.
 
     Raises `ValueError` and `TypeError` for arguments that cannot be, `FloatingPointError` as `on_nonfinite` says,
     `RuntimeError` where all pushes to a shard are refused or a process cannot be started, and what a replica's gradient
@@ -65,6 +66,7 @@ def train(
     with engine.running(address, plan.replicas + plan.shards, gpus=gpus, dashboard=dashboard):
         training = Training(work, rule, plan, folder.resolve())
         try:
+            progress(training)
             while True:
                 training.run(progress)
                 training.shards.snapshot()

@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import json
+import math
 import os
 import re
 import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from safetensors.numpy import load_file
 from tests.lab.processes import alive, soon
+from tests.lab.small import line, named
 
+from steprule import Rule, rules
+from steprule.cluster import Plan, Version, Work
+from steprule.cluster.reports import Progress, ShardReport
+from steprule.cluster.training import Trained
+from steprule.lab.cluster import run
+from steprule.lab.cluster.run import Measured, Run, updates_of
 from steprule.lab.grids import parse_values
-
-pytestmark = [pytest.mark.cluster, pytest.mark.serial]
 
 
 def command(folder: Path, *more: str) -> subprocess.Popen[str]:
@@ -39,17 +49,24 @@ def updates(folder: Path) -> int:
     return min(read(each)[1]["updates"] for each in found) if len(found) == 2 else -1
 
 
+def measured(folder: Path) -> list[dict[str, float]]:
+    results = folder / "results.json"
+    return json.loads(results.read_text())["measured"] if results.exists() else []
+
+
+@pytest.mark.cluster
+@pytest.mark.serial
 def test_a_training_whose_command_is_killed_goes_on(tmp_path: Path):
     more = ("--snapshot-every", "20", "--rule", "momentum", "--set", "lr=0.01", "--journal")
     first = command(tmp_path, "--updates", "1000000", *more)
-    soon(lambda: updates(tmp_path) >= 100 or first.poll() is not None)
+    soon(lambda: (updates(tmp_path) >= 100 and measured(tmp_path)) or first.poll() is not None)
     os.kill(first.pid, signal.SIGKILL)
     output, errors = first.communicate()
     assert first.returncode == -signal.SIGKILL, output + errors
     reached = updates(tmp_path)
     # Ray ends what the command had started.
     soon(lambda: not any(alive(process) for process in _processes_of(tmp_path)))
-    assert not (tmp_path / "results.json").exists()
+    before = [each for each in measured(tmp_path) if each["updates"] <= reached]
 
     refused = command(tmp_path, "--updates", "10", *more)
     assert "has snapshots of a training; allowed is to resume it, or another folder" in refused.communicate()[1]
@@ -60,6 +77,9 @@ def test_a_training_whose_command_is_killed_goes_on(tmp_path: Path):
     assert second.returncode == 0, errors
     results = json.loads((tmp_path / "results.json").read_text())
     assert results["measured"][-1]["updates"] == reached + 500
+    assert results["measured"][: len(before)] == before
+    counted = [each["updates"] for each in results["measured"]]
+    assert counted == sorted(set(counted))
     assert [shard["lost"] for shard in results["progress"]["shards"]] == [0, 0]
     assert results["measured"][-1]["test"] < 10
     assert f"{reached + 500} updates: test error" in output
@@ -84,6 +104,102 @@ def _processes_of(folder: Path) -> list[int]:
             if any(str(folder) in each for each in files):
                 found.append(int(process.name))
     return found
+
+
+def trains(
+    monkeypatch: pytest.MonkeyPatch, folder: Path, *reached: int, updates: int = 20, killed: bool = False, **more: Any
+) -> list[Measured]:
+    """Train with no Ray: each progress has so many updates."""
+    options = {name: more.pop(name) for name in ("seed", "resume") if name in more}
+    name = more.pop("name", named(line))
+    problem, plan = line(), Plan(updates=updates, **more)
+
+    def train(work: Work, rule: Rule, plan: Plan, snapshots: Path, *, progress: Any, **_: object) -> Trained:
+        snapshots.mkdir(exist_ok=True)
+        (snapshots / "shard-0.safetensors").touch()
+
+        def at(updates: int) -> Progress:
+            report = ShardReport(1, "", Version(0, updates), 0, {}, {}, {}, 0, 0, 0.0, 0)
+            return Progress(plan.updates, 1, 1, 0, 0.5, 1.0, [report], {}, {})
+
+        for each in reached:
+            progress(SimpleNamespace(progress=functools.partial(at, each), parameters=lambda: work.parameters))
+        if killed:
+            raise KeyboardInterrupt
+        return Trained(dict(work.parameters), at(plan.updates))
+
+    ready = Run(name, problem, rules.adam, plan, folder, **options)
+    monkeypatch.setattr("steprule.cluster.training.train", train)
+    return ready.train()
+
+
+def test_measurements_are_kept_as_they_are_made_and_none_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    with pytest.raises(KeyboardInterrupt):
+        trains(monkeypatch, tmp_path, 0, 3, 8, 9, 15, killed=True)
+    assert [each["updates"] for each in measured(tmp_path)] == [8, 15]
+    # It goes on from a snapshot of update 10, and is killed again before it has measured anything.
+    with pytest.raises(KeyboardInterrupt):
+        trains(monkeypatch, tmp_path, 10, resume=True, killed=True)
+    assert [each["updates"] for each in measured(tmp_path)] == [8]
+    found = trains(monkeypatch, tmp_path, 12, 16, 20, resume=True)
+    assert [each.updates for each in found] == [8, 16, 20]
+    assert measured(tmp_path) == [dataclasses.asdict(each) for each in found]
+    for more in (20, 21):
+        found = trains(monkeypatch, tmp_path, 20, updates=more, resume=True)
+    assert [each.updates for each in found] == [8, 16, 20, 21]
+
+
+def test_a_measurement_that_cannot_be_written_yet_ends_no_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    written = run.write_json
+
+    def write(path: Path, content: Any) -> None:
+        if content["progress"] is not None and len(content["measured"]) == 1:
+            raise OSError(28, "No space left on device")
+        written(path, content)
+
+    monkeypatch.setattr(run, "write_json", write)
+    with pytest.warns(RuntimeWarning, match="training goes on, and its measurements up to update 8 .*No space left"):
+        found = trains(monkeypatch, tmp_path, 0, 8)
+    assert measured(tmp_path) == [dataclasses.asdict(each) for each in found]
+
+
+@pytest.mark.parametrize(
+    ("other", "told"),
+    [
+        ({"seed": 4}, "seed is 4; allowed with resume is 3"),
+        ({"name": "digits"}, "problem is 'digits'; allowed with resume is '"),
+        ({"replicas": 3}, "replicas is 3; allowed with resume is 2"),
+        ({"n_push": 2}, "n_push is 2; allowed with resume is 1"),
+        ({"n_fetch": 2, "local_lr": 0.1}, "n_fetch is 2; allowed with resume is 1"),
+        ({"local_lr": 0.1}, "local_lr is 0.1; allowed with resume is None"),
+        ({"overlap": False}, "overlap is False; allowed with resume is True"),
+        ({"warm_start": 5}, "warm_start is 5; allowed with resume is 0"),
+    ],
+)
+def test_a_training_goes_on_as_what_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, other: dict[str, Any], told: str
+):
+    one = {"seed": 3, "replicas": 2}
+    with pytest.raises(KeyboardInterrupt):
+        trains(monkeypatch, tmp_path, **one, killed=True)
+    results = tmp_path / "results.json"
+    before = results.read_bytes()
+    with pytest.raises(ValueError, match=re.escape(told)):
+        trains(monkeypatch, tmp_path, 0, **{**one, **other}, resume=True)
+    assert results.read_bytes() == before
+    trains(monkeypatch, tmp_path, 0, **one, updates=30, snapshot_every=5, journal=True, resume=True)
+    results.unlink()  # as a version wrote none before the end
+    trains(monkeypatch, tmp_path, 0, **{**one, **other}, resume=True)
+    results.write_text("{}")
+    with pytest.raises(ValueError, match=r"results.json is no results of a training .*; remove it"):
+        trains(monkeypatch, tmp_path, 0, **one, resume=True)
+
+
+@pytest.mark.parametrize("epochs", [-1.0, 0.0, math.inf, math.nan, 1e308])
+def test_epochs_that_cannot_be_are_refused(epochs: float):
+    with pytest.raises(ValueError, match=re.escape(f"epochs is {epochs!r}; allowed is a finite number above 0")):
+        updates_of(line(), epochs, 1)
+    assert (updates_of(line(), 1e-9, 1), updates_of(line(), 3, 2)) == (1, 10)
 
 
 @pytest.mark.parametrize("text", ["lr", "=1", "lr=fast"])
