@@ -24,10 +24,10 @@ class RateMonitorCallback(keras.callbacks.Callback):  # type: ignore[misc]
     the variables' paths. `writer` is a `SummaryWriter` or alike, see `steprule.rates.Rates.to_tensorboard`.
 
     Keras has no hook for a step, so that the callback wraps the optimizer's `apply` while `fit` runs, and the training step
-    is compiled anew at its begin and end. The gradient is the one that `apply` is given, without the loss scale: before
-    clipping, and with `gradient_accumulation_steps` that of one batch, whose update may be 0. A step that is left out by
-    `LossScaleOptimizer` is not recorded. Keras does not tell of a fit that ends in an exception: `on_train_end()`, or the
-    next fit with the callback, ends the watch then.
+    is compiled anew at its begin and end. The gradient is the one that `apply` is given, without the loss scale and before
+    clipping. With `gradient_accumulation_steps` a step is an update of the variables, and its gradient the mean of those of
+    its batches. A step that is left out by `LossScaleOptimizer` is not recorded. Keras does not tell of a fit that ends in
+    an exception: `on_train_end()`, or the next fit with the callback, ends the watch then.
 
     Raises `ValueError` for an `every` or a `sample` below 1, and, when the fit begins, `TypeError` where several replicas
     step and `ValueError` on TensorFlow where one execution has more than `every` steps.
@@ -45,11 +45,6 @@ class RateMonitorCallback(keras.callbacks.Callback):  # type: ignore[misc]
             more = {"steps_per_execution": self.model.steps_per_execution}
             if self.model.distribute_strategy.num_replicas_in_sync > 1:
                 raise TypeError("RateMonitorCallback looks at one replica, and the model has several")
-            if self.model.steps_per_execution > self._sampler.every:
-                raise ValueError(
-                    f"steps_per_execution is {self.model.steps_per_execution}; allowed with every={self._sampler.every} "
-                    "is no more than that"
-                )
         self._leave()  # a fit that was interrupted
         optimizer = getattr(self.model.optimizer, "inner_optimizer", self.model.optimizer)
         kinds: dict[str, Any] = {"torch": _OnTorch, "tensorflow": _OnTensorFlow, "jax": _OnJax}
@@ -92,7 +87,8 @@ class _Watch:
         ]
         self._dtype: Final = "float64" if any(each.dtype == "float64" for each in self._variables) else "float32"
         self._has_gradient: list[bool] = []
-        self._first: Final = int(optimizer.iterations)
+        self._accumulation: Final = optimizer.gradient_accumulation_steps or 1
+        self._period: Final = sampler.every * self._accumulation
 
     def __call__(self, grads: Sequence[Any], trainable_variables: Sequence[Any] | None = None, **more: Any) -> None:
         raise NotImplementedError
@@ -110,16 +106,32 @@ class _Watch:
                 outer._before, outer._apply = self._before, self._apply
             outer = outer._before
 
-    def _gradients(self, grads: Sequence[Any], variables: Sequence[Any] | None) -> list[Any]:
+    def _aligned(self, grads: Sequence[Any], variables: Sequence[Any] | None) -> list[Any]:
         """Return the gradient of each variable, None where there is none."""
+        if self._accumulation > 1 and variables is not None and not self.optimizer.built:
+            # On TensorFlow, Keras builds in `apply`, and the sums of gradients are read before it.
+            self.optimizer.build(list(variables))
         given = self.optimizer._trainable_variables if variables is None else variables
         found = {id(variable): grad for variable, grad in zip(given, grads, strict=True)}
         aligned = [found.get(id(variable)) for variable in self._variables]
         self._has_gradient = [grad is not None for grad in aligned]
         return aligned
 
-    def _scale(self) -> float:
-        return float(self.optimizer.loss_scale_factor or 1.0)
+    def _is_due(self, batch: Any) -> Any:
+        """Whether the batch, numbered from 0 by the optimizer's `_iterations`, makes an update that is recorded."""
+        return batch % self._period == self._accumulation - 1
+
+    def _gradient(self, grads: Sequence[Any]) -> Any:
+        """Return the sampled elements of the gradient that the update is made of, from `grads`, one for each variable."""
+        taken = self._taken(grads) / float(self.optimizer.loss_scale_factor or 1.0)
+        if self._accumulation == 1:
+            return taken
+        sums, place = self.optimizer._accumulated_gradients, self.optimizer._get_variable_index
+        before = [
+            None if grad is None else sums[place(variable)].value
+            for grad, variable in zip(grads, self._variables, strict=True)
+        ]
+        return (taken + self._taken(before)) / self._accumulation
 
     def _taken(self, tensors: Sequence[Any]) -> Any:
         """Return the sampled elements of a tensor for each variable, joined; 0 where there is None."""
@@ -134,12 +146,12 @@ class _Watch:
     def _values(self) -> Any:
         return self._taken([variable.value for variable in self._variables])
 
-    def _record(self, step: int, before: Any, gradient: Any, after: Any) -> None:
+    def _record(self, batch: int, before: Any, gradient: Any, after: Any) -> None:
         ends = np.cumsum([len(each) for each in self._places])[:-1]
         split = (np.split(np.asarray(each, np.float64), ends) for each in (before, after, gradient))
         layers = zip(self._variables, self._places, self._has_gradient, *split, strict=True)
         self._rates.add(
-            Record.of(step, variable.path, places, old, new, grad, _eps(variable.dtype))
+            Record.of(batch // self._accumulation + 1, variable.path, places, old, new, grad, _eps(variable.dtype))
             for variable, places, there, old, new, grad in layers
             if there and len(places)
         )
@@ -152,46 +164,48 @@ class _Watch:
 
 
 class _OnTorch(_Watch):
-    _steps = 0
+    def __init__(self, *given: Any) -> None:
+        super().__init__(*given)
+        self._batches = int(self.optimizer._iterations)
 
     def __call__(self, grads: Sequence[Any], trainable_variables: Sequence[Any] | None = None, **more: Any) -> None:
-        # Counted here: to read `iterations` would wait for a GPU at each step.
-        step = self._first + self._steps
-        self._steps += 1
-        if step % self._sampler.every:
+        # Counted here: to read `_iterations` would wait for a GPU at each step.
+        batch = self._batches
+        self._batches += 1
+        if not self._is_due(batch):
             self._apply(grads, trainable_variables, **more)
             return
         before = self._values()
-        gradient = self._taken(self._gradients(grads, trainable_variables)) / self._scale()
+        gradient = self._gradient(self._aligned(grads, trainable_variables))
         self._apply(grads, trainable_variables, **more)
-        self._record(step + 1, *map(ops.convert_to_numpy, (before, gradient, self._values())))
+        self._record(batch, *map(ops.convert_to_numpy, (before, gradient, self._values())))
 
 
 class _OnJax(_Watch):
     def __call__(self, grads: Sequence[Any], trainable_variables: Sequence[Any] | None = None, **more: Any) -> None:
         import jax
 
-        step, before = self.optimizer.iterations.value, self._values()
-        gradient = self._taken(self._gradients(grads, trainable_variables)) / self._scale()
+        batch, before = self.optimizer._iterations.value, self._values()
+        gradient = self._gradient(self._aligned(grads, trainable_variables))
         self._apply(grads, trainable_variables, **more)
         # What is computed within a traced step is traced, even where the number of the step is known.
         if not isinstance(before, jax.core.Tracer):
             # To branch in JAX would compile the branches anew in each step that is not compiled.
-            if int(step) % self._sampler.every == 0:
-                self._told(step, before, gradient, self._values())
+            if self._is_due(int(batch)):
+                self._told(batch, before, gradient, self._values())
             return
         jax.lax.cond(
-            step % self._sampler.every == 0,
+            self._is_due(batch),
             lambda *taken: jax.debug.callback(self._told, *taken, ordered=True),
             lambda *_: None,
-            step,
+            batch,
             before,
             gradient,
             self._values(),
         )
 
-    def _told(self, step: Any, *taken: Any) -> None:
-        self._record(int(step) + 1, *taken)
+    def _told(self, batch: Any, *taken: Any) -> None:
+        self._record(int(batch), *taken)
 
     def end(self) -> None:
         import jax
@@ -206,44 +220,47 @@ class _OnTensorFlow(_Watch):
         super().__init__(*given)
         import tensorflow as tf
 
+        if steps_per_execution > self._period:
+            raise ValueError(
+                f"steps_per_execution is {steps_per_execution}; allowed is no more than the {self._period} batches of "
+                f"every={self._sampler.every} steps"
+            )
         size = sum(map(len, self._places))
         self._kept: Final = tf.Variable(np.zeros((3, size), self._dtype), trainable=False)
-        self._step: Final = tf.Variable(np.int64(-1), trainable=False)
+        self._batch: Final = tf.Variable(np.int64(-1), trainable=False)
         self._read = -1
-        self._batches = 0
-        self._between: Final = max(self._sampler.every // steps_per_execution, 1)
+        self._executions = 0
+        self._between: Final = self._period // steps_per_execution
 
     def __call__(self, grads: Sequence[Any], trainable_variables: Sequence[Any] | None = None, **more: Any) -> None:
         import tensorflow as tf
 
         # A cast to its own dtype would leave the variable, and be read again after the step.
-        step = tf.identity(tf.cast(self.optimizer.iterations.value, tf.int64))
-        due = tf.equal(step % self._sampler.every, 0)
-        before, aligned = self._values(), self._gradients(grads, trainable_variables)
+        batch = tf.identity(tf.cast(self.optimizer._iterations.value, tf.int64))
+        due = self._is_due(batch)
+        before, aligned = self._values(), self._aligned(grads, trainable_variables)
 
         def taken() -> Any:
             # Rows that a gradient names are made dense only here.
-            return (
-                self._taken([None if each is None else tf.convert_to_tensor(each) for each in aligned]) / self._scale()
-            )
+            return self._gradient([None if each is None else tf.convert_to_tensor(each) for each in aligned])
 
         gradient = tf.cond(due, taken, lambda: tf.zeros_like(before))
         self._apply(grads, trainable_variables, **more)
         now = tf.stack([before, gradient, self._values()])
         self._kept.assign(tf.where(due, now, self._kept))
-        self._step.assign(tf.where(due, step, self._step))
+        self._batch.assign(tf.where(due, batch, self._batch))
 
     def batch_ended(self) -> None:
         # What is kept stays until the next step that is due, `every` steps later.
-        self._batches += 1
-        if self._batches % self._between == 0:
+        self._executions += 1
+        if self._executions % self._between == 0:
             self.end()
 
     def end(self) -> None:
-        step = int(self._step.numpy())
-        if step != self._read:
-            self._read = step
-            self._record(step + 1, *self._kept.numpy())
+        batch = int(self._batch.numpy())
+        if batch != self._read:
+            self._read = batch
+            self._record(batch, *self._kept.numpy())
 
 
 def _eps(dtype: str) -> float:
