@@ -61,11 +61,20 @@ class Table:
         self.chunks: Final = chunks(sizes, max(CHUNK // max(width, 1), 1))
         self.elements: Final = sum(sizes) * width
         self._counters: Final = np.zeros(_AT_ONCE, dtype=np.int64)
-        self._scalars, self._scalars_at = np.zeros(0), 0
-        arrays = (self._counters, self.chunks, self.pointers, self.rows, self._scalars, self.keys, self.flags)
-        counter, its_chunks, *others = (array.ctypes.data for array in arrays)
-        launch = np.array([counter, its_chunks, len(self.chunks), *others], dtype=np.int64)
-        self._launches: Final = np.tile(launch, (_AT_ONCE, 1))
+        self._scalars: tuple[NDArray[Any], int] = (np.zeros(0), 0)
+        fields: dict[str, int | NDArray[np.int64]] = {
+            "claimed": self._counters,
+            "chunks": self.chunks,
+            "number of chunks": len(self.chunks),
+            "pointers": self.pointers,
+            "rows": self.rows,
+            "scalars": 0,
+            "keys": self.keys,
+            "flags": self.flags,
+        }
+        values = map(fields.__getitem__, LAUNCH_FIELDS)
+        addresses = [each if isinstance(each, int) else each.ctypes.data for each in values]
+        self._launches: Final = np.tile(np.array(addresses, dtype=np.int64), (_AT_ONCE, 1))
         self._launches[:, _CLAIMED] += self._counters.strides[0] * np.arange(_AT_ONCE)
         self._launches_at: Final = self._launches.ctypes.data
         self._turns: Final = itertools.count()
@@ -78,10 +87,10 @@ class Table:
         """
         turn = next(self._turns) % _AT_ONCE
         self._counters[turn] = 0
-        kept, address = self._scalars, self._scalars_at
+        kept, address = self._scalars
         if scalars is not kept:
             address = scalars.ctypes.data
-            self._scalars_at, self._scalars = address, scalars
+            self._scalars = scalars, address
         self._launches[turn, _SCALARS] = address
         return self._launches_at + turn * self._launches.strides[0]
 
