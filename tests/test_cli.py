@@ -576,6 +576,7 @@ class TestBench:
             (["--sizes", "huge"], "--sizes is 'huge'; allowed are mnist, small, large, transformer"),
             (["--device", "tpu"], "--device is 'tpu'; allowed are cpu, cuda"),
             (["--sizes", "mnist,"], "--sizes is ''; allowed are mnist, small, large, transformer"),
+            (["--rules", "rmsprop"], "--rules is 'rmsprop'; allowed are sgd, adagrad, adadelta, adam"),
             (["--rules", "adam, rmsprop"], "--rules is 'rmsprop'; allowed are sgd, adagrad, adadelta, adam"),
             (["--framework", "jax", "--device", "cuda"], "--device with --framework jax is 'cuda'; allowed are cpu"),
         ],

@@ -113,7 +113,8 @@ def _with_imported(file: Path) -> set[Path]:
     while (root / "__init__.py").is_file():
         root = root.parent
     # Of what is installed, a version tells.
-    installed = first.is_relative_to(Path(__file__).parent) or str(root) in sysconfig.get_paths().values()
+    places = {Path(place).resolve() for place in sysconfig.get_paths().values()}
+    installed = first.is_relative_to(Path(__file__).parent) or root in places
     left = [first]
     while left:
         each = left.pop()

@@ -33,9 +33,8 @@ _pointer: Final = Tensor.data_ptr
 _MEMORY: Final[int] = getattr(guards, "_torchinductor_pyobject_tensor_data_ptr", 0)
 
 # `moved` compares where each tensor of a list lies with what stands in a column, an address every `stride` bytes, where it
-# writes it too if it is to `write`; it returns 0 where all are equal. `same` tells whether two lists hold the same objects,
-# `held` whether dict i of a list has object i of another under name i.
-_ASSEMBLY: Final = """
+# writes it too if it is to `write`; it returns 0 where all are equal.
+_MOVED: Final = """
 define i64 @moved(i64 %tensors, i64 %column, i64 %stride, i64 %count, i64 %write) {{
 entry:
   %writes = icmp ne i64 %write, 0
@@ -63,27 +62,11 @@ body:
 end:
   ret i64 %new
 }}
+"""
 
-define i64 @same(i64 %some, i64 %others, i64 %count) {{
-entry:
-  %item = inttoptr i64 {item} to i64 (i64, i64)*
-  br label %loop
-loop:
-  %i = phi i64 [0, %entry], [%next, %body]
-  %left = icmp slt i64 %i, %count
-  br i1 %left, label %body, label %end
-body:
-  %one = call i64 %item(i64 %some, i64 %i)
-  %other = call i64 %item(i64 %others, i64 %i)
-  %next = add i64 %i, 1
-  %equal = icmp eq i64 %one, %other
-  br i1 %equal, label %loop, label %end
-end:
-  %result = phi i64 [1, %loop], [0, %body]
-  ret i64 %result
-}}
-
-define i64 @held(i64 %dicts, i64 %names, i64 %objects, i64 %count) {{
+# Whether what is found for each i is object i of a list: `same` looks in another list, `held` in dict i under name i.
+_FOUND: Final = """
+define i64 @{symbol}({lists}, i64 %objects, i64 %count) {{
 entry:
   %item = inttoptr i64 {item} to i64 (i64, i64)*
   %get = inttoptr i64 {get} to i64 (i64, i64)*
@@ -93,10 +76,8 @@ loop:
   %left = icmp slt i64 %i, %count
   br i1 %left, label %body, label %end
 body:
-  %dict = call i64 %item(i64 %dicts, i64 %i)
-  %name = call i64 %item(i64 %names, i64 %i)
+{found}
   %object = call i64 %item(i64 %objects, i64 %i)
-  %found = call i64 %get(i64 %dict, i64 %name)
   %next = add i64 %i, 1
   %equal = icmp eq i64 %found, %object
   br i1 %equal, label %loop, label %end
@@ -105,13 +86,19 @@ end:
   ret i64 %result
 }}
 """
+_SAME: Final = "  %found = call i64 %item(i64 %some, i64 %i)"
+_HELD: Final = """\
+  %dict = call i64 %item(i64 %dicts, i64 %i)
+  %name = call i64 %item(i64 %names, i64 %i)
+  %found = call i64 %get(i64 %dict, i64 %name)"""
+
 # Each takes lists, and then numbers; a call keeps the interpreter lock.
 _FUNCTIONS: Final = {"moved": (1, 4), "same": (2, 1), "held": (3, 1)}
 
 
 @functools.cache
 def _native() -> Mapping[str, Callable[..., int]] | None:
-    """Return the functions of `_ASSEMBLY`, or None where they cannot be had."""
+    """Return the machine code of `_FUNCTIONS`, or None where they cannot be had."""
     # Without the interpreter lock, another thread may let go of what a list or dict has just given.
     locked: bool = getattr(sys, "_is_gil_enabled", lambda: True)()
     if not _MEMORY or not locked or sys.implementation.name != "cpython" or sys.maxsize < 2**32:
@@ -120,7 +107,10 @@ def _native() -> Mapping[str, Callable[..., int]] | None:
     def address(name: str) -> int | None:
         return ctypes.cast(getattr(ctypes.pythonapi, name), ctypes.c_void_p).value
 
-    text = _ASSEMBLY.format(item=address("PyList_GetItem"), get=address("PyDict_GetItem"), memory=_MEMORY)
+    of_python = {"item": address("PyList_GetItem"), "get": address("PyDict_GetItem")}
+    text = _MOVED.format(memory=_MEMORY, **of_python)
+    text += _FOUND.format(symbol="same", lists="i64 %some", found=_SAME, **of_python)
+    text += _FOUND.format(symbol="held", lists="i64 %dicts, i64 %names", found=_HELD, **of_python)
     try:
         start = assembled(text, *_FUNCTIONS)
     except (OSError, RuntimeError):  # a processor or system that LLVM makes no code for

@@ -80,20 +80,16 @@ class Plan:
         self._sparse: Final = [place for place, grad in enumerate(grads) if grad.layout is torch.sparse_coo]
         self._layout: Final = Layout(_without(grads, self._sparse))
 
-        self._states: Final = [bound.state for bound in bounds] if has_state else []
-        self._counts: Final = _counts_side_by_side(bounds if has_state else [])
+        with_state = bounds if has_state else []
+        self._counts: Final = _counts_side_by_side(with_state)
         self._counts_pointer: Final = self._counts.data_ptr()
-        self._steps = self._counts.numpy() if self._states else np.zeros(len(bounds), np.float32)
+        self._steps = self._counts.numpy() if with_state else np.zeros(len(bounds), np.float32)
         self._steps_seen = b""
         self._passed = 0
         self._entries: Final = list(optimizer.state)
         self._entry_states: Final = list(optimizer.state.values())
         self._held: Final = Held(
-            [
-                (bound.state, name)
-                for bound in (bounds if has_state else [])
-                for name in ("step", *bound.storing.names(bound.parameter))
-            ]
+            [(bound.state, name) for bound in with_state for name in ("step", *bound.storing.names(bound.parameter))]
         )
         self._steppers: Final = _steppers(
             rule, self._shards.bounds, given, optimizer.lags, differentiable=self._differentiable
