@@ -60,6 +60,28 @@ def test_the_gradients_of_the_tensors_stay_as_they_were():
     assert [each.value.grad for each in own] == [grads[0], kept, None]
 
 
+def test_the_curvature_of_a_step_is_held_no_longer_than_the_step():
+    optimizer, own = made("diagonal_newton"), variables("float32")
+    grads = [torch.tensor(g, dtype=torch.float32) for g in gradients(1)[0]]
+    own[1].value.h = kept = torch.ones(17)
+    optimizer.apply(grads, own, h=[each.abs() for each in grads])
+    assert [getattr(each.value, "h", None) for each in own] == [None, kept, None]
+
+
+@pytest.mark.parametrize("cls", [ours.SGD, ours.Adagrad])
+def test_a_decaying_rate_goes_on_where_the_steps_were_counted_before(cls: Any):
+    def decayed(iterations: int) -> Any:
+        optimizer, own = cls(learning_rate=1.0, lr_decay=1.0), variables("float64")
+        optimizer.build(own)
+        optimizer.iterations.assign(iterations)
+        before = [values_of(each) for each in own]
+        optimizer.apply([torch.ones(tuple(each.shape), dtype=torch.float64) for each in own], own)
+        return [values_of(each) - x for each, x in zip(own, before, strict=True)]
+
+    for first, tenth in zip(decayed(0), decayed(9), strict=True):
+        np.testing.assert_allclose(10 * tenth, first)
+
+
 def test_a_variable_that_missed_a_step_counts_those_of_the_optimizer():
     # As Keras has it: the bias corrections are those of the whole optimizer's step.
     steps = gradients(3)

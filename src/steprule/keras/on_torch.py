@@ -14,6 +14,7 @@ from ..around import Around
 from ..specification import Rule
 from ..torch import RuleOptimizer, optimizer
 from ..torch.compiled import outside_compiled_code
+from ..torch.state import names_of
 from .on_tensors import OnTensors
 
 __all__ = ["OnTorch"]
@@ -61,6 +62,7 @@ class _Fused:
     ) -> None:
         self._parameters: Final = list(parameters)
         self._counts: Final = [0] * len(parameters)
+        self._given: Final = ("grad", *(name for name in rule.inputs if name in ("h", "g2")))
         own_decay = "weight_decay" in rule.hyperparameters
         groups = [
             {
@@ -73,8 +75,9 @@ class _Fused:
         ]
         others = {name: value for name, value in values.items() if name != "weight_decay"}
         self.optimizer: Final[RuleOptimizer] = optimizer(rule)(groups, **others)
+        keeps_state = bool(names_of(rule, counts=bool(values["lr_decay"])))
         for parameter, own in zip(parameters, slots, strict=True):
-            if own:
+            if keeps_state:
                 count = torch.zeros((), dtype=torch.float32, device="cpu")
                 self.optimizer.state[parameter] = {
                     "step": count,
@@ -95,18 +98,19 @@ class _Fused:
         # Keras counts the steps of the optimizer, and PyTorch those of each parameter.
         if any(self._counts[place] != iterations for place in given):
             self._recount(iterations)
-        before = [parameter.grad for parameter in self._parameters]
+        before = [{name: getattr(parameter, name, None) for name in self._given} for parameter in self._parameters]
         try:
             for place, parameter in enumerate(self._parameters):
                 own = given.get(place, {"grad": None})
                 for name, value in own.items():
-                    if name != "grad" or value is not before[place]:
+                    if name != "grad" or value is not before[place][name]:
                         setattr(parameter, name, None if value is None else value.to(parameter.dtype))
             self.optimizer.step()
         finally:
-            for parameter, grad in zip(self._parameters, before, strict=True):
-                if parameter.grad is not grad:
-                    parameter.grad = grad
+            for parameter, earlier in zip(self._parameters, before, strict=True):
+                for name, value in earlier.items():
+                    if getattr(parameter, name, None) is not value:
+                        setattr(parameter, name, value)
         for place in given:
             self._counts[place] += 1
 

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from .. import around
 from ..kernels.codecs import STORAGES
+from ..program import lower
 from ..specification import Rule
-from .codecs import turned
 from .gpu import counted
 from .launch import Bound, Given
 from .storing import load, random_bits, save
@@ -73,15 +73,16 @@ class PlainSteps:
         self._write(bound, new, before, t)
 
     def _write(self, bound: Bound, new: Mapping[str, Any], like: Tensor, t: Any) -> None:
-        random = None
+        stored = dict(bound.storing.stored(bound.parameter))
+        changing = lower(self._rule, bound.around).arrays  # in the fused loop's order, which decides a slot's random bits
+        random = [name for name in changing if name in stored and STORAGES[stored[name]].random]
         for name, value in new.items():
-            slot, storage = bound.state[name], bound.storing.storage(name, bound.parameter)
-            if not storage or not STORAGES[storage].random:
+            slot = bound.state[name]
+            if name in random:
+                bits = random_bits(bound.storing.seed, bound.number, int(t), random.index(name), slot)
+                save(bound.state, name, stored[name], value, bits)
+            elif name in changing:
                 slot.copy_(_complex(value, like) if slot.is_complex() else value)
-                continue
-            bits = random_bits(bound.storing.seed, bound.number, int(t), slot)
-            random = bits if random is None else turned(random)
-            save(bound.state, name, storage, value, random)
 
     def _read(self, tensor: Tensor, real: torch.dtype) -> Tensor:
         """Return what a rule computes on: real numbers, of a complex tensor each one's two."""

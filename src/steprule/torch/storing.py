@@ -125,7 +125,7 @@ class Storing:
 
         `number` is the parameter's place in the optimizer, `starts` what each slot starts with.
         """
-        for name, initial in starts.items():
+        for place, (name, initial) in enumerate(starts.items()):
             storage, dtype = self.storage(name, parameter), self.dtype(name, parameter)
             present = state.get(name)
             if present is not None and present.dtype is dtype:
@@ -139,7 +139,7 @@ class Storing:
             state.pop(f"{name}_scale", None)
             if storage and STORAGES[storage].random:
                 state[name] = torch.empty_like(values, dtype=dtype)
-                save(state, name, storage, values, random_bits(self.seed, number, 0, values))
+                save(state, name, storage, values, random_bits(self.seed, number, 0, place, values))
             else:
                 state[name] = values.to(dtype)
         if not self.has_master(parameter):
@@ -175,10 +175,14 @@ def _real(dtype: torch.dtype) -> torch.dtype:
     return torch.float32 if dtype in NEAREST or dtype is torch.uint8 else dtype
 
 
-def random_bits(seed: int, number: int, t: int, like: Tensor) -> Tensor:
-    """Return 32 random bits for each element of parameter `number` at step `t`: those that the fused loop draws."""
+def random_bits(seed: int, number: int, t: int, place: int, like: Tensor) -> Tensor:
+    """Return 32 random bits for each element of a slot of parameter `number` at step `t`: those that the fused loop draws.
+
+    `place` is the slot's among those that are rounded at random. Each two share a draw, the second with its halves exchanged.
+    """
     key = int(keys(*(np.array([each], np.int64) for each in (seed, number, t)))[0])
-    return codecs.noise(like.numel(), key, like.device)
+    bits = codecs.noise(like.numel(), key + place // 2, like.device)
+    return codecs.turned(bits) if place % 2 else bits
 
 
 def _flat(dense: Tensor) -> Tensor:
