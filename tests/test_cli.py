@@ -381,6 +381,13 @@ class TestCompare:
         monkeypatch.setenv("STEPRULE_DATA", str(tmp_path / "absent"))
         assert "which is not a folder" in one_sentence(run("compare", "airfoil"))
 
+    def test_tells_a_place_as_it_is(self, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        file = tmp_path / "[bold]data" / DATA_SETS["airfoil"].files[0].path
+        file.parent.mkdir(parents=True)
+        file.touch()
+        monkeypatch.setenv("STEPRULE_DATA", str(tmp_path / "[bold]data"))
+        assert str(file.parent) in run("data").out
+
     def test_tells_of_damaged_data(self, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.chdir(tmp_path)
         (tmp_path / "airfoil").mkdir()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import functools
 import hashlib
 import subprocess
@@ -9,6 +10,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from steprule import named, rules
@@ -246,6 +248,13 @@ def test_the_digest_changes_with_what_lies_beside_the_file_and_is_imported(users
 def test_the_digest_of_what_is_installed_is_of_its_own_file() -> None:
     own = Path(str(sys.modules[digits.__module__].__file__)).read_bytes()
     assert named.digest(digits) == hashlib.sha256(own).hexdigest()[:12]
+
+
+def test_what_is_installed_is_told_from_the_users(users: Path) -> None:
+    assert named.is_installed(Path(np.__file__).parent / "linalg" / "__init__.py")
+    assert named.is_installed(Path(ast.__file__))
+    assert named.is_installed(Path(named.__file__))
+    assert not named.is_installed(users)
 
 
 def test_the_digest_is_of_the_file_that_names_a_partial_function_too(users: Path) -> None:

@@ -180,6 +180,13 @@ def test_a_parameter_of_integers_is_refused(name: str, dtype: str):
         reference.step(rules.sgd, x, x, {"step": 0}, lr=0.5)
 
 
+def test_a_name_is_no_rule():
+    x = np.ones(2)
+    for call in (lambda: reference.init("adadelta", x), lambda: reference.step("adadelta", x, x, {"step": 0})):
+        with pytest.raises(TypeError, match="'adadelta'"):
+            call()
+
+
 @pytest.mark.parametrize("library", [name.lower() for name in ("NumPy", "MXNet") if name in LIBRARIES])
 def test_the_documentations_examples_run_as_they_stand(library: str):
     text = (Path(__file__).parents[1] / "docs" / "arrays.md").read_text(encoding="utf-8")

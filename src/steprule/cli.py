@@ -17,6 +17,7 @@ except ModuleNotFoundError as missing:
 from . import around, clustering, equations, options, reproducing
 from .console import stoppable, terminal
 from .folders import replace
+from .named import is_installed
 from .program import lower
 
 __all__ = ["app", "main"]
@@ -141,12 +142,6 @@ def show(
     print(f"{comment} a step in {dtype}{form} moves {moved} bytes and does {program.operations} operations per element")
 
 
-def _console() -> Console:
-    """Return the terminal; where none watches, one so wide that nothing is folded."""
-    console = Console()
-    return console if console.is_terminal else Console(width=10_000)
-
-
 def _one_of(option: str, value: str, allowed: tuple[str, ...]) -> None:
     if value not in allowed:
         raise ValueError(f"{option} is {value!r}; allowed are {', '.join(each for each in allowed if each)}")
@@ -165,7 +160,7 @@ def data() -> None:
     for each in overview():
         table.add_row(each.name, each.title, each.licence, each.place)
         table.add_section()
-    _console().print(table)
+    terminal(folded=False).print(table)
 
 
 @app.command()
@@ -210,7 +205,7 @@ def bench(
     if on_gpu:
         measure.require_gpu()
     measure_steps = measure.measure_steps_on_gpu if on_gpu else measure.measure_steps
-    console, progress = _console(), Console(stderr=True)
+    console, progress = terminal(folded=False), Console(stderr=True)
     steps = []
     for size in chosen_sizes:
         for rule_name in chosen_rules:
@@ -243,7 +238,7 @@ def _bench_jax(sizes: str, rule_names: str, file: Path | None) -> None:
         with progress.status(f"{name}, {size}"):
             benches.append(measure_jax(size, name))
     for table in jax_tables(benches):
-        _console().print(table)
+        terminal(folded=False).print(table)
     _write_json(file, jax_as_json(benches))
 
 
@@ -273,11 +268,10 @@ def main() -> None:
 
 def _told(error: Exception) -> str:
     text = " ".join(str(error).split())
-    known = (Path(__file__).parent, Path(sys.prefix), Path(sys.base_prefix))
     frames = traceback.extract_tb(error.__traceback__)
     # Code that was made while running, such as a data class's __init__, is in no file.
     files = [frame for frame in frames if not frame.filename.startswith("<")]
-    users = [frame for frame in files if not any(Path(frame.filename).is_relative_to(place) for place in known)]
+    users = [frame for frame in files if not is_installed(Path(frame.filename))]
     if isinstance(error, (ValueError, TypeError, RuntimeError, OSError, ModuleNotFoundError)) and not users:
         return text
     # Most likely a mistake in the user's file, and the frame that is nearest to it tells where.

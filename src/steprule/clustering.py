@@ -61,9 +61,7 @@ def run(
     threads: Annotated[int, typer.Option(help="Threads of each process.")] = 1,
     device: Annotated[str, typer.Option(help="cpu or cuda: where the shards step.")] = "cpu",
     seed: Annotated[int, typer.Option(help="Decides the initial weights and the order of the examples.")] = 0,
-    address: Annotated[
-        str | None, typer.Option(help="A Ray cluster to join: auto, or host:port; one on this machine unless given.")
-    ] = None,
+    address: options.Address = "",
     dashboard: Annotated[bool, typer.Option("--dashboard", help="Start Ray's dashboard, on this machine.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the snapshots in the folder.")] = False,
     out: Annotated[Path, typer.Option(help="Folder for results, the model, snapshots and events.")] = Path("cluster"),
@@ -99,7 +97,7 @@ def run(
         threads=threads,
         options=hyperparameters,
     )
-    ready = Run(problem, found, used, plan, out, seed=seed, resume=resume, address=address, dashboard=dashboard)
+    ready = Run(problem, found, used, plan, out, seed=seed, resume=resume, address=address or None, dashboard=dashboard)
     made_folder(out)
     # After the checks: TensorBoard is slow to load, and noisy beside TensorFlow.
     from .lab.cluster.board import Board

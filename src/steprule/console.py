@@ -16,9 +16,13 @@ except ModuleNotFoundError as missing:
 __all__ = ["bar", "stoppable", "terminal"]
 
 
-def terminal() -> Console:
-    """Return the console on which a command tells: text as it is, for rich takes brackets in a path or name for styles."""
-    return Console(markup=False, highlight=False)
+def terminal(*, folded: bool = True) -> Console:
+    """Return the console on which a command tells: text as it is, for rich takes brackets in a path or name for styles.
+
+    Unless `folded`, lines are as long as they are where nobody watches: in a file, or for another program.
+    """
+    console = Console(markup=False, highlight=False)
+    return console if folded or console.is_terminal else Console(markup=False, highlight=False, width=10_000)
 
 
 def bar(console: Console, *, transient: bool = False) -> Progress:

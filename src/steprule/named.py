@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ast
+import functools
 import hashlib
 import importlib
 import importlib.util
+import site
 import sys
 import sysconfig
 from collections.abc import Callable, Iterator
@@ -13,7 +15,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
 
-__all__ = ["digest", "is_file", "load", "name_of"]
+__all__ = ["digest", "is_file", "is_installed", "load", "name_of"]
 
 _FILES: Final = "steprule_user_"
 """With which the names of modules begin that are files of users'."""
@@ -70,6 +72,18 @@ def is_file(module: str) -> bool:
     return module.startswith(_FILES)
 
 
+@functools.cache
+def _installed() -> tuple[Path, ...]:
+    own = [sysconfig.get_path(each) for each in ("purelib", "platlib", "stdlib", "platstdlib")]
+    places = [*own, *site.getsitepackages(), site.getusersitepackages(), str(Path(__file__).parent)]
+    return tuple({Path(each).resolve() for each in places})
+
+
+def is_installed(file: Path) -> bool:
+    """Whether a file is Python's own, an installed package's or steprule's: what it holds, versions tell."""
+    return any(file.resolve().is_relative_to(each) for each in _installed())
+
+
 def name_of(thing: Any) -> str:
     """Return the name under which another process finds a function or rule. Raises `ValueError` where it has none."""
     module = sys.modules.get(getattr(thing, "__module__", None) or "")
@@ -112,9 +126,7 @@ def _with_imported(file: Path) -> set[Path]:
     root = first.parent
     while (root / "__init__.py").is_file():
         root = root.parent
-    # Of what is installed, a version tells.
-    places = {Path(place).resolve() for place in sysconfig.get_paths().values()}
-    installed = first.is_relative_to(Path(__file__).parent) or root in places
+    installed = is_installed(first)
     left = [first]
     while left:
         each = left.pop()

@@ -38,7 +38,10 @@ WarmStart = Annotated[int, typer.Option("--warm-start", help="Updates for which 
 
 On = Annotated[str, typer.Option("--on", help="Where trials run: processes of this machine, or ray, a Ray cluster.")]
 Address = Annotated[
-    str, typer.Option("--address", help="A Ray cluster's address; unless given, Ray is started on this machine.")
+    str,
+    typer.Option(
+        "--address", help="A Ray cluster to join: auto, or host:port; unless given, Ray is started on this machine."
+    ),
 ]
 Device = Annotated[
     str, typer.Option("--device", help="cuda or cpu: train all settings and seeds at once there, as one batched model.")

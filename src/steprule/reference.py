@@ -45,6 +45,7 @@ def step(
     Raises `TypeError` for a hyperparameter that is unknown or missing, an input that is missing, or a parameter of integers
     or truths, and `ValueError` for a value out of range.
     """
+    check_rule(rule)
     _check(x)
     values = around.validated(rule, hyperparameters)
     t = state["step"] + 1

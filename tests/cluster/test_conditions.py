@@ -59,6 +59,12 @@ def test_conditions_are_read_and_told() -> None:
     assert str(Conditions()) == "compute 1, push 0, fetch 0"
 
 
+@pytest.mark.parametrize("name", ["compute", "push", "fetch", "stragglers", "bursts", "failures"])
+def test_text_that_nobody_has_read_is_refused(name: str) -> None:
+    with pytest.raises(TypeError, match=rf"^{name} is '5,1'; allowed is a .*: Conditions.of reads text and numbers$"):
+        Conditions(**{name: "5,1"})
+
+
 @pytest.mark.parametrize(
     ("name", "text", "told"),
     [

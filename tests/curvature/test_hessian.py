@@ -55,7 +55,7 @@ class TestExact:
         assert torch.equal(found["0.weight"].flatten(), found["2.weight"].flatten())
 
     def test_no_rows(self) -> None:
-        with pytest.raises(ValueError, match=r"rows is 0; allowed is a number from 1"):
+        with pytest.raises(ValueError, match=r"rows is 0; allowed is a whole number from 1"):
             exact(chain([nn.Linear(1, 1)]), mse_loss, batch(1, 1), batch(1, 1), rows=0)
 
 
@@ -94,7 +94,7 @@ class TestHutchinson:
         assert found["x"].tolist() == [12.0, 96.0, 0.0]
 
     def test_no_samples(self) -> None:
-        with pytest.raises(ValueError, match=r"samples is 0; allowed is a number from 1"):
+        with pytest.raises(ValueError, match=r"samples is 0; allowed is a whole number from 1"):
             hutchinson(chain([nn.Linear(1, 1)]), mse_loss, batch(1, 1), batch(1, 1), samples=0)
 
 

@@ -232,7 +232,7 @@ class TestRefusals:
                 mean_square_gradients(net, lambda outputs, targets: outputs.mean(), x, t, by="vmap")  # type: ignore[arg-type]
 
     def test_no_examples(self) -> None:
-        with pytest.raises(ValueError, match=r"examples is 0; allowed is a number from 1"):
+        with pytest.raises(ValueError, match=r"examples is 0; allowed is a whole number from 1"):
             mean_square_gradients(chain([nn.Linear(1, 1)]), mse_loss, batch(1, 1), batch(1, 1), by="vmap", examples=0)
 
     def test_another_way(self) -> None:

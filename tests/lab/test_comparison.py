@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -290,6 +292,17 @@ class TestWhatIsKept:
                 compared(tmp_path, seeds=1, rates=[0.1], epochs=1, fresh=True)
         finally:
             writing.close()
+
+    def test_fresh_leaves_alone_what_cannot_be_written(self, tmp_path: Path, small_disk: Path) -> None:
+        kept = tmp_path / "results.sqlite"
+        compared(tmp_path, seeds=1, rates=[0.1], epochs=1)
+        shutil.copy(kept, small_disk / kept.name)
+        with contextlib.suppress(OSError):
+            (small_disk / "filling").write_bytes(bytes(2 << 20))
+        before = (small_disk / kept.name).read_bytes()
+        with pytest.raises(ValueError, match="cannot be written"):
+            compared(small_disk, seeds=1, rates=[0.1], epochs=1, fresh=True)
+        assert (small_disk / kept.name).read_bytes() == before
 
     def test_fresh_removes_nothing_that_is_not_its_own(self, tmp_path: Path) -> None:
         (tmp_path / "figures").mkdir()

@@ -340,6 +340,8 @@ def test_tables_are_kept_as_csv_and_in_checkpoints(tmp_path: Path):
         monitor.summary(2)
     with pytest.raises(ValueError, match="state has no rate"):
         again.load_state_dict({"steps": 1, "table": {name: [] for name in COLUMNS if name != "rate"}})
+    with pytest.raises(ValueError, match=r"state has no steps, table; allowed is what state_dict\(\) returned"):
+        again.load_state_dict({})
 
 
 class Writer:
@@ -389,6 +391,7 @@ def test_tensorboard_itself_takes_it(tmp_path: Path):
     ("options", "said"),
     [
         ({"every": 0}, "every is 0; allowed is a whole number from 1"),
+        ({"every": np.int64(5)}, r"every is np.int64\(5\); allowed is a whole number from 1, an int"),
         ({"sample": 2.5}, "sample is 2.5; allowed is a whole number from 1"),
         ({"seed": -1}, "seed is -1; allowed is a whole number from 0"),
     ],

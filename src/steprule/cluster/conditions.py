@@ -155,8 +155,8 @@ class Conditions:
     """All that decides when things happen in a simulated cluster.
 
     `compute` is the time of one gradient, `push` that of a message from a replica to a shard, `fetch` that of the
-    parameters back from it. Each may be given as `Distribution.of` takes it, and the others as text, their numbers with
-    commas between them. Raises `ValueError` for what cannot be.
+    parameters back from it. `Conditions.of` reads all of them from numbers and text. Raises `TypeError` for what is of
+    another type.
     """
 
     compute: Distribution = Distribution("constant", (1.0,))
@@ -165,6 +165,16 @@ class Conditions:
     stragglers: Stragglers | None = None
     bursts: Bursts | None = None
     failures: Failures | None = None
+
+    def __post_init__(self) -> None:
+        kinds = {"compute": Distribution, "push": Distribution, "fetch": Distribution}
+        more = {"stragglers": Stragglers, "bursts": Bursts, "failures": Failures}
+        for name, kind in (kinds | more).items():
+            value = getattr(self, name)
+            if not isinstance(value, kind) and not (name in more and value is None):
+                raise TypeError(
+                    f"{name} is {value!r}; allowed is a {kind.__name__}: Conditions.of reads text and numbers"
+                )
 
     @classmethod
     def of(
@@ -176,7 +186,10 @@ class Conditions:
         bursts: str | Bursts | None = None,
         failures: str | Failures | None = None,
     ) -> Conditions:
-        """Read each of them."""
+        """Read each: `compute`, `push` and `fetch` as `Distribution.of` does, the others from numbers with commas.
+
+        Raises `ValueError` for what cannot be.
+        """
         return cls(
             Distribution.of(compute),
             Distribution.of(push),

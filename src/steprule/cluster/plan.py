@@ -85,7 +85,9 @@ class Plan:
         for name, low in least.items():
             check_count(name, getattr(self, name), low)
         if self.device not in ("cpu", "cuda"):
-            raise ValueError(f'device is {self.device!r}; allowed is "cpu" or "cuda"')
+            raise ValueError(
+                f'device is {self.device!r}; allowed is "cpu", or "cuda": Ray gives each shard a GPU of its own'
+            )
         check_steps(self.n_fetch, self.n_push, self.local_lr)
         check_sync(self.journal, self.sync)
         if not self.timeout > 0:

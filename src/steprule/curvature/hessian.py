@@ -8,6 +8,7 @@ from typing import ClassVar, Final
 import torch
 from torch import Tensor
 
+from ..counts import check_count
 from .passes import Pass
 from .recording import Call
 
@@ -78,8 +79,7 @@ class Exact(_Again):
 
     def __init__(self, *, rows: int = 64) -> None:
         """`rows` products are made at a time, which takes that many times the memory of a backward pass."""
-        if rows < 1:
-            raise ValueError(f"rows is {rows}; allowed is a number from 1")
+        check_count("rows", rows)
         self._rows: Final = rows
 
     def diagonal(self, grads: Sequence[Tensor], parameters: Sequence[Tensor]) -> Sequence[Tensor]:
@@ -96,8 +96,7 @@ class Hutchinson(_Again):
 
     def __init__(self, *, samples: int = 1, generator: torch.Generator | None = None) -> None:
         """`samples` vectors are drawn, from `generator` or PyTorch's own."""
-        if samples < 1:
-            raise ValueError(f"samples is {samples}; allowed is a number from 1")
+        check_count("samples", samples)
         self._samples: Final = samples
         self._generator: Final = generator
 

@@ -10,6 +10,7 @@ from torch.nn.modules.instancenorm import _InstanceNorm
 import torch
 from torch import Tensor
 
+from ..counts import check_count
 from .layers import LAYERS
 from .passes import Pass, fitting
 from .recording import Call, said
@@ -58,8 +59,7 @@ class ByExample:
 
     def __init__(self, *, examples: int = 16) -> None:
         """`examples` are run at a time, which takes the memory of as many gradients."""
-        if examples < 1:
-            raise ValueError(f"examples is {examples}; allowed is a number from 1")
+        check_count("examples", examples)
         self._examples: Final = examples
 
     def needs_recording(self) -> bool:

@@ -26,7 +26,7 @@ from .grids import RATES, find_rule, grids, settings
 from .places import Place, whole_or_none
 from .problem import Problem, find_problem
 from .results import Comparison, Epoch, Outcome, Run, Trial
-from .store import Key, Store
+from .store import Key, NoStoreError, Store
 
 __all__ = ["RULES", "Progress", "compare", "versions"]
 
@@ -170,8 +170,8 @@ def _store(out: Path, *, fresh: bool) -> Store:
     path = made_folder(out) / "results.sqlite"
     try:
         store = Store(path)
-    except ValueError as error:
-        if not fresh or "another process" in str(error):
+    except NoStoreError:
+        if not fresh:
             raise
         for suffix in ("", "-wal", "-shm"):
             Path(f"{path}{suffix}").unlink(missing_ok=True)

@@ -5,18 +5,15 @@ from __future__ import annotations
 import hashlib
 import importlib
 import sys
-import sysconfig
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
 from ..folders import replace
+from ..named import is_installed
 
 __all__ = ["Sources"]
-
-_INSTALLED: Final = tuple({Path(sysconfig.get_path(each)).resolve() for each in ("purelib", "platlib", "stdlib")})
 
 
 @dataclass(frozen=True)
@@ -41,7 +38,7 @@ class Sources:
             return cls(f"{path}:{name.rpartition(':')[2]}", str(path.parent), dict(_texts(path.parent)))
         top = importlib.import_module(place.partition(".")[0])
         found = Path(str(top.__file__)).resolve() if getattr(top, "__file__", None) else None
-        if found is None or top.__name__ == "steprule" or any(found.is_relative_to(each) for each in _INSTALLED):
+        if found is None or is_installed(found):
             return cls(name, "", {})
         package = found.name == "__init__.py"
         folder = found.parent.parent if package else found.parent

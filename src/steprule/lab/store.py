@@ -12,7 +12,7 @@ from typing import Final
 
 from .results import Epoch, Outcome, Status, Trial
 
-__all__ = ["Key", "Store"]
+__all__ = ["Key", "NoStoreError", "Store"]
 
 _VERSION: Final = 1
 
@@ -44,11 +44,15 @@ class Key:
         return json.dumps([self.problem, self.rule, values, self.trial.seed, self.epochs, self.code])
 
 
+class NoStoreError(ValueError):
+    """A file that is no store of this version, so that nothing in it can be gone on with."""
+
+
 class Store:
     """The outcomes of trials, in a file. One process has it open; each epoch is kept from the moment that it is added.
 
-    Raises `ValueError` where the file is no store of this version, is damaged, is open in another process, or cannot be
-    written.
+    Raises `NoStoreError` where the file is no store of this version or is damaged, and another `ValueError` where it is open
+    in another process or cannot be written.
     """
 
     def __init__(self, path: Path) -> None:
@@ -64,7 +68,7 @@ class Store:
     def _open(self) -> None:
         version = self._database.execute("PRAGMA user_version").fetchone()[0]
         if version not in (0, _VERSION):
-            raise ValueError(
+            raise NoStoreError(
                 f"{self._path} is of version {version}; allowed is {_VERSION}: use --fresh or another --out"
             )
         # Held until the process ends, however it ends: two writers would mix their epochs.
@@ -88,7 +92,7 @@ class Store:
                     f"{self._path} cannot be written ({error}); allowed is a folder that may be written to, on a disk with "
                     "room: what has been kept stays"
                 ) from error
-            raise ValueError(f"{self._path} is no file of results ({error}): use --fresh or another --out") from error
+            raise NoStoreError(f"{self._path} is no file of results ({error}): use --fresh or another --out") from error
 
     def clear(self) -> None:
         """Drop every trial."""

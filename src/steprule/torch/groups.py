@@ -14,6 +14,8 @@ __all__ = ["Group"]
 
 # The options of a group on which the form of its parameters' steps depends.
 _DECIDING: Final = (*storing.OPTIONS, "capturable", "sparse")
+_NO_NUMBER: Final = (TypeError, ValueError, RuntimeError)
+"""What `float` raises of what is no number; of a tensor of several, PyTorch raises a `RuntimeError`."""
 
 
 class Group:
@@ -41,16 +43,14 @@ class Group:
         return (*options, scale, *(() if self._differentiable else self._floats(group)))
 
     def _floats(self, group: Mapping[str, Any]) -> tuple[float, ...]:
-        found = self._keywords.watched(group)
+        found = list(self._keywords.watched(group))
         if self.capturable:
             # To read a tensor on a device would be to wait for it.
-            found = (id(each) if gpu.is_live(each) else each for each in found)
+            found = [id(each) if gpu.is_live(each) else each for each in found]
         try:
             return tuple(map(float, found))
-        except (TypeError, ValueError):
-            # An option may be None; what else is no number is told of where the values are checked.
-            found = self._keywords.watched(group)
-            return tuple(float(each) if hasattr(each, "__float__") else hash(repr(each)) for each in found)
+        except _NO_NUMBER:
+            return tuple(map(_number, found))
 
     def follows(self, group: Mapping[str, Any], scale: float | None) -> bool:
         """Take over the group's present values; return whether the form of the step is the same as before."""
@@ -67,3 +67,11 @@ class Group:
         """Return whether the values are new since this was last asked."""
         changed, self._changed = self._changed, False
         return changed
+
+
+def _number(value: Any) -> float:
+    """Return a number that is another where `value` is; of what is none, the check of the values tells."""
+    try:
+        return float(value)
+    except _NO_NUMBER:
+        return hash(repr(value))

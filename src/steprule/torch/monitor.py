@@ -92,7 +92,10 @@ class RateMonitor(Rates):
         return {"steps": self.step, "table": super().state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over what `state_dict` returned; raises `ValueError` where it lacks a column."""
+        """Take over what `state_dict` returned; raises `ValueError` where it lacks something."""
+        missing = [name for name in ("steps", "table") if name not in state]
+        if missing:
+            raise ValueError(f"state has no {', '.join(missing)}; allowed is what state_dict() returned")
         super().load_state_dict(state["table"])
         self.step = int(state["steps"])
 

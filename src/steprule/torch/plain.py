@@ -74,7 +74,9 @@ class PlainSteps:
 
     def _write(self, bound: Bound, new: Mapping[str, Any], like: Tensor, t: Any) -> None:
         stored = dict(bound.storing.stored(bound.parameter))
-        changing = lower(self._rule, bound.around).arrays  # in the fused loop's order, which decides a slot's random bits
+        changing = lower(
+            self._rule, bound.around
+        ).arrays  # in the fused loop's order, which decides a slot's random bits
         random = [name for name in changing if name in stored and STORAGES[stored[name]].random]
         for name, value in new.items():
             slot = bound.state[name]

@@ -178,7 +178,7 @@ def _real(dtype: torch.dtype) -> torch.dtype:
 def random_bits(seed: int, number: int, t: int, place: int, like: Tensor) -> Tensor:
     """Return 32 random bits for each element of a slot of parameter `number` at step `t`: those that the fused loop draws.
 
-    `place` is the slot's among those that are rounded at random. Each two share a draw, the second with its halves exchanged.
+    `place` is the slot's among those that are rounded at random. Two share a draw, the second with its halves exchanged.
     """
     key = int(keys(*(np.array([each], np.int64) for each in (seed, number, t)))[0])
     bits = codecs.noise(like.numel(), key + place // 2, like.device)
