@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import subprocess
 import sys
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from tests.requirements import require_installed
+
+SOURCES = Path(__file__).parents[1] / "src" / "steprule"
 
 HEAVY = {
     "altair",
@@ -230,6 +235,32 @@ def test_public_names(module: str):
     found = importlib.import_module(module)
     assert sorted(found.__all__) == sorted(PUBLIC[module])
     assert [name for name in found.__all__ if not hasattr(found, name)] == []
+
+
+def exported(file: Path) -> set[str]:
+    """What other modules may import of a file: what its `__all__` names and, of a package, its modules."""
+    assigned = [line for line in ast.parse(file.read_bytes()).body if isinstance(line, ast.Assign)]
+    listed = [line.value for line in assigned if ast.unparse(line.targets[0]) == "__all__"]
+    modules = [path.stem for path in file.parent.iterdir()] if file.name == "__init__.py" else []
+    return {*modules, *(name for names in listed for name in ast.literal_eval(names))}
+
+
+def imported(file: Path) -> Iterator[tuple[Path, str]]:
+    """What a file imports of the others of the package: file and name."""
+    for line in ast.walk(ast.parse(file.read_bytes())):
+        if isinstance(line, ast.ImportFrom) and line.level:
+            folder = file.parents[line.level - 1].joinpath(*(line.module or "").split("."))
+            module = folder.with_suffix(".py")
+            yield from ((module if module.is_file() else folder / "__init__.py", each.name) for each in line.names)
+
+
+def test_modules_import_of_each_other_what_these_export():
+    # Of `notation`, `__all__` is what an equation may hold; a rule's file exports its rule.
+    others = [path for path in SOURCES.rglob("*.py") if path.parent.name != "rules" and path.name != "notation.py"]
+    asked = {each for path in SOURCES.rglob("*.py") for each in imported(path) if each[0] in others}
+    asked -= {(SOURCES / "__init__.py", "__version__")}
+    assert len(asked) > 100
+    assert [(file.name, name) for file, name in asked if name not in exported(file)] == []
 
 
 def test_every_rule_has_a_name_of_its_own():

@@ -21,7 +21,18 @@ from typing import Annotated, Any, Final, overload
 
 from . import named, notation
 
-__all__ = ["Decay", "Hyperparameter", "NonNegative", "Positive", "Range", "Real", "Rule", "check_rule", "rule"]
+__all__ = [
+    "INPUTS",
+    "Decay",
+    "Hyperparameter",
+    "NonNegative",
+    "Positive",
+    "Range",
+    "Real",
+    "Rule",
+    "check_rule",
+    "rule",
+]
 
 INPUTS: Final[Mapping[str, str]] = {
     "g": "gradient",

@@ -50,7 +50,10 @@ def test_a_simulation_is_written_with_a_record_of_each_push(tmp_path: Path) -> N
         (("study", LINE, "--rules", OWN), "--rules names 'lion', which has no grid"),
         (("study", LINE, "--seeds", "0"), "seeds is 0; allowed is a whole number from 1"),
         (("run", f"{LINE}@3"), "line@3 is trained in a way of its own, which a cluster does not follow"),
-        (("run", LINE, "--device", "tpu"), 'device is \'tpu\'; allowed is "cpu", or "cuda": Ray gives each shard a GPU'),
+        (
+            ("run", LINE, "--device", "tpu"),
+            'device is \'tpu\'; allowed is "cpu", or "cuda": Ray gives each shard a GPU',
+        ),
         (("run", LINE, "--on-nonfinite", "ignore"), "on_nonfinite is 'ignore'; allowed"),
         (("run", LINE, "--rule", "mine"), "there is no rule 'mine'"),
         (("run", LINE, "--shards", "3"), "shards is 3; allowed is a whole number from 1 to 2, one for each row"),

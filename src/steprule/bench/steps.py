@@ -21,7 +21,7 @@ from ..program import lower
 from ..specification import Rule, rule
 from .timing import Times, interleaved
 
-__all__ = ["REPEATS", "SIZES", "TWINS", "StepBench", "Twin", "compiled_step", "contenders", "measure_steps"]
+__all__ = ["LOW", "REPEATS", "SIZES", "TWINS", "StepBench", "Twin", "compiled_step", "contenders", "measure_steps"]
 
 _LAYER: Final = [(2304, 768), (2304,), (768, 768), (768,), (3072, 768), (3072,), (768, 3072), (768,), *[(768,)] * 4]
 

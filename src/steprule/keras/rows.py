@@ -19,7 +19,7 @@ from ..program import lower
 from ..sparsity import scales_without_gradient
 from ..specification import Rule
 
-__all__ = ["Behind", "dense", "scales_of", "summed", "summed_once"]
+__all__ = ["Behind", "dense", "scaled", "scales_of", "summed", "summed_once"]
 
 # The rate may change while rows are behind, so that a slot's factor must be the same with each.
 _SOME_RATES: Final = (0.5, 0.25)

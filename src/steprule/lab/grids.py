@@ -10,7 +10,7 @@ from .. import around, named, rules
 from ..specification import Rule
 from .results import Setting
 
-__all__ = ["Grid", "find_rule", "grids", "parse_grid", "parse_values", "settings"]
+__all__ = ["RATES", "Grid", "find_rule", "grids", "parse_grid", "parse_numbers", "parse_values", "settings"]
 
 Grid = Mapping[str, tuple[float, ...]]
 """The values to try of each hyperparameter of one rule."""

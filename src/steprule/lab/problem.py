@@ -18,7 +18,7 @@ from ..counts import check_count
 from ..specification import Rule
 from .results import Epoch, Metric
 
-__all__ = ["BUILT_IN", "Data", "Problem", "find_problem", "with_corpus"]
+__all__ = ["BUILT_IN", "Data", "Problem", "error_rate", "find_problem", "refuse_trainer", "with_corpus"]
 
 Data = tuple[Tensor, Tensor]
 """Inputs and targets, with the examples along the first dimension of both."""

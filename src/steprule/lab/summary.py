@@ -17,7 +17,7 @@ from typing import Literal
 from .results import Comparison, Metric, Outcome, Setting
 from .spread import Spread
 
-__all__ = ["RuleSummary", "SettingSummary", "Summary", "is_finished", "reach", "summarise", "worse_by"]
+__all__ = ["NEAR", "RuleSummary", "SettingSummary", "Summary", "is_finished", "reach", "summarise", "worse_by"]
 
 NEAR = 0.10
 """A setting is near the best within this share of the best score: 10 %."""

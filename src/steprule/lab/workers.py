@@ -23,6 +23,7 @@ from .results import Epoch, Status
 __all__ = [
     "WORKER_VARIABLE",
     "Ended",
+    "Event",
     "Measured",
     "Started",
     "Task",

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from .sharded import is_sharded, local_parts
 
-__all__ = ["Elements"]
+__all__ = ["Elements", "plain"]
 
 
 class Elements:

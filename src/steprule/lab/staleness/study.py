@@ -24,7 +24,7 @@ from ..problem import Problem, find_problem
 from ..results import Comparison, Metric, Run
 from ..summary import SettingSummary, Summary, summarise, worse_by
 
-__all__ = ["GRIDS", "REPLICAS", "Row", "Staleness", "Study", "staleness", "study"]
+__all__ = ["GRIDS", "REPLICAS", "STANDS", "Row", "Staleness", "Study", "staleness", "study"]
 
 PROBLEM: Final = "steprule.lab.staleness.problems:mnist"
 REPLICAS: Final = (1, 10, 100, 200)

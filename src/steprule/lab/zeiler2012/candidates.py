@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from ..problem import Data, Problem
 from ..problems.mnist import mnist, paper_net
 
-__all__ = ["CANDIDATES", "EPOCHS", "HELD_OUT", "Candidate", "rectified", "tanh"]
+__all__ = ["CANDIDATES", "EPOCHS", "HELD_OUT", "Candidate", "Units", "rectified", "tanh"]
 
 HELD_OUT: Final = 10_000
 """Images at the end of the training set that are not trained on."""

@@ -22,7 +22,7 @@ from ..summary import SettingSummary, summarise
 from .candidates import EPOCHS, Candidate, Units
 from .protocol import experiments
 
-__all__ = ["DECIDING", "DEFAULT", "Tried", "best", "try_out"]
+__all__ = ["DECIDING", "DEFAULT", "Tried", "best", "expected", "try_out"]
 
 DECIDING: Final[Mapping[Units, tuple[Setting, ...]]] = {
     "rectified": (Setting("sgd", {"lr": 1e-3}), Setting("sgd", {"lr": 1e-4}), Setting("adagrad", {"lr": 1e-4})),

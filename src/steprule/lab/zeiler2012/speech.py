@@ -26,7 +26,7 @@ from ..workers import share_threads
 from . import protocol
 from .kept import keep, kept
 
-__all__ = ["Course", "Plan", "Point", "Progress", "SpeechFigure", "plans", "run"]
+__all__ = ["DIVIDED", "OURS", "Course", "Plan", "Point", "Progress", "SpeechFigure", "plans", "run"]
 
 OURS: Final = "adadelta"
 DIVIDED: Final = "adadelta / replicas"

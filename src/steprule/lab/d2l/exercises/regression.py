@@ -16,7 +16,7 @@ from ..engines.numpy import FromScratch
 from ..protocol import Examples, Plan, Trace, train
 from .series import Series, points
 
-__all__ = ["course", "examples", "finals", "traces"]
+__all__ = ["BOOK", "EPOCHS", "course", "examples", "finals", "traces"]
 
 EPOCHS = 2
 BOOK = {"rho": 0.9, "eps": 1e-5}
