@@ -31,6 +31,7 @@ def whole(g, x, t, h, g2, slow=0.0, fast=1, *, rate: Positive, decay: Decay = 0.
 
 def test_a_signature_is_the_specification():
     assert whole.inputs == ("g", "x", "t", "h", "g2")
+    assert whole.curvature == ("h", "g2")
     assert whole.slots == {"slow": 0.0, "fast": 1}
     assert whole.hyperparameters == {
         "rate": Hyperparameter("rate", Range(low=0, without_low=True), None),

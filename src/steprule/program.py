@@ -188,7 +188,7 @@ def lower(rule: Rule, around_it: Around | None = PLAIN, *, change: bool = False)
     operands or returns another number of values than its slots ask for.
     """
     trace = Trace(cheaply=around_it is not None)
-    elements = [name for name in ("x", "g", "h", "g2") if name in (*rule.inputs, "x", "g")] + list(rule.slots)
+    elements = ["x", "g", *rule.curvature, *rule.slots]
     given = {name: trace.symbol(name, varies=True) for name in elements} | {"t": trace.symbol("t", varies=False)}
     declared = tuple(around.hyperparameters(rule))
     values = {name: trace.symbol(name, varies=False) for name in (*declared, "grad_scale")}

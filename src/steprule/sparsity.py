@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from .intervals import ANY, INTERVALS, vanishes
 from .program import Program, depends_on_count
+from .specification import CURVATURE
 from .tracing import COMPARISONS, Value
 
 __all__ = ["scales_without_gradient"]
@@ -107,7 +108,7 @@ def _number(number: float, counts: bool) -> _Known:
 def _symbol(name: str, not_negative: bool, *, zero_gradient: bool) -> _Known:
     if name == "g":
         return _Known(0.0, 0.0, linear={}) if zero_gradient else _Known(*ANY)
-    linear = None if name in ("h", "g2") else {name: 1.0}
+    linear = None if name in CURVATURE else {name: 1.0}
     return _Known(0.0 if not_negative or name == "g2" else -math.inf, math.inf, linear=linear)
 
 

@@ -41,6 +41,8 @@ INPUTS: Final[Mapping[str, str]] = {
     "h": "diagonal curvature",
     "g2": "mean of per-example squared gradients",
 }
+CURVATURE: Final[tuple[str, ...]] = ("h", "g2")
+"""The inputs that a step may need beside the gradient, the parameter and the step count."""
 
 
 @dataclass(frozen=True)
@@ -117,6 +119,7 @@ class Rule:
         _refuse_variadic(self.name, parameters)
         positional = [p for p in parameters if p.kind is not p.KEYWORD_ONLY]
         self.inputs: Final = tuple(p.name for p in positional if p.default is p.empty)
+        self.curvature: Final = tuple(name for name in CURVATURE if name in self.inputs)
         self.slots: Final[Mapping[str, float]] = {p.name: p.default for p in positional if p.default is not p.empty}
         self.hyperparameters: Final[Mapping[str, Hyperparameter]] = {
             p.name: _hyperparameter(function, p) for p in parameters if p.kind is p.KEYWORD_ONLY

@@ -33,7 +33,7 @@ Arrays = list[NDArray[np.float64]]
 
 RULES: Final[Mapping[str, Rule]] = {**rules.ALL, "yogi": users_rules.yogi, "lion": users_rules.lion}
 
-OF_THE_GRADIENT: Final = {name: each for name, each in RULES.items() if not {"h", "g2"} & {*each.inputs}}
+OF_THE_GRADIENT: Final = {name: each for name, each in RULES.items() if not each.curvature}
 """The rules that take no curvature, of which a parameter may be complex, and a gradient sparse."""
 
 # Away from the defaults, so that a default in the place of a given value shows.

@@ -35,7 +35,7 @@ Arrays = list[NDArray[np.float64]]
 # TensorFlow makes float32 of a plain number before it looks at the type: in Keras's classes and schedules, not in ours.
 OF_KERAS: Final = "float32" if keras.config.backend() == "tensorflow" else "float64"
 
-BY_GRADIENT: Final = [name for name, each in RULES.items() if not {"h", "g2"} & set(each.inputs)]
+BY_GRADIENT: Final = [name for name, each in RULES.items() if not each.curvature]
 """The rules for which nothing is handed in."""
 
 SHAPES = [(3, 5), (17,), ()]

@@ -23,7 +23,7 @@ from steprule.lab.workers import Ended, Event, Measured, Started, Task
 
 WITHIN = SHARES["trained as one batch"].amount
 
-BY_GRADIENT = [name for name, each in rules.ALL.items() if not {"h", "g2"} & set(each.inputs)]
+BY_GRADIENT = [name for name, each in rules.ALL.items() if not each.curvature]
 
 
 @rule

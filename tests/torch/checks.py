@@ -56,7 +56,7 @@ def checked_step(optimizer: RuleOptimizer, *arguments: Any) -> Any:
             }
             given = None if each.grad is None else {"g": _exactly(each.grad)}
             if given is not None:
-                given |= {name: _exactly(getattr(each, name)) for name in ("h", "g2") if name in rule.inputs}
+                given |= {name: _exactly(getattr(each, name)) for name in rule.curvature}
             before.append((group, each, dtype, _exactly(each), given, slots, int(state.get("step", 0))))
 
     returned = optimizer.step(*arguments)

@@ -55,9 +55,8 @@ class Shard:
     ) -> None:
         if on_nonfinite not in ("skip", "raise"):
             raise ValueError(f'on_nonfinite is {on_nonfinite!r}; allowed are "skip" and "raise"')
-        more = [name for name in ("h", "g2") if name in rule.inputs]
-        if more:
-            raise TypeError(f"rule {rule.name} takes {more[0]}; a push brings the gradient and nothing else")
+        if rule.curvature:
+            raise TypeError(f"rule {rule.name} takes {rule.curvature[0]}; a push brings the gradient and nothing else")
         size = sum(piece.size for piece in pieces)
         if parameters.dtype not in (np.float32, np.float64) or parameters.shape != (size,):
             raise ValueError(

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import optax
 
 from ..program import Program, lower
-from ..specification import Rule, check_rule
+from ..specification import CURVATURE, Rule, check_rule
 from . import elements
 from .keywords import ABOUT, Keywords, Settings
 from .steps import RuleState, begin, columns, incremented, written
@@ -101,7 +101,7 @@ def supplied(program: Program, given: Mapping[str, Any]) -> dict[str, Any]:
     Raises `ValueError` for a missing `x` and `TypeError` for another one that is missing.
     """
     found: dict[str, Any] = {}
-    for name in ("x", "g", "h", "g2"):
+    for name in ("x", "g", *CURVATURE):
         if name not in program.inputs:
             continue
         if given.get(name) is None:

@@ -88,8 +88,8 @@ class OnTensorFlow(OnTensors):
     def _given(self: Any, variable: Any) -> dict[str, Any]:
         """Do as elsewhere; raise `TypeError` where several replicas step, of which each has a curvature of its own."""
         replicas = self._distribution_strategy.num_replicas_in_sync
-        if self._takes_more and replicas > 1:
-            taken = " and ".join(self._takes_more)
+        if self.rule.curvature and replicas > 1:
+            taken = " and ".join(self.rule.curvature)
             raise TypeError(f"rule {self.rule.name} takes {taken}, and there are {replicas} replicas; allowed is one")
         found: dict[str, Any] = super()._given(variable)
         return found

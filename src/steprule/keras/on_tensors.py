@@ -64,9 +64,7 @@ class OnTensors:
         Raises `TypeError` where it was not handed in, and `ValueError` where it has another shape.
         """
         found = {}
-        for name in self.rule.inputs:
-            if name in ("g", "x", "t"):
-                continue
+        for name in self.rule.curvature:
             value = self._more.get(name, {}).get(self._var_key(variable))
             shape = tuple(variable.shape)
             if value is None:

@@ -42,10 +42,10 @@ class RuleOptimizer(_On, keras.optimizers.Optimizer):  # type: ignore[misc]
             raise TypeError("RuleOptimizer has no rule; steprule.keras.optimizer(rule) makes a class that has one")
         taken = self.keywords.bound(values, named)
         super().__init__(taken["learning_rate"], **{name: taken[name] for name in self.keywords.theirs})
-        if self._takes_more and self.gradient_accumulation_steps:
+        if self.rule.curvature and self.gradient_accumulation_steps:
             raise ValueError(
                 f"gradient_accumulation_steps is {self.gradient_accumulation_steps!r}; allowed for {self.rule.name} is "
-                f"None, since it takes {' and '.join(self._takes_more)}, which is not accumulated"
+                f"None, since it takes {' and '.join(self.rule.curvature)}, which is not accumulated"
             )
         for name in self.keywords.fixed:
             setattr(self, name, taken[name])
@@ -63,11 +63,6 @@ class RuleOptimizer(_On, keras.optimizers.Optimizer):  # type: ignore[misc]
         if name == "learning_rate" and isinstance(value, (numbers.Real, np.ndarray)):
             value = self.keywords.numbers[name].validated(value)
         super().__setattr__(name, value)
-
-    @property
-    def _takes_more(self) -> tuple[str, ...]:
-        """What the rule takes that the caller of `apply` hands in."""
-        return tuple(name for name in self.rule.inputs if name not in ("g", "x", "t"))
 
     def apply(
         self,

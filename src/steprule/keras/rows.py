@@ -31,7 +31,7 @@ def scales_of(rule: Rule, form: Around, values: tuple[tuple[str, float], ...], r
 
     Raises `TypeError` and `ValueError` as `scales_without_gradient` does, and where the factor of a slot has the rate in it.
     """
-    if set(rule.inputs) & {"h", "g2"}:
+    if rule.curvature:
         raise TypeError(f"it takes {', '.join(rule.inputs)}")
     program = lower(rule, form)
     found: list[dict[str, float]] = []

@@ -62,11 +62,10 @@ class Batched(Place):
     def refuse(self, problem: Problem, rules: Sequence[Rule]) -> None:
         refuse_trainer(problem, "batched training")
         for rule in rules:
-            needs = [name for name in ("h", "g2") if name in rule.inputs]
-            if needs:
+            if rule.curvature:
                 raise ValueError(
-                    f"{rule.name} takes {needs[0]}, which no batched model supplies; allowed with a device are rules of the "
-                    "gradient alone"
+                    f"{rule.name} takes {rule.curvature[0]}, which no batched model supplies; allowed with a device are "
+                    "rules of the gradient alone"
                 )
 
     def run(self, problem: str, tasks: Sequence[Task]) -> Iterator[Event]:

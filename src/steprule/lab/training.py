@@ -69,12 +69,12 @@ def with_batch_size(
 
 def _curvature(problem: Problem, model: nn.Module, stepper: RuleOptimizer) -> Curvature | None:
     """Return what supplies the `h` and `g2` that the rule takes: bbprop, and finite differences for vSGD-fd."""
-    inputs = stepper.rule.inputs
-    if "h" not in inputs and "g2" not in inputs:
+    taken = stepper.rule.curvature
+    if not taken:
         return None
     if stepper.rule is rules.vsgd_fd:
         return Curvature(model, problem.loss, h="differences", g2=True, optimizer=stepper)
-    return Curvature(model, problem.loss, h="bbprop" if "h" in inputs else None, g2="g2" in inputs)
+    return Curvature(model, problem.loss, h="bbprop" if "h" in taken else None, g2="g2" in taken)
 
 
 def train_epoch(

@@ -16,7 +16,7 @@ from ..around import Around
 from ..kernels import codecs, cpu
 from ..kernels.cpu import Elements
 from ..program import Program, lower
-from ..specification import Rule
+from ..specification import CURVATURE, Rule
 from .identity import Addresses
 from .memory import PLAIN_TYPES, dense
 from .storing import MASTER, NEAREST, Storing
@@ -37,7 +37,7 @@ _REALS: Final = {
 }
 _pointer: Final = Tensor.data_ptr
 
-GIVEN: Final[tuple[str, ...]] = ("g", "h", "g2")
+GIVEN: Final[tuple[str, ...]] = ("g", *CURVATURE)
 """What a `Given` may hold."""
 
 

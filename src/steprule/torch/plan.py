@@ -25,7 +25,7 @@ from . import gpu
 from .groups import Group
 from .identity import Addresses, Held, same
 from .lag import Lags
-from .launch import GIVEN, Bound, Given, Launch, elements_of
+from .launch import Bound, Given, Launch, elements_of
 from .layout import Layout
 from .memory import sharing
 from .plain import PlainSteps
@@ -72,7 +72,6 @@ class Plan:
         all_grads = list(map(_grad, self._parameters))
         self._shards: Final = Shards(bounds)
         grads = self._shards.local([grad for grad in all_grads if grad is not None])
-        self._more: Final = [name for name in GIVEN[1:] if name in rule.inputs]
         given = self._given(grads, [bound.parameter for bound in bounds])
         self._given_layout: Final = Layout(_more(given))
         self._without: Final = _missing(all_grads)
@@ -163,14 +162,14 @@ class Plan:
             return None
         if not self._layout.fits(_without(stepping, self._sparse)):
             return None
-        if not self._more:
+        if not self._rule.curvature:
             return {"g": stepping}
         given = self._given(stepping, list(itertools.compress(parameters, map(operator.not_, self._without))))
         return given if self._given_layout.fits(_more(given)) else None
 
     def _given(self, grads: list[Tensor], parameters: Sequence[Tensor]) -> Given:
         """Return the gradients, and what else the rule takes of each of `parameters`, which have one."""
-        more = {name: self._shards.local(supplied(self._rule, name, parameters), name) for name in self._more}
+        more = {name: self._shards.local(supplied(self._rule, name, parameters), name) for name in self._rule.curvature}
         return {"g": grads, **more}
 
     def step(self, given: Given) -> None:

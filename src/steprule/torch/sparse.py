@@ -21,7 +21,7 @@ from ..program import Program, lower
 from ..sparsity import scales_without_gradient
 from ..specification import Rule
 from .lag import Lags, multiplied
-from .launch import GIVEN, Bound, Given, elements_of
+from .launch import Bound, Given, elements_of
 
 __all__ = ["SparseSteps"]
 
@@ -196,10 +196,9 @@ class _RowSteps:
 def _refuse(rule: Rule, bound: Bound) -> None:
     """Raise `TypeError` for a parameter whose state is kept in a form that rows cannot be stepped in."""
     shape = tuple(bound.parameter.shape)
-    more = [name for name in GIVEN[1:] if name in rule.inputs]
-    if more:
+    if rule.curvature:
         raise TypeError(
-            f"{rule.name} takes {' and '.join(more)}, and a parameter of shape {shape} has a sparse gradient; "
+            f"{rule.name} takes {' and '.join(rule.curvature)}, and a parameter of shape {shape} has a sparse gradient; "
             "allowed is a dense one"
         )
     low = [slot for slot, storage in bound.storing.stored(bound.parameter) if STORAGES[storage].random]

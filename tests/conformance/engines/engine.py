@@ -52,7 +52,7 @@ class Engine:
 
     def takes(self, rule: Rule) -> bool:
         """Whether the engine can step by the rule."""
-        return self.curved or not {"h", "g2"} & {*rule.inputs}
+        return self.curved or not rule.curvature
 
 
 def initial(rule: Rule, start: Arrays, dtype: str) -> State:
