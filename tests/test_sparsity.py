@@ -24,7 +24,7 @@ def scales(spec: Rule, form: Form | None = None, dtype: str = "float64", t: int 
     form = form or Form()
     complete = around.validated(spec, {**values, **form.values})
     program = lower(spec, Around.of(complete, decoupled=form.decoupled, maximize=form.maximize))
-    return scales_without_gradient(program, np.array(program.fold(t=t, **complete), REALS[dtype]), spec.slots)
+    return scales_without_gradient(program, complete, spec.slots, t=t, real=dtype)
 
 
 @pytest.mark.parametrize("name", OF_THE_GRADIENT)

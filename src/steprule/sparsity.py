@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike
 
 from .intervals import ANY, INTERVALS, vanishes
 from .program import Program, depends_on_count
@@ -48,15 +48,18 @@ class _Known:
         return self.linear == {}
 
 
-def scales_without_gradient(program: Program, scalars: NDArray[Any], slots: Mapping[str, float]) -> dict[str, float]:
+def scales_without_gradient(
+    program: Program, values: Mapping[str, float], slots: Mapping[str, float], *, t: int, real: DTypeLike
+) -> dict[str, float]:
     """Return by which factor a step of `program` scales `x` and each slot where the gradient is zero; 1 is left out.
 
-    `scalars` are the values of `program.fold(...)` in the type of the loop, float32 or float64; `slots` the number that
-    each slot starts with.
+    `values` are the hyperparameters, `slots` the number that each slot starts with, `t` the step count, and `real` the type
+    of the loop, float32 or float64.
 
     Raises `TypeError` where a step without gradient does anything else, or where a factor depends on the step count, and
-    `ValueError` where, with these scalars, it may make NaN of an element.
+    `ValueError` where, with these values, it may make NaN of an element.
     """
+    scalars = np.array(program.fold(t=t, **values), real)
     real = scalars.dtype.type
     numbers = {id(value): float(scalar) for value, scalar in zip(program.scalars, scalars, strict=True)}
     not_negative = {name for name, initial in slots.items() if initial >= 0}

@@ -273,9 +273,7 @@ class Shard:
         around, values = self._optimizer.keywords.form_and_values(group)
         program = lower(self.rule, around)
         try:
-            scales = scales_without_gradient(
-                program, np.array(program.fold(t=1, **values), self.dtype), self.rule.slots
-            )
+            scales = scales_without_gradient(program, values, self.rule.slots, t=1, real=self.dtype)
         except (TypeError, ValueError):
             scales = {"x": 0.0}
         return "x" not in scales or bool(group["sparse"] == "lazy")

@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from ..around import Around
@@ -34,10 +33,10 @@ def scales_of(rule: Rule, form: Around, values: tuple[tuple[str, float], ...], r
     if rule.curvature:
         raise TypeError(f"it takes {', '.join(rule.inputs)}")
     program = lower(rule, form)
-    found: list[dict[str, float]] = []
-    for rate in _SOME_RATES:
-        numbers = np.array(program.fold(t=1, **{**dict(values), "lr": rate}), real)
-        found.append(scales_without_gradient(program, numbers, rule.slots))
+    found = [
+        scales_without_gradient(program, {**dict(values), "lr": rate}, rule.slots, t=1, real=real)
+        for rate in _SOME_RATES
+    ]
     for slot in rule.slots:
         if len({each.get(slot, 1.0) for each in found}) > 1:
             raise TypeError(

@@ -113,9 +113,8 @@ class _RowSteps:
         self._t, self._rows = t, self._distinct(grad)
 
     def _derived(self, values: Mapping[str, float], t: int) -> dict[str, float]:
-        scalars = np.array(self._unguarded.fold(t=t, **values), self._real)
         try:
-            return scales_without_gradient(self._unguarded, scalars, self._rule.slots)
+            return scales_without_gradient(self._unguarded, values, self._rule.slots, t=t, real=self._real)
         except (TypeError, ValueError) as error:
             named = ", ".join(f"{name}={value:g}" for name, value in values.items())
             raise type(error)(
