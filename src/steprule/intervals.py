@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence, Set
 from typing import Final, NamedTuple, Protocol
 
-__all__ = ["ANY", "INTERVALS", "Bounded", "Interval", "vanishes"]
+from .tracing import Value
+
+__all__ = ["ANY", "Bounded", "Interval", "applied", "kept_from_zero", "vanishes"]
 
 
 class Bounded(Protocol):
@@ -68,7 +70,7 @@ def _not_equal(a: Bounded, b: Bounded) -> tuple[float, float]:
     return 1 - high, 1 - low
 
 
-INTERVALS: Final[Mapping[str, Callable[..., tuple[float, float]]]] = {
+_ENDS: Final[Mapping[str, Callable[..., tuple[float, float]]]] = {
     "add": lambda a, b: (a.low + b.low, a.high + b.high),
     "subtract": lambda a, b: (a.low - b.high, a.high - b.low),
     "negative": lambda a: (-a.high, -a.low),
@@ -88,4 +90,25 @@ INTERVALS: Final[Mapping[str, Callable[..., tuple[float, float]]]] = {
     "equal": _equal,
     "not_equal": _not_equal,
 }
-"""By the operation, as `tracing.Value` calls it."""
+
+
+def applied(value: Value, operands: Sequence[Bounded]) -> Interval:
+    """Return where the result of an operation lies, from where its operands do."""
+    low, high = _ENDS[value.operation](*operands)
+    if value.operation == "multiply" and value.operands[0] is value.operands[1]:
+        low = max(low, 0.0)  # a square
+    return Interval(-math.inf if math.isnan(low) else low, math.inf if math.isnan(high) else high)
+
+
+def kept_from_zero(slots: Mapping[str, float], step: Callable[[Set[str]], Mapping[str, Bounded]]) -> frozenset[str]:
+    """Return the slots that are never negative, from the number that each starts with.
+
+    `step` returns where the slots that a step changes lie after it, if those that it is given are not negative before it.
+    """
+    known = frozenset(slot for slot, initial in slots.items() if initial >= 0)
+    while True:
+        after = step(known)
+        kept = frozenset(slot for slot in known if slot not in after or after[slot].low >= 0)
+        if kept == known:
+            return known
+        known = kept

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 
 from . import around
-from .intervals import ANY, INTERVALS, Interval
+from .intervals import ANY, Interval, applied, kept_from_zero
 from .program import lower
 from .specification import Rule
 from .tracing import Value
@@ -21,18 +21,16 @@ __all__ = ["never_negative"]
 @functools.cache
 def never_negative(rule: Rule) -> frozenset[str]:
     """Return the slots that no gradient and no hyperparameters in their ranges can make negative, from where they start."""
-    outputs = lower(rule).outputs
-    known = {slot for slot, initial in rule.slots.items() if initial >= 0}
-    while True:
-        bounds = _symbols(rule, known)
-        found: dict[int, Interval] = {}
-        held = {slot for slot in known if slot not in outputs or _interval(outputs[slot], bounds, found).low >= 0}
-        if held == known:
-            return frozenset(held)
-        known = held
+    program = lower(rule)
+
+    def step(known: Set[str]) -> dict[str, Interval]:
+        bounds, found = _symbols(rule, known), dict[int, Interval]()
+        return {name: _interval(value, bounds, found) for name, value in program.outputs.items()}
+
+    return kept_from_zero(rule.slots, step)
 
 
-def _symbols(rule: Rule, never_negative: set[str]) -> dict[str, Interval]:
+def _symbols(rule: Rule, never_negative: Set[str]) -> dict[str, Interval]:
     bounds = {name: Interval(each.range.low, each.range.high) for name, each in around.hyperparameters(rule).items()}
     bounds |= dict.fromkeys(never_negative, Interval(0.0, math.inf))
     return bounds | {"t": Interval(1.0, math.inf), "g2": Interval(0.0, math.inf)}
@@ -49,8 +47,4 @@ def _of(value: Value, bounds: Mapping[str, Interval], found: dict[int, Interval]
         return bounds.get(value.name, ANY)
     if value.operation == "number":
         return ANY if math.isnan(value.number) else Interval(value.number, value.number)
-    operands = [_interval(operand, bounds, found) for operand in value.operands]
-    if value.operation == "multiply" and value.operands[0] is value.operands[1]:
-        return Interval(0.0, math.inf)  # a square
-    low, high = INTERVALS[value.operation](*operands)
-    return ANY if math.isnan(low) or math.isnan(high) else Interval(low, high)
+    return applied(value, [_interval(operand, bounds, found) for operand in value.operands])

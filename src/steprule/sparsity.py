@@ -13,14 +13,14 @@ step of a row that was never touched is 0 / 0 * 0.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import DTypeLike
 
-from .intervals import ANY, INTERVALS, vanishes
+from .intervals import ANY, applied, kept_from_zero, vanishes
 from .program import Program, depends_on_count
 from .specification import CURVATURE
 from .tracing import COMPARISONS, Value
@@ -62,13 +62,7 @@ def scales_without_gradient(
     scalars = np.array(program.fold(t=t, **values), real)
     real = scalars.dtype.type
     numbers = {id(value): float(scalar) for value, scalar in zip(program.scalars, scalars, strict=True)}
-    not_negative = {name for name, initial in slots.items() if initial >= 0}
-    while True:
-        known = _run(program, numbers, not_negative, real, zero_gradient=False)
-        kept = {name for name in not_negative if name not in program.outputs or known[name].low >= 0}
-        if kept == not_negative:
-            break
-        not_negative = kept
+    not_negative = kept_from_zero(slots, lambda known: _run(program, numbers, known, real, zero_gradient=False))
     known = _run(program, numbers, not_negative, real, zero_gradient=True)
     found = {name: _scale(name, known[name]) for name in program.outputs}
     return {name: scale for name, scale in found.items() if scale != 1}
@@ -88,7 +82,7 @@ def _scale(name: str, known: _Known) -> float:
 
 
 def _run(
-    program: Program, numbers: Mapping[int, float], not_negative: set[str], real: Any, *, zero_gradient: bool
+    program: Program, numbers: Mapping[int, float], not_negative: Set[str], real: Any, *, zero_gradient: bool
 ) -> dict[str, _Known]:
     """Return what is known of each output, by name."""
     known: dict[int, _Known] = {}
@@ -119,15 +113,12 @@ def _rounded(known: _Known, real: Any) -> _Known:
     """Round the ends of the interval as the loop does: what is positive in float64 may be zero in float32."""
     with np.errstate(all="ignore"):
         low, high = float(real(known.low)), float(real(known.high))
-    low, high = (-math.inf if math.isnan(low) else low), (math.inf if math.isnan(high) else high)
     return _Known(low, high, known.sound, known.linear, known.number, known.counts)
 
 
 def _apply(value: Value, operands: list[_Known]) -> _Known:
     operation = value.operation
-    low, high = INTERVALS[operation](*operands)
-    if operation == "multiply" and value.operands[0] is value.operands[1]:
-        low = max(low, 0.0)
+    low, high = applied(value, operands)
     if operation == "where" and operands[0].low == operands[0].high:
         # Only one side is taken; what the other one is does not matter.
         taken = operands[1 if operands[0].low else 2]
