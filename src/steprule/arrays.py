@@ -8,14 +8,14 @@ step count and the rate are values of a traced computation.
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import numpy as np
 
 from . import notation
 from .program import Program
-from .tracing import COMPARISONS, Value
+from .tracing import COMPARISONS, Value, with_operands
 
 __all__ = ["elements", "scalars"]
 
@@ -50,7 +50,7 @@ def scalars(
     """
     found: dict[int, Any] = {}
     with np.errstate(all="ignore"):  # a division by zero is infinite, as in an array
-        for value in _ordered(program.scalars):
+        for value in with_operands(program.scalars):
             if value.operation == "symbol":
                 known = given[value.name]
                 found[id(value)] = np.float64(known) if isinstance(known, (int, float)) else known
@@ -85,15 +85,3 @@ def elements(program: Program, arrays: Mapping[str, Any], scalars: Mapping[int, 
         else:
             found[id(value)] = _OPERATIONS[value.operation](*(found[id(operand)] for operand in value.operands))
     return {name: found[id(value)] for name, value in program.outputs.items()}
-
-
-def _ordered(values: Iterable[Value]) -> list[Value]:
-    """Return the values and all that they are made of, in the order in which the rule made them."""
-    needed: dict[int, Value] = {}
-    waiting = list(values)
-    while waiting:
-        value = waiting.pop()
-        if value.position not in needed:
-            needed[value.position] = value
-            waiting.extend(value.operands)
-    return [needed[position] for position in sorted(needed)]

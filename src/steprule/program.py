@@ -21,7 +21,7 @@ import numpy as np
 from . import around, notation
 from .around import PLAIN, Around
 from .specification import Rule
-from .tracing import Trace, Value
+from .tracing import Trace, Value, with_operands
 
 __all__ = ["Program", "Value", "depends_on_count", "expression", "lower"]
 
@@ -48,14 +48,7 @@ class Program:
 
     def values(self) -> list[Value]:
         """Return each value that varies from element to element and is needed, in the order in which the rule made them."""
-        needed: dict[int, Value] = {}
-        waiting = list(self.outputs.values())
-        while waiting:
-            value = waiting.pop()
-            if value.varies and value.position not in needed:
-                needed[value.position] = value
-                waiting.extend(value.operands)
-        return [needed[position] for position in sorted(needed)]
+        return [value for value in with_operands(self.outputs.values()) if value.varies]
 
     @functools.cached_property
     def operations(self) -> int:
@@ -119,7 +112,7 @@ class Program:
 
 def depends_on_count(scalar: Value) -> bool:
     """Whether the step count is in `scalar`."""
-    return scalar.name == "t" or any(map(depends_on_count, scalar.operands))
+    return any(value.name == "t" for value in with_operands([scalar]))
 
 
 _PYTHON: Final = {

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterable
 from typing import Any, Final
 
-__all__ = ["COMPARISONS", "Trace", "Value"]
+__all__ = ["COMPARISONS", "Trace", "Value", "with_operands"]
 
 COMPARISONS: Final = ("less", "less_equal", "greater", "greater_equal", "equal", "not_equal")
 
@@ -99,6 +100,18 @@ class Value:
             "a rule must not branch on its operands, since they hold many elements or are not known yet; use "
             "steprule.notation.where(condition, a, b), which computes both"
         )
+
+
+def with_operands(values: Iterable[Value]) -> list[Value]:
+    """Return the values and all that they are made of, in the order in which the rule made them."""
+    found: dict[int, Value] = {}
+    waiting = list(values)
+    while waiting:
+        value = waiting.pop()
+        if value.position not in found:
+            found[value.position] = value
+            waiting.extend(value.operands)
+    return [found[position] for position in sorted(found)]
 
 
 class Trace:

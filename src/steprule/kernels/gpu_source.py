@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from .. import notation
-from ..program import Program, Value, expression
+from ..program import Program, expression
+from ..tracing import with_operands
 from .source import Names, name_values, remark, value_lines
 
 __all__ = ["TYPES", "columns_of", "real_of", "source", "value_names"]
@@ -193,19 +194,16 @@ def _step_lines(
 
 def _fold_lines(program: Program, real: str) -> list[str]:
     """Return the lines of `fold` that compute a tensor's scalars in float64."""
-    waiting, numbers, used = list(program.scalars), dict[int, Value](), set[str]()
-    for value in waiting:
-        waiting.extend(value.operands)
-        if value.operation == "number":
-            numbers.setdefault(id(value), value)
-        if value.operation == "symbol":
-            used.add(value.name)
+    values = with_operands(program.scalars)
+    numbers = [value for value in values if value.operation == "number"]
+    symbols = [value for value in values if value.operation == "symbol"]
+    used = {value.name for value in symbols}
     unused = Names(_TAKEN).unused
     called = {name: unused(name) for name in (*value_names(program), "t")}
     # A literal by itself would be of float32.
-    names = {key: unused(f"n{number}") for number, key in enumerate(numbers, 1)}
-    lines = [f"{names[key]} = tl.full((), {expression(value)}, tl.float64)" for key, value in numbers.items()]
-    names |= {id(value): called[value.name] for value in waiting if value.operation == "symbol"}
+    names = {id(value): unused(f"n{number}") for number, value in enumerate(numbers, 1)}
+    lines = [f"{names[id(value)]} = tl.full((), {expression(value)}, tl.float64)" for value in numbers]
+    names |= {id(value): called[value.name] for value in symbols}
     if "t" in used:
         lines.append(f"{called['t']} = counted.to(tl.float64)")
     lines += [
