@@ -83,11 +83,12 @@ class Program:
         fold = scope["fold"]
 
         def safe(**scalars: float) -> tuple[float, ...]:
+            found: tuple[float | complex, ...] | None
             try:
-                found: tuple[float | complex, ...] = fold(**scalars)
+                found = fold(**scalars)
             except ArithmeticError:
-                found = (0j,)
-            if complex in map(type, found):
+                found = None
+            if found is None or complex in map(type, found):
                 # Python refuses to divide by zero or to overflow, and leaves the real numbers where a root has none;
                 # an array would hold inf or NaN, as NumPy's numbers do.
                 with np.errstate(all="ignore"):
