@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 import torch
 from torch import Tensor
 
-from .sharded import is_sharded, local_parts
+from .memory import is_sharded
+from .sharded import local_parts
 
 __all__ = ["Elements", "plain"]
 

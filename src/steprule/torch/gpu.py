@@ -271,7 +271,7 @@ class _Counted:
         self._rows: Final = launch._sent(np.arange(number, dtype=np.int64))
         shape = (len(self._groups), len(gpu.value_names(launch.program)))
         self._values: Final = launch._sent(np.zeros(shape), in_capture=True)
-        real = torch.float64 if launch._run.real == "float64" else torch.float32
+        real: torch.dtype = getattr(torch, launch._run.real)
         self._scalars: Final = torch.empty((number, len(launch.program.scalars)), dtype=real, device=device)
         self._fresh = True
 

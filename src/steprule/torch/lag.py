@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from .compiled import outside_compiled_code
+from .launch import real_of
 
 __all__ = ["Lag", "Lags", "multiplied"]
 
@@ -36,7 +37,7 @@ class Lag:
         self.scales: Final = dict(scales)
         self._arrays: Final = {name: arrays[name] for name in scales}
         self._pointers: Final = {name: tensor.data_ptr() for name, tensor in self._arrays.items()}
-        real = np.float64 if next(iter(self._arrays.values())).dtype is torch.float64 else np.float32
+        real = real_of(next(iter(self._arrays.values())).dtype)
         self._powers: Final = {scale: _Powers(scale, real) for scale in set(scales.values())}
         self._steps = 0
         self._steps_of_row: Final = np.zeros(len(next(iter(arrays.values()))), np.int64)
@@ -99,7 +100,7 @@ class Lag:
 class _Powers:
     """The two factors of a scale for each number of missed steps: looked up, in a table that grows as rows fall behind."""
 
-    def __init__(self, scale: float, real: Any) -> None:
+    def __init__(self, scale: float, real: str) -> None:
         self._scale, self._real = scale, real
         self._table = _factors(scale, np.arange(64), real)
 
@@ -119,7 +120,7 @@ class _Powers:
         return not self._table[-1].any()
 
 
-def _factors(scale: float, missed: NDArray[np.int64], real: Any) -> NDArray[Any]:
+def _factors(scale: float, missed: NDArray[np.int64], real: str) -> NDArray[Any]:
     with np.errstate(all="ignore"):
         powers = np.power(np.float64(scale), missed)
         made = np.ones((len(missed), 2), real)

@@ -21,20 +21,12 @@ from .identity import Addresses
 from .memory import PLAIN_TYPES, dense
 from .storing import MASTER, NEAREST, Storing
 
-__all__ = ["GIVEN", "Bound", "Given", "Launch", "elements_of", "lie_alike"]
+__all__ = ["GIVEN", "Bound", "Given", "Launch", "elements_of", "lie_alike", "real_of"]
 
 Given = Mapping[str, list[Tensor]]
 """What is new at each step, by a rule's name for it: of each parameter of a plan its gradient `g`, and `h` and `g2`."""
 
-# In what a step is computed; a complex number is a pair of real ones.
-_REALS: Final = {
-    torch.bfloat16: "float32",
-    torch.float16: "float32",
-    torch.float32: "float32",
-    torch.float64: "float64",
-    torch.complex64: "float32",
-    torch.complex128: "float64",
-}
+_SERVED: Final = (torch.bfloat16, torch.float16, torch.float32, torch.float64, torch.complex64, torch.complex128)
 _pointer: Final = Tensor.data_ptr
 
 GIVEN: Final[tuple[str, ...]] = ("g", *CURVATURE)
@@ -74,6 +66,11 @@ class Bound:
         return {"x": self.parameter, **found}
 
 
+def real_of(dtype: torch.dtype) -> str:
+    """Return the type in which the step of a parameter of `dtype` is computed; a complex number is a pair of real ones."""
+    return "float64" if dtype in (torch.float64, torch.complex128) else "float32"
+
+
 def elements_of(bound: Bound, given: Mapping[str, Tensor]) -> Elements | None:
     """Return the elements of the kernel that can step this parameter by what is `given`, or None where none can.
 
@@ -84,9 +81,9 @@ def elements_of(bound: Bound, given: Mapping[str, Tensor]) -> Elements | None:
     alike = [parameter, *given.values(), *(tensor for name, tensor in columns.items() if not name.endswith("_scale"))]
     if not lie_alike(alike) or any(tensor.device.type != "cpu" for tensor in alike):
         return None
-    if parameter.dtype not in _REALS:
+    if parameter.dtype not in _SERVED:
         return None
-    real = _REALS[parameter.dtype]
+    real = real_of(parameter.dtype)
     stored = dict(bound.storing.stored(parameter))
     exact = parameter.dtype if parameter.is_complex() else getattr(torch, real)
     for name, tensor in (*given.items(), ("x", columns["x"])):

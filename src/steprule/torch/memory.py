@@ -1,7 +1,8 @@
-"""Which memory tensors write to: whether one overlaps itself, and which of several share some."""
+"""Where tensors lie: whether one overlaps itself, which of several share memory, and which are spread over ranks."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -9,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["PLAIN_TYPES", "dense", "overlaps_itself", "sharing"]
+__all__ = ["PLAIN_TYPES", "dense", "is_sharded", "overlaps_itself", "sharing"]
 
 PLAIN_TYPES = (Tensor, torch.nn.Parameter, torch.nn.Buffer)
 """The classes whose tensors are what their memory holds."""
@@ -27,6 +28,13 @@ def dense(tensor: Tensor) -> bool:
             return tensor.numel() == 0
         expected *= size
     return True
+
+
+def is_sharded(tensor: Tensor) -> bool:
+    """Whether it is a DTensor."""
+    # Who has a DTensor has loaded its module; nobody else needs to.
+    module = sys.modules.get("torch.distributed.tensor")
+    return module is not None and isinstance(tensor, module.DTensor)
 
 
 def overlaps_itself(tensor: Tensor) -> bool:

@@ -5,7 +5,6 @@ A rule works element by element, so that the step of a shard is the shard of the
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
@@ -16,15 +15,9 @@ from torch import Tensor
 from .identity import Addresses
 from .launch import Bound
 from .layout import Layout
+from .memory import is_sharded
 
-__all__ = ["Shards", "is_sharded", "local_parts"]
-
-
-def is_sharded(tensor: Tensor) -> bool:
-    """Whether it is a DTensor."""
-    # Who has a DTensor has loaded its module; nobody else needs to.
-    module = sys.modules.get("torch.distributed.tensor")
-    return module is not None and isinstance(tensor, module.DTensor)
+__all__ = ["Shards", "local_parts"]
 
 
 def local_parts(tensors: Iterable[Any]) -> list[Tensor]:

@@ -21,7 +21,7 @@ from ..program import Program, lower
 from ..sparsity import scales_without_gradient
 from ..specification import Rule
 from .lag import Lags, multiplied
-from .launch import Bound, Given, elements_of
+from .launch import Bound, Given, elements_of, real_of
 
 __all__ = ["SparseSteps"]
 
@@ -85,7 +85,7 @@ class _RowSteps:
         self._program: Final[Program] = lower(rule, bound.around)
         # What the guard leaves as it is, is no row without gradient.
         self._unguarded: Final = lower(rule, dataclasses.replace(bound.around, guard=False))
-        self._real: Final = np.dtype("float64" if bound.parameter.dtype is torch.float64 else "float32")
+        self._real: Final = np.dtype(real_of(bound.parameter.dtype))
         contiguous = all(tensor.is_contiguous() for tensor in self.arrays.values())
         # A gradient of the parameter's own form stands for the rows, which are made contiguous.
         self._fused: Final = contiguous and elements_of(bound, {"g": bound.parameter}) == Elements(self._real.name)
@@ -179,7 +179,7 @@ class _RowSteps:
 
     def _step(self, rows: _Rows, factors: Mapping[str, NDArray[Any]], values: Mapping[str, float]) -> None:
         """Step the rows through torch's operations, lower types widened to float32."""
-        real = torch.float64 if self._real == np.float64 else torch.float32
+        real: torch.dtype = getattr(torch, self._real.name)
         places = torch.from_numpy(rows.numbers).to(self.bound.parameter.device)
         taken = {name: array.index_select(0, places).to(real) for name, array in self.arrays.items()}
         for name in factors:

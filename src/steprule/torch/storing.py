@@ -15,6 +15,7 @@ from ..kernels.codecs import STORAGES, keys
 from ..signs import never_negative
 from ..specification import Rule
 from . import codecs
+from .memory import is_sharded
 
 __all__ = ["MASTER", "NEAREST", "OPTIONS", "Storing", "load", "random_bits", "restore", "save"]
 
@@ -81,7 +82,7 @@ class Storing:
                 "allowed are real parameters of float32, bfloat16 and float16"
             )
         coded = [slot for slot, storage in self.stored(parameter) if STORAGES[storage].random]
-        if coded and hasattr(parameter, "placements"):
+        if coded and is_sharded(parameter):
             raise ValueError(
                 f"state_dtype asks for the slot {coded[0]} of a parameter of shape {tuple(parameter.shape)}, a DTensor, to "
                 "be rounded at random; allowed for a DTensor are None and torch.float32"
