@@ -12,6 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, Tim
 from rich.progress import Progress as Bar
 from rich.text import Text
 
+from .numerals import plural
 from .problem import Problem
 from .results import Epoch, Metric, Outcome, Trial
 
@@ -70,7 +71,7 @@ class Display:
         self._metric, self._epochs, self._total = problem.metric, epochs, trials * epochs
         self._began = self._printed = time.monotonic()
         processes = f"{jobs} process" if jobs == 1 else f"{jobs} processes"
-        text = f"{problem.name}: {_counted(trials, 'trial')} of {_counted(epochs, 'epoch')} in {processes}"
+        text = f"{problem.name}: {plural(trials, 'trial')} of {plural(epochs, 'epoch')} in {processes}"
         if kept:
             text += f"; {kept} {'is' if kept == 1 else 'are'} finished already"
         self._console.print(text, markup=False, highlight=False)
@@ -141,7 +142,3 @@ class Display:
             self._printed = now
             left = (now - self._began) / self._done * (self._total - self._done)
             self._console.print(f"{self._done} of {self._total} epochs, about {left:.0f} s left", highlight=False)
-
-
-def _counted(number: int, word: str) -> str:
-    return f"{number} {word}" if number == 1 else f"{number} {word}s"

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterable, Mapping, Sequence
 
+from ..lab.numerals import plural, short_exponent
 from ..lab.results import Setting
 from ..lab.spread import Spread
 from ..lab.summary import NEAR, RuleSummary, SettingSummary, Summary
@@ -61,7 +61,7 @@ def decimals(summary: Summary) -> int:
 def number(value: float, digits: int) -> str:
     """`value` with `digits` after the point, or in powers of ten where that would hide it or run on."""
     if value != 0 and not 0.5 * 10**-digits <= abs(value) < 1e5:
-        return _short_exponent(f"{value:.2e}" if digits else f"{value:.1e}")
+        return short_exponent(f"{value:.2e}" if digits else f"{value:.1e}")
     return f"{value:.{digits}f}".replace("-", MINUS)
 
 
@@ -74,8 +74,8 @@ def hyperparameter(value: float) -> str:
     """A hyperparameter as the papers print it: `0.95`, `1e-6`; three digits of one that has more than six."""
     text = f"{value:g}"
     if float(text) != value:
-        text = min(f"{value:.3g}", f"{value:.2e}", key=lambda shown: len(_short_exponent(shown)))
-    return _short_exponent(text)
+        text = min(f"{value:.3g}", f"{value:.2e}", key=lambda shown: len(short_exponent(shown)))
+    return short_exponent(text)
 
 
 def labels(values: Iterable[float]) -> dict[float, str]:
@@ -189,11 +189,6 @@ def capital(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
-def plural(count: int, noun: str) -> str:
-    """`1 epoch`, `20 epochs`."""
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
-
-
 def seconds(value: float | None) -> str:
     """Wall time of an epoch: `12 ms`, `0.41 s`."""
     if value is None:
@@ -270,7 +265,3 @@ def _least_tuning(scored: Sequence[RuleSummary]) -> list[str]:
 
 def _article(noun: str) -> str:
     return "an" if noun[:1].lower() in "aeiou" else "a"
-
-
-def _short_exponent(text: str) -> str:
-    return re.sub(r"e([+-]?)0*(\d)", lambda m: f"e{m[1].strip('+')}{m[2]}", text)

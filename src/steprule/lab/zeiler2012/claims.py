@@ -15,6 +15,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from ..numerals import numeral
 from ..spread import Spread
 from .errors import Errors, best
 from .figure2 import LAYERS, Course, Trainings
@@ -50,8 +51,7 @@ def _times(one: float, other: float) -> str:
 
 
 def _at(errors: Errors) -> str:
-    values = (f"{name}={value:g}" for name, value in errors.setting.hyperparameters.items())
-    return ", ".join(values).replace("e-0", "e-")
+    return ", ".join(f"{name}={numeral(value)}" for name, value in errors.setting.hyperparameters.items())
 
 
 def tanh_below_schaul(asked: Asked) -> Iterable[Evidence]:

@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 
 from .... import reference
 from ....rules import adadelta
+from ...numerals import numeral
 from .regression import EPOCHS, finals
-from .series import Chart, Exercise, Point, Series, number, points
+from .series import Chart, Exercise, Point, Series, points
 
 __all__ = ["answer", "descend"]
 
@@ -68,7 +69,7 @@ def _scaled_losses(seeds: int) -> tuple[Chart, str]:
         f"Final loss, not multiplied, after {EPOCHS} epochs; rho 0.9; mean and range of {seeds} seeds.",
         "what the loss is multiplied by",
         "loss",
-        tuple(Series(f"eps {number(eps)}", points(SCALES, values)) for eps, values in losses.items()),
+        tuple(Series(f"eps {numeral(eps)}", points(SCALES, values)) for eps, values in losses.items()),
         log_x=True,
     )
     book = dict(zip(SCALES, losses[1e-5], strict=True))
@@ -86,8 +87,8 @@ def _bowls() -> tuple[tuple[Chart, ...], tuple[str, ...]]:
         descend([steepest], 1.0, rho=0.95, eps=1e-6, lr_decay=0.01),
         descend([flattest], 1.0, rho=0.95, eps=1e-6, lr=100.0),
     )
-    names = [f"curvature {number(each)}" for each in CURVATURES]
-    names += [f"curvature {number(steepest)}, lr decays", f"curvature {number(flattest)}, lr 100"]
+    names = [f"curvature {numeral(each)}" for each in CURVATURES]
+    names += [f"curvature {numeral(steepest)}, lr decays", f"curvature {numeral(flattest)}, lr 100"]
     together = itertools.islice(zip(*walks, strict=True), STEPS)
     told = [[np.concatenate(parts) for parts in zip(*steps, strict=True)] for steps in together]
     distances, rates = map(np.array, zip(*told, strict=True))
@@ -154,7 +155,7 @@ def _far_starts() -> tuple[Chart, str]:
     steps = {eps: [_steps_from(distance, eps) for distance in DISTANCES] for eps in DISTANT_EPS}
     series = tuple(
         Series(
-            f"with eps {number(eps)}",
+            f"with eps {numeral(eps)}",
             tuple(Point.of(d, [n]) for d, n in zip(DISTANCES, own, strict=True) if n is not None),
         )
         for eps, own in steps.items()

@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from typing import Final
 
 from ....rules import adadelta, adagrad, rmsprop
+from ...numerals import numeral
 from ...spread import Spread
 from .regression import EPOCHS, course, traces
-from .series import Chart, Exercise, Series, number, points
+from .series import Chart, Exercise, Series, points
 
 __all__ = ["answer"]
 
@@ -49,7 +50,7 @@ def answer(seeds: int) -> Exercise:
                 f"The multiplier is 1. {EPOCHS} epochs; mean and range of {seeds} seeds.",
                 "eps",
                 "loss",
-                tuple(Series(f"adadelta, rho {number(rho)}", points(EPSILONS, own)) for rho, own in by_rho.items()),
+                tuple(Series(f"adadelta, rho {numeral(rho)}", points(EPSILONS, own)) for rho, own in by_rho.items()),
                 log_x=True,
             ),
             Chart(
@@ -58,7 +59,7 @@ def answer(seeds: int) -> Exercise:
                 f"The rate was chosen by the loss that is drawn, so it flatters. {about}",
                 "examples",
                 "loss",
-                tuple(course(f"{name}, lr {number(best[name])}", own[best[name]]) for name, own in trained.items()),
+                tuple(course(f"{name}, lr {numeral(best[name])}", own[best[name]]) for name, own in trained.items()),
             ),
         ),
     )
@@ -71,9 +72,7 @@ def _best(finals: Mapping[float, list[float]]) -> float:
 
 def _finding(name: str, finals: Mapping[float, list[float]], best: float) -> str:
     near = sum(Spread.of(own).mean <= NEAR for own in finals.values())
-    text = (
-        f"{name}: best with lr {number(best)}, {_told(finals[best])}; at most {NEAR} with {near} of {len(finals)} rates"
-    )
+    text = f"{name}: best with lr {numeral(best)}, {_told(finals[best])}; at most {NEAR} with {near} of {len(finals)} rates"
     return f"{text}; with lr 1, as in the paper, {_told(finals[1.0])}." if name == "adadelta" else f"{text}."
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Final
 
+from ...numerals import numeral
 from ...spread import Spread
 from .regression import EPOCHS, course, traces
-from .series import Chart, Exercise, Series, number, points
+from .series import Chart, Exercise, Series, points
 
 __all__ = ["answer"]
 
@@ -25,9 +26,9 @@ def answer(seeds: int) -> Exercise:
         "rho",
         "Adjust the value of rho. What happens?",
         (
-            f"The lowest mean loss is {spreads[best].mean:.4f}, with rho {number(best)}.",
+            f"The lowest mean loss is {spreads[best].mean:.4f}, with rho {numeral(best)}.",
             "Mean and range: "
-            + "; ".join(f"rho {number(r)}: {s.mean:.4f} ({s.low:.4f} to {s.high:.4f})" for r, s in spreads.items())
+            + "; ".join(f"rho {numeral(r)}: {s.mean:.4f} ({s.low:.4f} to {s.high:.4f})" for r, s in spreads.items())
             + ".",
         ),
         (
@@ -46,7 +47,7 @@ def answer(seeds: int) -> Exercise:
                 about.capitalize(),
                 "examples",
                 "loss",
-                tuple(course(f"rho {number(rho)}", trained[rho]) for rho in DRAWN),
+                tuple(course(f"rho {numeral(rho)}", trained[rho]) for rho in DRAWN),
             ),
         ),
     )

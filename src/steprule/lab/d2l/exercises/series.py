@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from ...spread import Spread
 
-__all__ = ["Chart", "Exercise", "Point", "Series", "number", "points"]
+__all__ = ["Chart", "Exercise", "Point", "Series", "points"]
 
 
 @dataclass(frozen=True)
@@ -60,8 +59,3 @@ class Exercise:
 def points(x: Iterable[float], values: Iterable[Sequence[float]]) -> tuple[Point, ...]:
     """Return a point for each place on the axis, with the values of its seeds."""
     return tuple(Point.of(place, own) for place, own in zip(x, values, strict=True))
-
-
-def number(value: float) -> str:
-    """Return a setting as the papers print it: `0.95`, `1e-6`."""
-    return re.sub(r"e([+-]?)0*(\d)", lambda found: f"e{found[1].strip('+')}{found[2]}", f"{value:g}")
