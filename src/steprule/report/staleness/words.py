@@ -84,7 +84,9 @@ def _line(study: Study, rule: str, which: Which) -> Line:
     return Line(
         rule,
         tuple(measured(each) for each in settings),
-        tuple(words.NOTHING if each is None else _setting(each) for each in settings),
+        tuple(
+            words.NOTHING if each is None else words.hyperparameters(each.setting.hyperparameters) for each in settings
+        ),
         str(stood) if stood else words.NOTHING,
     )
 
@@ -94,10 +96,5 @@ def measured(setting: SettingSummary | None) -> str:
     if setting is None:
         return "none finished"
     if setting.state != "finished" or setting.test is None:
-        count = getattr(setting, setting.state)
-        return f"{setting.state} ({count} of {setting.seeds})"
+        return words.state(setting)
     return f"{setting.test:.2f}"
-
-
-def _setting(setting: SettingSummary) -> str:
-    return ", ".join(f"{name}={value:g}" for name, value in setting.setting.hyperparameters.items()) or "defaults"
