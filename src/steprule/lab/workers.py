@@ -27,6 +27,7 @@ __all__ = [
     "Measured",
     "Started",
     "Task",
+    "ending",
     "environment",
     "refuse_nested",
     "run",
@@ -154,13 +155,18 @@ class _Worker:
         size = os.fstat(self._errors.fileno()).st_size
         words = os.pread(self._errors.fileno(), size - self._said_before, self._said_before)
         self._errors.close()
-        said = words.decode("utf-8", "replace").strip().splitlines()
-        ending = f"ended with {signal.Signals(-code).name}" if code < 0 else f"ended with exit status {code}"
-        return f"its process {ending}" + (f", saying last: {said[-1].strip()}" if said else "")
+        return ending(code, words)
 
     def stop(self) -> None:
         self._process.kill()
         self.end()
+
+
+def ending(code: int, errors: bytes) -> str:
+    """Return what the end of a process looked like, from its exit status and what it wrote to its standard error."""
+    said = errors.decode("utf-8", "replace").strip().splitlines()
+    how = signal.Signals(-code).name if code < 0 else f"exit status {code}"
+    return f"its process ended with {how}" + (f", saying last: {said[-1].strip()}" if said else "")
 
 
 def refuse_nested() -> None:

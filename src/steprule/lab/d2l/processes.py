@@ -5,13 +5,12 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import signal
 import subprocess
 import sys
 import tempfile
 from collections.abc import Generator, Mapping
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import Any, Final
 
 from .. import workers
 
@@ -20,10 +19,7 @@ __all__ = ["THREADS", "interpreter", "run"]
 THREADS: Final = 1
 
 _ONE_THREAD: Final = {
-    "MKL_NUM_THREADS": "1",
     "MXNET_CPU_WORKER_NTHREADS": "1",
-    "NUMBA_NUM_THREADS": "1",
-    "OPENBLAS_NUM_THREADS": "1",
     "TF_NUM_INTEROP_THREADS": "1",
     "TF_NUM_INTRAOP_THREADS": "1",
     "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1",
@@ -69,7 +65,8 @@ def run(engine: str, python: Path, job: Mapping[str, Any]) -> Generator[dict[str
             process.wait()
             process.stdout.close()
         if code:
-            raise RuntimeError(_ending(code, errors))
+            errors.seek(0)
+            raise RuntimeError(workers.ending(code, errors.read()))
 
 
 def _environment(python: Path) -> dict[str, str]:
@@ -78,10 +75,3 @@ def _environment(python: Path) -> dict[str, str]:
     if python == Path(sys.executable):
         found["PYTHONPATH"] = os.pathsep.join(workers.search_path())
     return found
-
-
-def _ending(code: int, errors: IO[bytes]) -> str:
-    errors.seek(0)
-    said = errors.read().decode("utf-8", "replace").strip().splitlines()
-    how = signal.Signals(-code).name if code < 0 else f"exit status {code}"
-    return f"its process ended with {how}" + (f", saying last: {said[-1].strip()}" if said else "")
