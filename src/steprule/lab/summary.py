@@ -10,10 +10,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import product
 from statistics import median
 from typing import Literal
 
+from . import grids
 from .results import Comparison, Metric, Outcome, Setting
 from .spread import Spread
 
@@ -230,9 +230,8 @@ def _chosen_on(outcomes: Iterable[Outcome]) -> Literal["validation", "test"]:
 
 
 def _settings(comparison: Comparison, rule: str, outcomes: Iterable[Outcome]) -> tuple[SettingSummary, ...]:
-    grid = comparison.grids.get(rule)
-    planned = [] if grid is None else [dict(zip(grid, values, strict=True)) for values in product(*grid.values())]
-    own: dict[Setting, list[Outcome]] = {Setting(rule, values): [] for values in planned}
+    planned = grids.settings({rule: comparison.grids[rule]}) if rule in comparison.grids else []
+    own: dict[Setting, list[Outcome]] = {setting: [] for setting in planned}
     for outcome in outcomes:
         own.setdefault(outcome.trial.setting, []).append(outcome)
     return tuple(_setting(setting, found, comparison.seeds) for setting, found in own.items())

@@ -226,11 +226,10 @@ def _train(problem: Problem, settings: Settings, seed: int, progress: Progress |
         {name: table[column][table["layer"] == name].reshape(len(batches), -1) for name in LAYERS}
         for column in ("rate", "update")
     )
-    per_epoch = -(-len(problem.train[0]) // problem.batch_size)
     return Course(
         seed,
         batches,
-        (batches - 1) // per_epoch + 1,
+        (batches - 1) // problem.batches_per_epoch + 1,
         {name: np.where(np.isnan(each), limits.found[name], each) for name, each in rates.items()},
         updates,
         {name: float(np.isnan(each).mean()) for name, each in rates.items()},
