@@ -127,7 +127,7 @@ class _Writer:
     def _product(self, left: Value, right: Value) -> tuple[str, int]:
         if left is right:
             held = self._held(left, _ATOM)
-            # A second index above a letter that has none yet: g_t^2.
+            # Names have subscripts only, so the exponent needs no brackets: g_t^2.
             return f"{held}^2", _POWER
         right_text = self._held(right, _PRODUCT)
         if self._negated(left):

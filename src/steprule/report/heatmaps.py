@@ -29,7 +29,7 @@ CELL = 48
 
 @dataclass(frozen=True)
 class _Cell:
-    """What stands at one place of a map; `over` names the values of the hyperparameters that the axes leave out."""
+    """What stands at one place of a map."""
 
     row: str
     column: str
