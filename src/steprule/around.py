@@ -109,7 +109,7 @@ def step(
 def change(
     rule: Rule, around: Around, inputs: Mapping[str, Any], slots: Mapping[str, Any], values: Mapping[str, Any]
 ) -> tuple[Any, dict[str, Any], Any]:
-    """Return what `step` adds to the parameter in the place of the parameter, for engines that hand on the sum of many.
+    """As `step`, but return the change of the parameter in place of the new one, for engines that add up several changes.
 
     A decoupled decay is a summand of it: no parameter is rounded on the way.
     """

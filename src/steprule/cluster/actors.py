@@ -44,7 +44,7 @@ class ShardActor:
     """A `KeptShard`, restored from its files where it has some.
 
     Ray calls its methods one after the other, and again where the process died before they had returned, so that a push
-    may come twice. Where its files begin, is for whoever makes it: it has no parameters of its own to begin with.
+    may come twice. Whoever makes it has written its first files; the actor has no initial parameters of its own.
     """
 
     def __init__(self, rule: Rule, dtype: Any, pieces: Sequence[Piece], folder: Path, number: int, plan: Plan) -> None:

@@ -135,7 +135,7 @@ class Loss:
         return _second_derivatives(self._loss, outputs, targets)
 
     def scale(self, outputs: Tensor, targets: Any) -> int:
-        """Return how many times the gradient that an example adds to the batch's loss its own loss's gradient is.
+        """Return the factor from an example's share of the batch's gradient to the gradient of its own loss.
 
         For a mean that is the number of examples, for a sum 1. An unknown loss is tried on each example by itself, in
         every batch: what it is in one, such as one of a single class, it need not be in the next.

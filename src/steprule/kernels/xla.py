@@ -36,7 +36,7 @@ def target(program: Program, elements: Elements) -> str:
 
 @functools.cache
 def handler(program: Program, elements: Elements) -> Any:
-    """Return the C function for XLA to call, as `ctypes` has it; what it takes says `xla_handler.serve`."""
+    """Return the C function for XLA to call, as `ctypes` has it; see `xla_handler.serve` for what it takes."""
     text = _SOURCE.read_text(encoding="utf-8")
     step = ctypes.cast(kernel(program, elements), ctypes.c_void_p).value
     bound = _bound(compiled("xla", text, "serve"), step, compiled("xla", text, "help"), CHUNK)

@@ -52,7 +52,7 @@ def help(block):
 
 @njit
 def say_version(api, extension):
-    """Answer XLA's question for which version of its interface this is: any of version 0, which nothing was moved in."""
+    """Tell XLA that this keeps to its own version of the interface: within version 0 nothing was moved."""
     metadata = carray(int64_at(carray(int64_at(extension), 4)[3]), 5)
     # jaxlib 0.5 asks without saying which its own is.
     minor = carray(int32_at(api), 10)[9] if api != 0 else 1

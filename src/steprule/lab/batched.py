@@ -30,7 +30,7 @@ _SHARE: Final = 0.5
 class Batched(Place):
     """A `device` such as "cuda", "cuda:1" or "cpu", on which all trials train side by side in this process.
 
-    The models of all seeds must be the same but for their parameters and buffers, and of what `torch.func.vmap` maps.
+    The models of all seeds may differ in parameters and buffers alone, and consist of what `torch.func.vmap` maps.
 
     As many trials as `memory` holds, in bytes (half of the GPU's; 2 GiB of the machine's), are one batch; more trials are
     batches one after the other. A trial whose loss is no number any more is frozen; it and all others of a batch end with

@@ -62,7 +62,10 @@ def train_epochs(
 def with_batch_size(
     problem: Problem, rule: Rule, hyperparameters: Mapping[str, float]
 ) -> tuple[Mapping[str, float], bool]:
-    """Return the values with the problem's `batch_size` where the rule takes one that is not given, and whether."""
+    """Return the hyperparameters, and whether the problem's `batch_size` was added to them.
+
+    It is where the rule takes one and none was given.
+    """
     counts = "batch_size" in rule.hyperparameters and "batch_size" not in hyperparameters
     return ({"batch_size": problem.batch_size, **hyperparameters} if counts else hyperparameters), counts
 

@@ -67,7 +67,7 @@ class Kind:
 def kind_of(bound: Bound, given: Mapping[str, Tensor]) -> Kind | None:
     """Return the kind of launch that can step this parameter by what is `given`, None where none can or it is on no GPU."""
     parameter = bound.parameter
-    # What these kernels have not: random rounding, codes, and word of a gradient that is not finite.
+    # These kernels neither round at random, nor decode codes, nor report a gradient that is not finite.
     if not _served(parameter.device) or bound.raises or _at_random(bound.storing, parameter):
         return None
     arrays = bound.columns() | dict(given)

@@ -126,7 +126,7 @@ class Keywords:
 
     @cached_property
     def essential(self) -> tuple[str, ...]:
-        """What every group of the rule has had ever since: the rate and what is in the rule's equations."""
+        """What a group of the rule has held in every version: the rate and what is in the rule's equations."""
         own = {"lr": None} | {self._whole.get(name, name): None for name in self.rule.hyperparameters}
         return tuple(own)
 

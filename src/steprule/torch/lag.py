@@ -24,7 +24,10 @@ __all__ = ["Lag", "Lags", "multiplied"]
 _BLOCK: Final = 1 << 18
 """Elements that are scaled at a time: few enough to stay in the cache."""
 _TABULATED: Final = 1 << 18
-"""The most numbers of missed steps whose factors are kept in a table, where to find one takes a seventh of making it."""
+"""The most numbers of missed steps whose factors are kept in a table.
+
+Looking a factor up takes a seventh of the time of computing it.
+"""
 
 
 class Lag:

@@ -88,7 +88,7 @@ class Shards:
         return self._layout.fits(parts) and self._addresses.hold(parts)
 
     def local(self, tensors: list[Tensor], what: str = "gradient") -> list[Tensor]:
-        """Return the tensors, `what` each parameter has of a kind, with this rank's part in the place of each DTensor.
+        """Return the tensors with each DTensor replaced by this rank's part; `what` is what an error calls one of them.
 
         Raises `TypeError` where one is not spread over the ranks as its parameter is.
         """

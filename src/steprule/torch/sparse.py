@@ -151,7 +151,7 @@ class _RowSteps:
 
     @torch.no_grad()
     def step(self, values: Mapping[str, float]) -> bool:
-        """Step; return False where a gradient that is not finite is an error, and this one is not."""
+        """Step; return False only where `on_nonfinite` is "raise" and the gradient is not finite."""
         # Between two steps, nobody must keep the gradient's memory from being freed.
         rows, self._rows = self._rows, None
         assert rows is not None

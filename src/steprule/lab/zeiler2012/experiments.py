@@ -75,7 +75,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Experiment:
-    """A part that is made of comparisons; `shown` says as what its page shows them."""
+    """A part that is made of comparisons; `shown` says how the page shows it: as a table, curves or lines."""
 
     name: str
     title: str
