@@ -149,7 +149,7 @@ class Machine(RuleBasedStateMachine):
         assert self.shards[number].shard.version == Version(life + 1, len(plain.applied))
         dense = np.zeros(PARTITION.dense_slices[number].stop - PARTITION.dense_slices[number].start)
         for replica, known in plain.known.items():
-            # What it pushes next, tells the shard what it knew; of this number nothing is applied.
+            # What it pushes next tells the shard what it knew; of this number nothing is applied.
             assert self.shards[number].push(Push(replica, -1, known, known, dense)).outcome in ("repeat", "old")
         assert self.shards[number].shard.lost == plain.lost
         assert plain.lost == 0 or not self.journal

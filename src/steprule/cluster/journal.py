@@ -2,7 +2,7 @@
 
 An entry is a frame and its content, a safetensors file in itself. The frame is the content's length (uint64), the CRC-32 of
 the content, and the CRC-32 of these two (uint32 each), all little-endian. An entry is written before its push is
-acknowledged: what was acknowledged, outlives the process. It outlives the machine only where each entry is synced to the
+acknowledged: what was acknowledged outlives the process. It outlives the machine only where each entry is synced to the
 disk.
 """
 

@@ -34,7 +34,7 @@ def has_snapshots(folder: Path, name: str = "*") -> bool:
 class KeptShard:
     """`shard`, with what it was in an earlier process, and kept for the next, in files of `folder` that begin with `name`.
 
-    A snapshot is written at the beginning and after each `every` updates; what a shard has applied since, dies with its
+    A snapshot is written at the beginning and after each `every` updates; what a shard has applied since dies with its
     process: fewer than `every` updates. With `journal`, each push is written to a file before it is acknowledged, and
     nothing dies; the file is cleared by each snapshot. `sync` syncs each of its entries to the disk, without which they
     outlive the process and not the machine.
@@ -86,7 +86,7 @@ class KeptShard:
 
     def _replay(self, journal: Journal) -> None:
         for entry in journal.entries():
-            # What a snapshot has, is still in the journal where the process died between the two.
+            # What a snapshot has is still in the journal where the process died between the two.
             if entry.push.number > self.shard.last_number(entry.push.replica):
                 version = self.shard.version
                 fetched = Version(version.life, version.updates - entry.staleness)
@@ -99,7 +99,7 @@ class KeptShard:
         return {int(each.stem.removeprefix(before)): each for each in self._folder.glob(f"{before}*.json")}
 
     def _note_life(self, is_first: bool = False) -> None:
-        """Write which life this is, and what was lost so far: what is learned of that, is not in the snapshot yet."""
+        """Write which life this is, and what was lost so far: what is learned of that is not in the snapshot yet."""
         self._lost = self.shard.lost
         life, noted = self.shard.version.life, self._notes()
         here = self._folder / f"{self._name}.life-{life}.json"

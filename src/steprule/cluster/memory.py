@@ -24,7 +24,7 @@ class _Writable:
 def as_tensor(array: NDArray[Any]) -> Tensor:
     """Return a tensor over the memory of `array`, which must not be written where the array is read-only.
 
-    What comes out of a store that processes share, is read-only; torch has no such tensors, and warns of each.
+    What comes out of a store that processes share is read-only; torch has no such tensors, and warns of each.
     """
     contiguous = np.ascontiguousarray(array)
     if not contiguous.flags.writeable:

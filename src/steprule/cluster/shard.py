@@ -227,7 +227,7 @@ class Shard:
     ) -> None:
         """Begin a later `life` with what the shard has now; `begun` and `lost` are the `history` that it may not know.
 
-        What replicas know it to have applied beyond that in an earlier life, is lost, and counted when they tell
+        What replicas know it to have applied beyond that in an earlier life is lost, and counted when they tell
         (`Push.known`). Raises `ValueError` for a life that is not later.
         """
         if life <= self.version.life:

@@ -69,7 +69,7 @@ class Shards:
         made = made.options(num_gpus=0 if plan.device == "cpu" else 1)
         here = dataclasses.replace(plan, device="cpu")
         for number, (part, pieces) in enumerate(zip(partition.slices, partition.pieces, strict=True)):
-            # What cannot be, is found here, and the first snapshots are what the actors begin with.
+            # A plan that cannot be is refused here, and the first snapshots are what the actors begin with.
             kept_shard(rule, flat[part], pieces, folder, number, here).close()
         self.handles: Final[list[Any]] = [
             made.remote(rule, flat.dtype, pieces, folder, number, plan)
@@ -234,7 +234,7 @@ class Replicas:
     def _watch(self, waiting: Sequence[tuple[int, _Silence]], shards: Shards) -> None:
         """Kill what hangs, a shard before the replicas that wait for it."""
         shards.watch()
-        late = time.monotonic() - self._looked > self._timeout / 4  # who did not look, cannot tell who was silent
+        late = time.monotonic() - self._looked > self._timeout / 4  # who did not look cannot tell who was silent
         self._looked = time.monotonic()
         if late or shards.one_is_silent:
             for _, silence in waiting:

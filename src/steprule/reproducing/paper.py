@@ -122,7 +122,7 @@ def _run_parts(console: Console, parts: Sequence[Part], options: Options) -> Non
 
 
 def _estimate(console: Console, works: Sequence[Work], on: str | Place) -> None:
-    """Say how long the work takes in processes of this machine; how fast another place is, is not known."""
+    """Say how long the work takes in processes of this machine; of another place the speed is not known."""
     from ..lab.places import Processes
     from ..lab.zeiler2012.estimate import estimate
     from ..report import words

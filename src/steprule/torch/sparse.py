@@ -83,7 +83,7 @@ class _RowSteps:
         self.group: Final = bound.group
         self.arrays: Final = {"x": bound.parameter, **{name: bound.state[name] for name in rule.slots}}
         self._program: Final[Program] = lower(rule, bound.around)
-        # What the guard leaves as it is, is no row without gradient.
+        # The guard leaves rows whose gradient is not finite as they are; a row without gradient is none of them.
         self._unguarded: Final = lower(rule, dataclasses.replace(bound.around, guard=False))
         self._real: Final = np.dtype(real_of(bound.parameter.dtype))
         contiguous = all(tensor.is_contiguous() for tensor in self.arrays.values())
