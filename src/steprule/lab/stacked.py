@@ -68,10 +68,10 @@ class Stack:
         """Return an optimizer for each rule, and those whose rule is told the size of each batch."""
         groups: dict[tuple[str, bool], list[dict[str, object]]] = {}
         for task, slices in zip(tasks, self._slices, strict=True):
-            values, counts = with_batch_size(self._problem, find_rule(task.rule), task.hyperparameters)
-            groups.setdefault((task.rule, counts), []).append({"params": slices, **values})
+            values, takes_batch_size = with_batch_size(self._problem, find_rule(task.rule), task.hyperparameters)
+            groups.setdefault((task.rule, takes_batch_size), []).append({"params": slices, **values})
         made = {key: optimizer(find_rule(key[0]))(some) for key, some in groups.items()}
-        return list(made.values()), [each for (_, counts), each in made.items() if counts]
+        return list(made.values()), [each for (_, takes_batch_size), each in made.items() if takes_batch_size]
 
     def train_epoch(self) -> list[float]:
         """Pass once over the training data, in a new order for each seed; return the mean loss of each trial's examples."""

@@ -31,9 +31,11 @@ def train(
         yield from problem.trainer(problem, rule, hyperparameters, seed, epochs)
         return
     model = problem.model(seed)
-    hyperparameters, counts = with_batch_size(problem, rule, hyperparameters)
+    hyperparameters, takes_batch_size = with_batch_size(problem, rule, hyperparameters)
     stepper = optimizer(rule)(model.parameters(), **hyperparameters)
-    yield from train_epochs(problem, model, stepper, seed, epochs, _curvature(problem, model, stepper), counts=counts)
+    yield from train_epochs(
+        problem, model, stepper, seed, epochs, _curvature(problem, model, stepper), takes_batch_size=takes_batch_size
+    )
 
 
 def train_epochs(
@@ -44,14 +46,14 @@ def train_epochs(
     epochs: int,
     curvature: Curvature | None = None,
     *,
-    counts: bool = False,
+    takes_batch_size: bool = False,
 ) -> Iterator[Epoch]:
-    """Train `model` as `train` does, and yield each epoch as it ends; `curvature` and `counts` are as for `train_epoch`."""
+    """Train `model` as `train` does, and yield each epoch as it ends; the rest is as for `train_epoch`."""
     order = torch.Generator().manual_seed(seed)
     torch.manual_seed(seed)  # for what the model draws while it trains, such as dropout
     for number in range(1, epochs + 1):
         started = time.perf_counter()
-        loss = train_epoch(problem, model, stepper, order, curvature, counts=counts)
+        loss = train_epoch(problem, model, stepper, order, curvature, takes_batch_size=takes_batch_size)
         seconds = time.perf_counter() - started
         validation = None if problem.validation is None else problem.measured(model, problem.validation)
         yield Epoch(number, loss, problem.measured(model, problem.test), validation, seconds)
@@ -66,8 +68,10 @@ def with_batch_size(
 
     It is where the rule takes one and none was given.
     """
-    counts = "batch_size" in rule.hyperparameters and "batch_size" not in hyperparameters
-    return ({"batch_size": problem.batch_size, **hyperparameters} if counts else hyperparameters), counts
+    takes_batch_size = "batch_size" in rule.hyperparameters and "batch_size" not in hyperparameters
+    if takes_batch_size:
+        hyperparameters = {"batch_size": problem.batch_size, **hyperparameters}
+    return hyperparameters, takes_batch_size
 
 
 def _curvature(problem: Problem, model: nn.Module, stepper: RuleOptimizer) -> Curvature | None:
@@ -87,12 +91,12 @@ def train_epoch(
     order: torch.Generator,
     curvature: Curvature | None = None,
     *,
-    counts: bool = False,
+    takes_batch_size: bool = False,
 ) -> float:
     """Pass once over the training data in a new order; return the mean loss of its examples.
 
-    `curvature` supplies what the rule takes beside the gradient. Where `counts`, the rule's `batch_size` is that of each
-    batch, of which the last may be smaller.
+    `curvature` supplies what the rule takes beside the gradient. With `takes_batch_size`, the rule's `batch_size` is that of
+    each batch, of which the last may be smaller.
     """
     inputs, targets = problem.train
     examples = len(inputs)
@@ -101,7 +105,7 @@ def train_epoch(
     parameters = list(model.parameters())
     for batch in problem.batches(order):
         x, y = inputs.index_select(0, batch), targets.index_select(0, batch)
-        if counts and len(batch) != stepper.param_groups[0]["batch_size"]:
+        if takes_batch_size and len(batch) != stepper.param_groups[0]["batch_size"]:
             stepper.param_groups[0]["batch_size"] = len(batch)
         if curvature is not None:
             loss = curvature(x, y)

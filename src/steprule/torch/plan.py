@@ -74,8 +74,8 @@ class Plan:
         grads = self._shards.local([grad for grad in all_grads if grad is not None])
         given = self._given(grads, [bound.parameter for bound in bounds])
         self._given_layout: Final = Layout(_more(given))
-        self._without: Final = _missing(all_grads)
-        self._present: Final = self._without.count(False)
+        self._lacks_gradient: Final = _missing(all_grads)
+        self._present: Final = self._lacks_gradient.count(False)
         self._sparse: Final = [place for place, grad in enumerate(grads) if grad.layout is torch.sparse_coo]
         self._layout: Final = Layout(_without(grads, self._sparse))
 
@@ -155,7 +155,7 @@ class Plan:
     def _given_of(self, parameters: Sequence[Tensor]) -> Given | None:
         grads = list(map(_grad, parameters))
         present = [grad for grad in grads if grad is not None]
-        if len(present) != self._present or (self._present < len(grads) and _missing(grads) != self._without):
+        if len(present) != self._present or (self._present < len(grads) and _missing(grads) != self._lacks_gradient):
             return None
         stepping = self._shards.local(present)
         if any(stepping[place].layout is not torch.sparse_coo for place in self._sparse):
@@ -164,7 +164,7 @@ class Plan:
             return None
         if not self._rule.curvature:
             return {"g": stepping}
-        given = self._given(stepping, list(itertools.compress(parameters, map(operator.not_, self._without))))
+        given = self._given(stepping, list(itertools.compress(parameters, map(operator.not_, self._lacks_gradient))))
         return given if self._given_layout.fits(_more(given)) else None
 
     def _given(self, grads: list[Tensor], parameters: Sequence[Tensor]) -> Given:
