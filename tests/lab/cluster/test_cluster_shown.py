@@ -14,7 +14,7 @@ from steprule.cluster.reports import Progress, ShardReport
 from steprule.lab import Metric
 from steprule.lab.cluster.board import Board
 from steprule.lab.cluster.display import ClusterDisplay
-from steprule.lab.cluster.rates import Rates
+from steprule.lab.cluster.rates import ShardRates
 from steprule.lab.cluster.run import Measured
 
 
@@ -39,7 +39,7 @@ def progress(seconds: float, *shards: ShardReport, **more: object) -> Progress:
 
 
 def test_rates_are_of_what_came_since():
-    rates = Rates()
+    rates = ShardRates()
     (first,) = rates.of(progress(2.0, report(10)))
     assert (first.pushes, first.bytes, first.staleness, first.seconds) == (5.0, 5e6, 2.0, pytest.approx(0.01))
     (second,) = rates.of(progress(4.0, report(30, staleness={2: 10, 4: 20})))

@@ -10,7 +10,7 @@ from torch.utils.tensorboard.writer import SummaryWriter
 
 from ...cluster.reports import Progress
 from ..results import Metric
-from .rates import Rates
+from .rates import ShardRates
 from .run import Measured
 
 __all__ = ["Board"]
@@ -21,7 +21,7 @@ class Board:
 
     def __init__(self, folder: Path, metric: Metric) -> None:
         self._writer = SummaryWriter(folder)
-        self._metric, self._rates = metric, Rates()
+        self._metric, self._rates = metric, ShardRates()
 
     def __enter__(self) -> Board:
         return self

@@ -17,7 +17,7 @@ from rich.text import Text
 
 from ...cluster.reports import Progress, ShardReport
 from ..results import Metric
-from .rates import Rate, Rates
+from .rates import Rate, ShardRates
 from .run import Measured
 
 __all__ = ["ClusterDisplay"]
@@ -34,7 +34,7 @@ class ClusterDisplay:
 
     def __init__(self, console: Console, metric: Metric) -> None:
         self._console, self._metric = console, metric
-        self._rates: Final = Rates()
+        self._rates: Final = ShardRates()
         self._live: Final = Live(console=console, refresh_per_second=4) if console.is_terminal else None
         self._last: Measured | None = None
         self._printed = 0.0

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from ...cluster.reports import Progress, ShardReport
 
-__all__ = ["Rate", "Rates"]
+__all__ = ["Rate", "ShardRates"]
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Rate:
     seconds: float
 
 
-class Rates:
+class ShardRates:
     """Makes rates of the reports that follow each other."""
 
     def __init__(self) -> None:
