@@ -62,7 +62,7 @@ class _Fused:
     ) -> None:
         self._parameters: Final = list(parameters)
         self._counts: Final = [0] * len(parameters)
-        self._given: Final = ("grad", *(name for name in rule.inputs if name in ("h", "g2")))
+        self._given: Final = ("grad", *rule.curvature)
         own_decay = "weight_decay" in rule.hyperparameters
         groups = [
             {

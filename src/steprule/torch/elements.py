@@ -13,10 +13,10 @@ from torch import Tensor
 from .memory import is_sharded
 from .sharded import local_parts
 
-__all__ = ["Elements", "plain"]
+__all__ = ["SampledElements", "plain"]
 
 
-class Elements:
+class SampledElements:
     """Some elements of a parameter, by their numbers in it, read row by row.
 
     A complex number is two elements, its real part before the imaginary one. Of a DTensor, the elements are those of this

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ..rates import Rates, Record, Sampler
 from .catching_up import CatchingUp
 from .compiled import outside_compiled_code
-from .elements import Elements, plain
+from .elements import SampledElements, plain
 
 __all__ = ["RateMonitor"]
 
@@ -64,7 +64,7 @@ class RateMonitor(Rates):
         self._optimizer: Final = optimizer
         self._sampler: Final = Sampler(every, sample, seed)
         self._names: Final = {} if model is None else {each: name for name, each in model.named_parameters()}
-        self._elements: dict[Tensor, Elements] = {}
+        self._elements: dict[Tensor, SampledElements] = {}
         self._before: _Looked | None = None
         self._is_due = False
         self._handles: Final = [
@@ -117,7 +117,7 @@ class RateMonitor(Rates):
         self.add(self._before.records(self.step))
         self._before, self._is_due = None, False
 
-    def _layers(self, optimizer: torch.optim.Optimizer) -> Iterator[tuple[str, Tensor, Elements]]:
+    def _layers(self, optimizer: torch.optim.Optimizer) -> Iterator[tuple[str, Tensor, SampledElements]]:
         """Yield each parameter with its name and its sampled elements."""
         number = 0
         for group in optimizer.param_groups:
@@ -125,7 +125,7 @@ class RateMonitor(Rates):
             for name, parameter in zip(names, group["params"], strict=True):
                 found = self._elements.get(parameter)
                 if found is None or not found.fit(parameter):
-                    found = Elements(parameter, self._sampler.dimensions(number, plain(parameter).numel()))
+                    found = SampledElements(parameter, self._sampler.dimensions(number, plain(parameter).numel()))
                     self._elements[parameter] = found
                 if len(found) and not parameter.is_meta:
                     yield self._names.get(parameter) or name or f"parameter {number}", parameter, found
@@ -136,7 +136,10 @@ class _Looked:
     """The sampled elements before a step: of the parameters, and of the gradients where no closure makes others."""
 
     def __init__(
-        self, optimizer: torch.optim.Optimizer, layers: Sequence[tuple[str, Tensor, Elements]], with_closure: bool
+        self,
+        optimizer: torch.optim.Optimizer,
+        layers: Sequence[tuple[str, Tensor, SampledElements]],
+        with_closure: bool,
     ) -> None:
         self._optimizer = optimizer
         self._layers = layers
@@ -144,7 +147,7 @@ class _Looked:
         self._before = [self._parameter(parameter, elements) for _, parameter, elements in layers]
         self._gradients = None if with_closure else self._all_gradients()
 
-    def _parameter(self, parameter: Tensor, elements: Elements) -> Tensor:
+    def _parameter(self, parameter: Tensor, elements: SampledElements) -> Tensor:
         grad = parameter.grad
         if isinstance(self._optimizer, CatchingUp) and grad is not None and grad.layout is torch.sparse_coo:
             self._optimizer.lags.catch_up_rows(parameter, elements.rows())

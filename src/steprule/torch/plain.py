@@ -16,7 +16,7 @@ from ..kernels.codecs import STORAGES
 from ..program import lower
 from ..specification import Rule
 from .gpu import counted
-from .launch import Bound, Given
+from .launch import Bound, Given, real_of
 from .storing import load, random_bits, save
 
 __all__ = ["PlainSteps"]
@@ -58,7 +58,7 @@ class PlainSteps:
 
     def _step(self, bound: Bound, given: Mapping[str, Tensor], values: Mapping[str, Any], t: Any) -> None:
         """Step one parameter, lower types widened to float32."""
-        real = torch.float64 if bound.parameter.dtype in (torch.float64, torch.complex128) else torch.float32
+        real: torch.dtype = getattr(torch, real_of(bound.parameter.dtype))
         columns = bound.columns()
         before = self._read(columns["x"], real)
         inputs = {"x": before, "t": t} | {name: self._read(tensor, real) for name, tensor in given.items()}
