@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
+from ...curvature import half_squared_error
 from .. import data
 from ..d2l.protocol import BATCH, Examples
 from ..problem import Problem
@@ -27,16 +28,12 @@ def airfoil() -> Problem:
         model=_line,
         train=(inputs, targets),
         test=(inputs, targets),
-        loss=_half_squared_error,
+        loss=half_squared_error,
         metric=Metric("loss"),
-        measure=lambda outputs, targets: _half_squared_error(outputs, targets).item(),
+        measure=lambda outputs, targets: half_squared_error(outputs, targets).item(),
         batch_size=BATCH,
         epochs=2,
     )
-
-
-def _half_squared_error(outputs: Tensor, targets: Tensor) -> Tensor:
-    return ((outputs - targets) ** 2).mean() / 2
 
 
 def _line(seed: int) -> nn.Module:
