@@ -140,6 +140,39 @@ def test_one_slot_may_be_kept_higher():
     assert set(state) == {"step", "exp_avg", "exp_avg_scale", "exp_avg_sq"}
 
 
+def test_codes_are_no_numbers_to_the_twin():
+    each = parameter(300, dtype=torch.float32)
+    opt = ours.Adam([each], state_dtype={"exp_avg": "int8", "exp_avg_sq": torch.bfloat16})
+    each.grad = gradient(each, 1)
+    opt.step()
+    assert set(opt.state_dict()["state"][0]) == {"step", "exp_avg_codes", "exp_avg_scale", "exp_avg_sq"}
+    other = torch.nn.Parameter(each.detach().clone())
+    other.grad = each.grad
+    twin = torch.optim.Adam([other])
+    twin.load_state_dict(opt.state_dict())
+    with pytest.raises(KeyError, match="exp_avg"):
+        twin.step()
+
+
+@pytest.mark.parametrize("by", ["name of the slot", "hand"])
+def test_codes_are_taken_as_older_files_name_them_and_as_others_put_them_into_the_state(by: str):
+    mine, others = (parameter(300, dtype=torch.float32) for _ in range(2))
+    first, second = (ours.Adadelta([each], state_dtype="int8") for each in (mine, others))
+    mine.grad = gradient(mine, 1)
+    first.step()
+    others.data.copy_(mine.detach())
+    if by == "hand":  # as `ZeroRedundancyOptimizer` does
+        second.state[others] = {name: value.clone() for name, value in first.state_dict()["state"][0].items()}
+    else:
+        own = {name: value.clone() for name, value in first.state[mine].items()}
+        second.load_state_dict({**first.state_dict(), "state": {0: own}})
+    mine.grad = others.grad = gradient(mine, 2)
+    first.step()
+    second.step()
+    assert torch.equal(mine, others)
+    assert all(torch.equal(value, second.state[others][name]) for name, value in first.state[mine].items())
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("name", OF_THE_GRADIENT)
 def test_a_master_copy_is_what_float32_training_has(name: str, dtype: torch.dtype):

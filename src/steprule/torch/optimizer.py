@@ -114,6 +114,13 @@ class RuleOptimizer(CatchingUp):
                 if name != "step":
                     value.share_memory_()
 
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state, caught up: it is that of a run with dense gradients.
+
+        It has the names of the twin in `torch.optim`, which can load it, unless there are codes of 8 bits: `SLOT_codes`.
+        """
+        return storing.with_codes_named(super().state_dict())
+
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load a state, of this optimizer or of its twin in `torch.optim`; low-precision slots come back as they were."""
         loaded: list[dict[str, Any]] = []

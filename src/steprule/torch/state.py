@@ -12,7 +12,7 @@ from torch import Tensor
 from ..specification import Rule
 from .codecs import blocks
 from .keywords import Keywords
-from .storing import MASTER, Storing
+from .storing import MASTER, Storing, with_slots_named
 
 __all__ = ["begin", "check_groups", "checked_states", "complete_groups", "names_of"]
 
@@ -79,7 +79,7 @@ def _checked(state: Any, parameter: Tensor, keywords: Keywords, said: str) -> di
     if not isinstance(state, dict):
         raise TypeError(f"{said} is {state!r}; allowed is a dict")
     # As torch's SGD writes it without momentum.
-    kept = {name: value for name, value in state.items() if value is not None}
+    kept = {name: value for name, value in with_slots_named(state, keywords.rule).items() if value is not None}
     slots = keywords.rule.slots
     low = {MASTER, *(f"{slot}_scale" for slot in slots)} & kept.keys() - slots.keys()
     # A rate that has decayed for a while leaves a count, and so does a master copy.

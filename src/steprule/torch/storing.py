@@ -17,7 +17,18 @@ from ..specification import Rule
 from . import codecs
 from .memory import is_sharded
 
-__all__ = ["MASTER", "NEAREST", "OPTIONS", "Storing", "load", "random_bits", "restore", "save"]
+__all__ = [
+    "MASTER",
+    "NEAREST",
+    "OPTIONS",
+    "Storing",
+    "load",
+    "random_bits",
+    "restore",
+    "save",
+    "with_codes_named",
+    "with_slots_named",
+]
 
 _ABOUT_DTYPE: Final = (
     "how slots are kept: None (as the parameter, or its master copy), torch.float32, torch.bfloat16 (rounded at random), "
@@ -126,6 +137,8 @@ class Storing:
 
         `number` is the parameter's place in the optimizer, `starts` what each slot starts with.
         """
+        for name, slot in _codes(state, self.rule).items():  # of one who has put a loaded state here by hand
+            state[slot] = state.pop(name)
         for place, (name, initial) in enumerate(starts.items()):
             storage, dtype = self.storage(name, parameter), self.dtype(name, parameter)
             present = state.get(name)
@@ -149,6 +162,37 @@ class Storing:
             state[MASTER] = parameter.detach().to(torch.float32)
 
 
+def with_codes_named(saved: dict[str, Any]) -> dict[str, Any]:
+    """Return a state dictionary in which codes of 8 bits are no slot's, but `SLOT_codes`.
+
+    Under the slot's name, `torch.optim` would take them for the numbers of its own state.
+    """
+
+    def named(state: Any) -> Any:
+        if not isinstance(state, dict):
+            return state
+        coded = {name.removesuffix("_scale") for name in state if str(name).endswith("_scale")}
+        return {f"{name}_codes" if _is_coded(name, value, coded) else name: value for name, value in state.items()}
+
+    return {**saved, "state": {key: named(state) for key, state in saved["state"].items()}}
+
+
+def _is_coded(name: str, value: Any, coded: set[str]) -> bool:
+    return name in coded and isinstance(value, Tensor) and value.dtype is torch.uint8
+
+
+def with_slots_named(state: dict[str, Any], rule: Rule) -> dict[str, Any]:
+    """Return a parameter's state with codes under the names of their slots, as an optimizer has them, and older files."""
+    slots = _codes(state, rule)
+    return {slots.get(name, name): value for name, value in state.items()}
+
+
+def _codes(state: Mapping[str, Any], rule: Rule) -> dict[str, str]:
+    """Return the slot of each name of codes in `state`."""
+    names = {f"{slot}_codes": slot for slot in rule.slots if slot not in state}
+    return {name: slot for name, slot in names.items() if name in state and name not in rule.slots}
+
+
 def restore(optimizer: torch.optim.Optimizer, saved: Mapping[str, Any]) -> None:
     """Put the state of a checkpoint back in its own form where `load_state_dict` has cast that to the parameters' dtype.
 
@@ -160,7 +204,7 @@ def restore(optimizer: torch.optim.Optimizer, saved: Mapping[str, Any]) -> None:
         state = optimizer.state.get(parameter, {})
         rule: Rule = optimizer.rule  # type: ignore[attr-defined]  # it is one of ours
         storing = Storing.of(rule, group)
-        for name, value in saved["state"].get(place, {}).items():
+        for name, value in with_slots_named(saved["state"].get(place, {}), rule).items():
             if not isinstance(value, Tensor) or name == "step" or state[name].dtype is value.dtype:
                 continue
             own = name == MASTER or name.endswith("_scale") or value.dtype is torch.uint8
