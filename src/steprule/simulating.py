@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from io import BytesIO
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 try:
     import typer
@@ -15,6 +15,9 @@ except ModuleNotFoundError as missing:
 from . import options
 from .console import stoppable, terminal
 from .folders import made_folder, replace, write_json
+
+if TYPE_CHECKING:
+    from .cluster import Simulation
 
 __all__ = ["simulate", "study"]
 
@@ -102,14 +105,24 @@ def simulate(
     write_json(out / "simulation.json", written)
     replace(out / "pushes.npy", _npy(found.pushes))
     last = f", {made.metric.name} {found.measured[-1].test:.4g}{made.metric.unit}" if found.measured else ""
-    state = "Stopped after" if stopped else "Done:"
     console.print(
-        f"{state} {found.updates} pushes in {found.seconds:.1f} s, {found.time:.1f} s on the cluster's clock{last}. "
+        f"{_ending(simulation, stopped)} {found.updates} pushes in {found.seconds:.1f} s, "
+        f"{found.time:.1f} s on the cluster's clock{last}. "
         f"In {out}: simulation.json, and pushes.npy with a record of each push.",
         soft_wrap=True,
     )
+    if stopped or not found.updates:
+        raise typer.Exit(130 if stopped else 1)
+
+
+def _ending(simulation: Simulation, stopped: bool) -> str:
+    """Return the words that stand before the number of pushes."""
     if stopped:
-        raise typer.Exit(130)
+        return "Stopped after"
+    if simulation.completed >= simulation.updates:
+        return "Done:"
+    why = "the loss is infinite or NaN" if simulation.alive else "every replica has died, and none comes back"
+    return f"Ended before {simulation.updates} pushes, since {why}:"
 
 
 def _npy(array: Any) -> bytes:
@@ -152,8 +165,11 @@ def study(
     from .report.staleness.page import write_study
     from .report.staleness.table import as_text, terminal_table
 
-    known = {**GRIDS, **parse_grid(grid or [])}
+    asked = parse_grid(grid or [])
+    known = {**GRIDS, **asked}
     chosen = {name: find_rule(name).name for name in (options.names(rules) if rules else known)}
+    for name in asked.keys() - set(chosen.values()):
+        raise ValueError(f"--grid names the rule {name!r}; --rules has {', '.join(chosen.values())}")
     for name in chosen.values():
         if name not in known:
             raise ValueError(

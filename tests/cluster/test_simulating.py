@@ -39,6 +39,28 @@ def test_a_simulation_is_written_with_a_record_of_each_push(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(
+    ("words", "told", "status"),
+    [
+        (
+            ("lr=0.05", "--failures", "5"),
+            "Ended before 300 pushes, since every replica has died, and none comes back:",
+            0,
+        ),
+        (
+            ("lr=0.05", "--failures", "0.001"),
+            "Ended before 300 pushes, since every replica has died, and none comes back: 0 pushes",
+            1,
+        ),
+        (("lr=1e30",), "Ended before 300 pushes, since the loss is infinite or NaN:", 0),
+    ],
+)
+def test_a_simulation_that_ends_early_says_why(tmp_path: Path, words: tuple[str, ...], told: str, status: int) -> None:
+    usual = ("--rule", "sgd", "--replicas", "3", "--updates", "300", "--every", "10", "--compute", "1")
+    done = typed("simulate", LINE, *usual, "--set", *words, "--out", str(tmp_path))
+    assert (done.exit_code, told in done.output) == (status, True), done.output
+
+
+@pytest.mark.parametrize(
     ("words", "told"),
     [
         (("simulate", LINE, "--compute", "fast"), "distribution 'fast' holds 'fast'"),
@@ -48,6 +70,10 @@ def test_a_simulation_is_written_with_a_record_of_each_push(tmp_path: Path) -> N
         (("simulate", LINE, "--device", "tpu"), "device is 'tpu'; allowed "),
         (("study", LINE, "--rules", "mine"), "there is no rule 'mine'"),
         (("study", LINE, "--rules", OWN), "--rules names 'lion', which has no grid"),
+        (
+            ("study", LINE, "--rules", "sgd", "--grid", "sgd.lr=0.1", "--grid", "adgrad.lr=1"),
+            "--grid names the rule 'adgrad'; --rules has sgd",
+        ),
         (("study", LINE, "--seeds", "0"), "seeds is 0; allowed is a whole number from 1"),
         (("run", f"{LINE}@3"), "line@3 is trained in a way of its own, which a cluster does not follow"),
         (
