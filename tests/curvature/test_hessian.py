@@ -8,6 +8,7 @@ import pytest
 from tests.conformance.tolerances import STANDARD_ERRORS
 from tests.curvature.test_bbprop import LOSSES, batch, targets_of
 from tests.curvature.truths import assert_near, chain, diagonal
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import cross_entropy, mse_loss
 
 import torch
@@ -44,6 +45,38 @@ class TestExact:
         layers = [nn.Conv2d(1, 2, 3, padding=1), nn.GELU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(8, 2)]
         net, x, t = chain(layers), batch(3, 1, 4, 4), batch(3, 2)
         assert_near(exact(net, mse_loss, x, t), diagonal(net, mse_loss, x, t))
+
+    def test_rows_that_pytorch_makes_one_at_a_time(self) -> None:
+        net = chain([nn.Conv2d(1, 2, 2), nn.GroupNorm(2, 2), nn.Tanh(), nn.Flatten(), nn.Linear(8, 3)])
+        x, t = batch(4, 1, 3, 3), targets_of("cross", 4, 3)
+        with pytest.raises(RuntimeError, match=r"^PyTorch cannot make 41 rows .* at once \(.*\); allowed is rows=1$"):
+            exact(net, cross_entropy, x, t)
+        assert_near(exact(net, cross_entropy, x, t, rows=1), diagonal(net, cross_entropy, x, t))
+
+    def test_what_has_no_second_derivative(self) -> None:
+        class Attention(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.inner, self.last = nn.Linear(4, 4), nn.Linear(12, 3)
+
+            def forward(self, x: Tensor) -> Tensor:
+                x = self.inner(x).unsqueeze(1)
+                return self.last(nn.functional.scaled_dot_product_attention(x, x, x).flatten(1))
+
+        net, x, t = Attention().double(), batch(5, 3, 4), targets_of("cross", 5, 3)
+        with pytest.raises(RuntimeError, match="^derivative for .* is not implemented"):
+            exact(net, cross_entropy, x, t)
+        with sdpa_kernel(SDPBackend.MATH):
+            assert_near(exact(net, cross_entropy, x, t), diagonal(net, cross_entropy, x, t))
+
+    def test_a_sparse_gradient(self) -> None:
+        net = chain([nn.Embedding(5, 3, sparse=True), nn.Flatten(), nn.Linear(6, 3)])
+        x, t = torch.tensor([[0, 1], [1, 4]]), targets_of("cross", 2, 3)
+        with pytest.raises(ValueError, match="^exact: 0.weight has a sparse gradient; allowed are dense ones"):
+            exact(net, cross_entropy, x, t)
+        found = hutchinson(net, cross_entropy, x, t, generator=torch.Generator().manual_seed(1))
+        net[0].sparse = False
+        assert_near(found, hutchinson(net, cross_entropy, x, t, generator=torch.Generator().manual_seed(1)))
 
     def test_by_the_mask_of_the_pass(self) -> None:
         net = chain([nn.Linear(1, 200, bias=False), nn.Dropout(0.5), nn.Linear(200, 1, bias=False)])

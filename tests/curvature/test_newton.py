@@ -38,6 +38,15 @@ class TestOneStep:
         solution = torch.linalg.lstsq(torch.cat([x, torch.ones(20, 1, dtype=x.dtype)], 1), t).solution
         assert_near({"w": net[0].weight.detach(), "b": net[0].bias.detach()}, {"w": solution[:3].T, "b": solution[3]})
 
+    def test_rows_that_pytorch_makes_one_at_a_time(self) -> None:
+        net, x, t = chain([nn.GroupNorm(2, 4), nn.Linear(4, 1)]), batch(20, 4), batch(20, 1, seed=2)
+        before = mse_loss(net(x), t)
+        with pytest.raises(RuntimeError, match="allowed is rows=1"):
+            Newton(net.parameters(), damping=10.0).step(lambda: mse_loss(net(x), t))
+        assert mse_loss(net(x), t) == before
+        Newton(net.parameters(), damping=10.0, rows=1).step(lambda: mse_loss(net(x), t))
+        assert mse_loss(net(x), t) < before
+
     def test_lr_and_damping(self) -> None:
         x = nn.Parameter(torch.tensor([1.0, 1.0], dtype=torch.float64))
         # dx = -lr g / (h + damping), by hand: h = 2 and 8, g = 2 and 8.

@@ -225,6 +225,29 @@ class TestRefusals:
         with pytest.raises(ValueError, match="targets has the class -100, whose example is ignored"):
             mean_square_gradients(net, cross_entropy, batch(2, 4, 2), t, by=by)
 
+    def test_a_sparse_gradient(self) -> None:
+        net = chain([nn.Embedding(5, 3, sparse=True), nn.Flatten(), nn.Linear(6, 3)])
+        x, t = torch.tensor([[0, 1], [1, 4]]), targets_of("cross", 2, 3)
+        with pytest.raises(ValueError, match="^vmap: 0.weight has a sparse gradient; allowed are dense ones"):
+            mean_square_gradients(net, cross_entropy, x, t)
+
+    @pytest.mark.parametrize("kind", [nn.RNN, nn.GRU, nn.LSTM])
+    def test_a_model_that_cannot_be_mapped_over_its_examples(self, kind: type[nn.Module]) -> None:
+        class Last(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.inner, self.last = kind(2, 3, batch_first=True), nn.Linear(3, 3)
+
+            def forward(self, x: Tensor) -> Tensor:
+                return self.last(self.inner(x)[0][:, -1])
+
+        net, x, t = Last().double(), batch(5, 4, 2), targets_of("cross", 5, 3)
+        said = r"^vmap: PyTorch cannot map this model over its examples \(.*\); allowed is examples=1, which"
+        with pytest.raises(RuntimeError, match=said):
+            mean_square_gradients(net, cross_entropy, x, t)
+        found = mean_square_gradients(net, cross_entropy, x, t, examples=1)
+        assert_near(found, gradients_one_by_one(net, cross_entropy, x, t))
+
     def test_inputs_that_are_no_examples(self) -> None:
         net = chain([nn.Linear(4, 3)])
         for x, t in ((batch(6, 4), None), (batch(6, 4), torch.ones(()))):

@@ -46,6 +46,7 @@ class Differences:
         return [], False
 
     def __call__(self, run: Pass) -> dict[str, Tensor]:
+        run.refuse_sparse("differences")
         before = {name: run.parameters[name].detach() for name in run.grads}
         after = {name: (each + self._shift(run, name)).requires_grad_() for name, each in before.items()}
         # A forward pass may change buffers, such as running averages: one of a batch is enough.

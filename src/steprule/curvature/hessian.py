@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..counts import check_count
-from .passes import Pass
+from .passes import Pass, first_line
 from .recording import Call
 
 __all__ = ["Exact", "Hutchinson", "hessian_rows"]
@@ -17,6 +17,8 @@ __all__ = ["Exact", "Hutchinson", "hessian_rows"]
 
 def hessian_rows(grads: Sequence[Tensor], parameters: Sequence[Tensor], rows: int) -> Iterator[Tensor]:
     """Give the Hessian's rows, up to `rows` at a time, each as long as all parameters are together.
+
+    Raises `RuntimeError` for a model whose second derivative PyTorch does not make, or only one row at a time.
 
     `grads` are the gradients with respect to `parameters`, made with `create_graph`.
     """
@@ -30,8 +32,24 @@ def hessian_rows(grads: Sequence[Tensor], parameters: Sequence[Tensor], rows: in
             piece.reshape(count, *each.shape)
             for piece, each in zip(torch.split(ones, sizes, 1), parameters, strict=True)
         ]
-        products = _products(grads, parameters, pieces, batched=True)
+        products = _several_products(grads, parameters, pieces, count)
         yield torch.cat([each.reshape(count, -1) for each in products], 1)
+
+
+def _several_products(
+    grads: Sequence[Tensor], parameters: Sequence[Tensor], vectors: Sequence[Tensor], count: int
+) -> Sequence[Tensor]:
+    """Return the Hessian times each of `count` vectors, the first dimension of `vectors`, from one pass of PyTorch's."""
+    first = [each[0] for each in vectors]
+    if count == 1:
+        return [each.unsqueeze(0) for each in _products(grads, parameters, first)]
+    try:
+        return _products(grads, parameters, vectors, batched=True)
+    except RuntimeError as error:
+        _products(grads, parameters, first)  # where there is no second derivative at all, this tells
+        raise RuntimeError(
+            f"PyTorch cannot make {count} rows of this model's Hessian at once ({first_line(error)}); allowed is rows=1"
+        ) from error
 
 
 def _products(
@@ -78,9 +96,16 @@ class Exact(_Again):
     """The diagonal itself: as many products with the Hessian as there are parameters, for small nets."""
 
     def __init__(self, *, rows: int = 64) -> None:
-        """`rows` products are made at a time, which takes that many times the memory of a backward pass."""
+        """`rows` products are made at a time, which takes that many times the memory of a backward pass.
+
+        Some layers (group normalisation) need `rows=1`.
+        """
         check_count("rows", rows)
         self._rows: Final = rows
+
+    def __call__(self, run: Pass) -> dict[str, Tensor]:
+        run.refuse_sparse("exact")
+        return super().__call__(run)
 
     def diagonal(self, grads: Sequence[Tensor], parameters: Sequence[Tensor]) -> Sequence[Tensor]:
         parts, first = [], 0

@@ -8,6 +8,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
+from ..counts import check_count
 from ..specification import Hyperparameter, Range
 from ..torch.compiled import Optimizer
 from .hessian import hessian_rows
@@ -30,12 +31,14 @@ class Newton(Optimizer):
         optimizer = steprule.curvature.Newton(net.parameters())
         optimizer.step(lambda: loss(net(inputs), targets))
 
-    `params` are float32 or float64 tensors on one device, in one group. Raises `ValueError` for several groups and for `lr`
-    or `damping` below 0, `TypeError` for another dtype.
+    `params` are float32 or float64 tensors on one device, in one group. `rows` of the Hessian are made at a time; some
+    layers (group normalisation) need 1. Raises `ValueError` for several groups, for `lr` or `damping` below 0 and for `rows` that
+    are no whole number from 1, `TypeError` for another dtype.
     """
 
-    def __init__(self, params: Any, *, lr: float = 1.0, damping: float = 0.0) -> None:
-        super().__init__(params, {"lr": lr, "damping": damping})
+    def __init__(self, params: Any, *, lr: float = 1.0, damping: float = 0.0, rows: int = _ROWS) -> None:
+        check_count("rows", rows)
+        super().__init__(params, {"lr": lr, "damping": damping, "rows": rows})
         self._numbers()
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
@@ -66,7 +69,9 @@ class Newton(Optimizer):
         with torch.enable_grad():
             loss = closure()
             parameters, grads = _gradients(loss, self.param_groups[0]["params"])
-            hessian = torch.cat([rows.detach() for rows in hessian_rows(grads, parameters, _ROWS)])
+            # A file of an older version has none.
+            rows = self.param_groups[0].get("rows", _ROWS)
+            hessian = torch.cat([each.detach() for each in hessian_rows(grads, parameters, rows)])
         gradient = torch.cat([each.detach().flatten() for each in grads])
         dx = -lr * _solve(hessian, gradient, damping)
         with torch.no_grad():

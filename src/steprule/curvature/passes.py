@@ -15,7 +15,12 @@ from .layers import LAYERS
 from .losses import Loss
 from .recording import Call, Recording
 
-__all__ = ["Estimator", "Pass", "estimate", "fitting"]
+__all__ = ["Estimator", "Pass", "estimate", "first_line", "fitting"]
+
+
+def first_line(error: Exception) -> str:
+    """Return the first sentence of what PyTorch says, without its end."""
+    return str(error).strip().split("\n")[0].rstrip(".")
 
 
 def fitting(call: Call, earlier: Mapping[int, Tensor]) -> dict[str, Tensor]:
@@ -84,6 +89,14 @@ class Pass:
             if refusal:
                 raise ValueError(f"{call} has {refusal}")
         return chain
+
+    def refuse_sparse(self, way: str) -> None:
+        """Raise `ValueError` for a gradient of some rows, which the `way` of estimating cannot take."""
+        for name, grad in self.grads.items():
+            if grad.layout is not torch.strided:
+                raise ValueError(
+                    f"{way}: {name} has a sparse gradient; allowed are dense ones (Embedding(sparse=False))"
+                )
 
     def by_name(self, found: Mapping[int, Tensor]) -> dict[str, Tensor]:
         """Return what was found for each parameter, by its `id`, which is faster to look up, as arrays by name."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, ClassVar, Final
 
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from ..counts import check_count
 from .layers import LAYERS
-from .passes import Pass, fitting
+from .passes import Pass, first_line, fitting
 from .recording import Call, said
 
 __all__ = ["ByExample", "ByLayer", "ByModel"]
@@ -58,7 +59,7 @@ class ByExample:
     repeats: ClassVar = False
 
     def __init__(self, *, examples: int = 16) -> None:
-        """`examples` are run at a time, which takes the memory of as many gradients."""
+        """`examples` are run at a time, which takes the memory of as many gradients; 1 does without `vmap`."""
         check_count("examples", examples)
         self._examples: Final = examples
 
@@ -81,6 +82,7 @@ class ByExample:
         return [], False
 
     def __call__(self, run: Pass) -> dict[str, Tensor]:
+        run.refuse_sparse("vmap")
         parameters: dict[str, Tensor] = {name: each.detach() for name, each in run.parameters.items()}
         others = dict(run.model.named_buffers()) | {
             name: each.detach() for name, each in run.model.named_parameters() if name not in parameters
@@ -90,12 +92,31 @@ class ByExample:
             outputs = torch.func.functional_call(run.model, (trained, others), (x.unsqueeze(0),))
             return run.loss(outputs, target.unsqueeze(0)).squeeze()
 
-        gradients = torch.func.vmap(torch.func.grad(own_loss), (None, 0, 0), randomness="different")
+        gradients = self._gradients(torch.func.grad(own_loss))
         sums: dict[str, Any] = {}
         for inputs, targets in zip(run.inputs.split(self._examples), run.targets.split(self._examples), strict=True):
             for name, each in gradients(parameters, inputs, targets).items():
                 sums[name] = sums.get(name, 0) + each.square().sum(0)
         return {name: sums[name] / len(run.inputs) for name in run.grads}
+
+    def _gradients(self, of_one: Callable[..., dict[str, Tensor]]) -> Callable[..., dict[str, Tensor]]:
+        """Return the function that makes the gradients of up to `examples` examples from that which makes one's."""
+        if self._examples == 1:
+            return lambda trained, x, target: {
+                name: each.unsqueeze(0) for name, each in of_one(trained, x[0], target[0]).items()
+            }
+        mapped = torch.func.vmap(of_one, (None, 0, 0), randomness="different")
+
+        def of_several(trained: dict[str, Tensor], x: Tensor, target: Tensor) -> dict[str, Tensor]:
+            try:
+                return mapped(trained, x, target)
+            except RuntimeError as error:
+                raise RuntimeError(
+                    f"vmap: PyTorch cannot map this model over its examples ({first_line(error)}); allowed is examples=1, "
+                    "which takes one after the other"
+                ) from error
+
+        return of_several
 
 
 class ByModel:
