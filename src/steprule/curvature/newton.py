@@ -32,8 +32,8 @@ class Newton(Optimizer):
         optimizer.step(lambda: loss(net(inputs), targets))
 
     `params` are float32 or float64 tensors on one device, in one group. `rows` of the Hessian are made at a time; some
-    layers (group normalisation) need 1. Raises `ValueError` for several groups, for `lr` or `damping` below 0 and for `rows` that
-    are no whole number from 1, `TypeError` for another dtype.
+    layers (group normalisation) need 1. Raises `ValueError` for several groups, for `lr` or `damping` below 0 and for `rows`
+    that are no whole number from 1, `TypeError` for another dtype.
     """
 
     def __init__(self, params: Any, *, lr: float = 1.0, damping: float = 0.0, rows: int = _ROWS) -> None:
