@@ -75,10 +75,37 @@ def test_what_is_finished_is_kept_and_a_changed_plan_is_trained_anew(root: Path,
     longer = run(dataclasses.replace(plan, updates=50), tmp_path, corpus=root)
     assert longer.courses["adadelta"][0].points[:4] == first.courses["adadelta"][0].points
     assert run(plan, tmp_path, corpus=root, fresh=True) == first, "the same seed gives another result"
-    broken = next(tmp_path.glob("adadelta-*.json"))
-    broken.write_text("{")
+    for each in tmp_path.glob("adadelta-*.json"):
+        each.write_text("{")
     with pytest.raises(ValueError, match=r"adadelta.*json is no training of this figure"):
         run(plan, tmp_path, corpus=root)
+
+
+def test_each_form_of_a_training_is_kept_and_taken_for_no_other(root: Path, tmp_path: Path) -> None:
+    plan = small("fig3", seeds=1, updates=20)
+    plan = dataclasses.replace(plan, settings={rule: each[:1] for rule, each in plan.settings.items()})
+
+    def trained(**form: Any) -> list[int]:
+        told: list[int] = []
+        run(plan, tmp_path, corpus=root, progress=lambda *each: told.append(each[2]), **form)
+        return [each for each in told if each < plan.updates]
+
+    threads = torch.get_num_threads()
+    for number in (1, 2):
+        torch.set_num_threads(number)
+        try:
+            assert trained() == [10, 10, 10]
+        finally:
+            torch.set_num_threads(threads)
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    assert len(before) == 6
+    torch.set_num_threads(1)
+    try:
+        assert trained() == [], "what was trained first has been overwritten"
+        assert trained(device="cpu:0") == [10, 10, 10], "of another device's trainings it makes its own"
+    finally:
+        torch.set_num_threads(threads)
+    assert {path: path.read_bytes() for path in before} == before
 
 
 def test_trainings_side_by_side_are_those_of_one_process(root: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -9,10 +10,14 @@ from typing import Any, TypeVar
 
 from ...folders import replace
 
-__all__ = ["keep", "kept"]
-
+__all__ = ["digest", "keep", "kept"]
 
 T = TypeVar("T")
+
+
+def digest(key: Mapping[str, Any]) -> str:
+    """Return a short hash of a key, for the name of its file: trainings of several keys are kept beside each other."""
+    return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def kept(path: Path, key: Mapping[str, Any], figure: str, read: Callable[[Mapping[str, Any]], T]) -> T | None:

@@ -24,7 +24,7 @@ from ..results import Setting
 from ..side_by_side import calls
 from ..workers import share_threads
 from . import protocol
-from .kept import keep, kept
+from .kept import digest, keep, kept
 
 __all__ = ["DIVIDED", "OURS", "Course", "Plan", "Point", "Progress", "SpeechFigure", "plans", "run"]
 
@@ -150,7 +150,8 @@ def run(
 ) -> SpeechFigure:
     """Train every setting of the plan with seed 0, then the other seeds of each rule's best, and return the courses.
 
-    Each training is kept in `out` when it is finished, and is not run again with the same plan and code, unless `fresh`.
+    Each training is kept in `out` when it is finished, and is not run again in the same form, unless `fresh`: with the same
+    plan, problem, corpus, code, device and number of threads. One in another form is kept beside it.
     `full` takes the paper's net of 4 hidden layers of 2560 units; `corpus` a folder of wav files
     (`steprule.lab.speech.corpus.folder`) in place of the spoken digits. With `jobs` above 1, so many trainings run side by
     side, in processes that share the cores. `progress` is told of each measurement.
@@ -164,16 +165,18 @@ def run(
     make = find_problem(name)
     problem = make()
     folder = made_folder(Path(out))
-    # The description has the corpus and the net; the code and the number of threads are what else decides the numbers.
+    # The description has the corpus and the net; the code, the device and the number of threads are what else decides the
+    # numbers.
     settled = dataclasses.asdict(dataclasses.replace(plan, seeds=0, settings={}, beside={}))
     threads = torch.get_num_threads() if jobs == 1 else share_threads(jobs)
     known = {"plan": settled, "problem": problem.description, "corpus": str(corpus)}
-    key = {**known, "code": _code(make), "threads": threads}
+    key = {**known, "code": _code(make), "device": device, "threads": threads}
+    form = digest(key)
     done: dict[tuple[Setting, int], Course] = {}
 
     def file_of(setting: Setting, seed: int) -> Path:
         values = [f"{value:g}" for value in setting.hyperparameters.values()]
-        return folder / f"{'-'.join([setting.rule, *values])}-{seed}.json"
+        return folder / f"{'-'.join([setting.rule, *values])}-{seed}-{form}.json"
 
     def ended(setting: Setting, seed: int, course: Course) -> None:
         done[setting, seed] = course
