@@ -64,6 +64,7 @@ def test_each_setting_is_trained_once_and_the_best_with_every_seed(root: Path, t
     assert [each.seed for each in divided] == [0, 1]
     assert divided[0].points != found.courses["adadelta"][0].points
     assert len({(setting, seed) for setting, seed, _ in told}) == plan.runs
+    assert len(set(told)) == len(told), "a measurement is told twice"
     assert "speech: the state of each frame" in found.description and found.parameters > 400_000
 
 
@@ -119,7 +120,7 @@ def test_trainings_side_by_side_are_those_of_one_process(root: Path, tmp_path: P
         torch.set_num_threads(threads)
     beside = run(plan, tmp_path / "two", corpus=root, jobs=2, progress=lambda *each: told.append(each))
     assert beside == one
-    assert sorted(updates for setting, _, updates in told if setting.rule == "adagrad") == [10, 20, 20]
+    assert sorted(updates for setting, _, updates in told if setting.rule == "adagrad") == [10, 20]
 
 
 def course(rule: str, seed: int, tests: list[float], diverged: bool = False) -> Course:

@@ -159,14 +159,13 @@ def run(
     Raises `steprule.lab.data.DataError` where the corpus cannot be had, and `ValueError` where a file in `out` is not one of
     these trainings, or `out` cannot be made or written to.
     """
-    told = progress or _silent
+    told = _once(progress or _silent)
     name = plan.full if full else plan.problem
     name = name if corpus is None else with_corpus(name, corpus)
     make = find_problem(name)
     problem = make()
     folder = made_folder(Path(out))
-    # The description has the corpus and the net; the code, the device and the number of threads are what else decides the
-    # numbers.
+    # The description has the corpus and the net; code, device and number of threads are what else decides the numbers.
     settled = dataclasses.asdict(dataclasses.replace(plan, seeds=0, settings={}, beside={}))
     threads = torch.get_num_threads() if jobs == 1 else share_threads(jobs)
     known = {"plan": settled, "problem": problem.description, "corpus": str(corpus)}
@@ -249,6 +248,18 @@ def _train_named(
 
 def _silent(*_: object) -> None:
     """Tell nobody."""
+
+
+def _once(progress: Progress) -> Progress:
+    """Return what tells `progress` once of what a training ends with, which is told as a measurement and as the end."""
+    last: dict[tuple[Setting, int], int] = {}
+
+    def told(setting: Setting, seed: int, updates: int) -> None:
+        if last.get((setting, seed)) != updates:
+            last[setting, seed] = updates
+            progress(setting, seed, updates)
+
+    return told
 
 
 def _code(make: Callable[[], Problem]) -> list[str]:
