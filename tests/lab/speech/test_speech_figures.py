@@ -82,6 +82,12 @@ def test_what_is_finished_is_kept_and_a_changed_plan_is_trained_anew(root: Path,
         run(plan, tmp_path, corpus=root)
 
 
+def test_no_seeds_are_refused_before_anything_is_trained(root: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="seeds is 0; allowed is a whole number from 1"):
+        run(small("fig3", seeds=0), tmp_path / "out", corpus=root)
+    assert not (tmp_path / "out").exists()
+
+
 def test_each_form_of_a_training_is_kept_and_taken_for_no_other(root: Path, tmp_path: Path) -> None:
     plan = small("fig3", seeds=1, updates=20)
     plan = dataclasses.replace(plan, settings={rule: each[:1] for rule, each in plan.settings.items()})

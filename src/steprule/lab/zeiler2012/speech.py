@@ -17,6 +17,7 @@ import torch
 from ... import named
 from ...cluster import Conditions, Simulation
 from ...cluster.records import PUSH
+from ...counts import check_count
 from ...folders import made_folder
 from ..grids import find_rule
 from ..problem import Problem, find_problem, with_corpus
@@ -156,9 +157,10 @@ def run(
     (`steprule.lab.speech.corpus.folder`) in place of the spoken digits. With `jobs` above 1, so many trainings run side by
     side, in processes that share the cores. `progress` is told of each measurement.
 
-    Raises `steprule.lab.data.DataError` where the corpus cannot be had, and `ValueError` where a file in `out` is not one of
-    these trainings, or `out` cannot be made or written to.
+    Raises `steprule.lab.data.DataError` where the corpus cannot be had, and `ValueError` where the plan's seeds are below 1,
+    a file in `out` is not one of these trainings, or `out` cannot be made or written to.
     """
+    check_count("seeds", plan.seeds)
     told = _once(progress or _silent)
     name = plan.full if full else plan.problem
     name = name if corpus is None else with_corpus(name, corpus)
