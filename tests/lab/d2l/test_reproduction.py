@@ -77,6 +77,34 @@ def test_an_engine_whose_process_fails_is_told_with_what_it_said(tmp_path: Path)
     assert found.missing[0].cause == "its process ended with exit status 3, saying last: no such thing here"
 
 
+@pytest.mark.parametrize(
+    ("text", "cause"),
+    [
+        ("#!/no/such/interpreter\n", "cannot be started: No such file or directory"),
+        ("\x7fELF", "cannot be started: Exec format error"),
+        ("#!/bin/sh\necho Hello\n", "wrote 'Hello'; allowed is a Python"),
+        ("#!/bin/sh\necho 3.11\n", "wrote '3.11'; allowed is a Python"),
+        ("#!/bin/sh\nprintf '\\377'\n", r"wrote '\\xff'; allowed is a Python"),
+    ],
+)
+def test_a_file_that_is_no_python_is_told_and_the_other_engines_are_kept(tmp_path: Path, text: str, cause: str) -> None:
+    require_data_set("airfoil")
+    python = tmp_path / "python"
+    python.write_text(text)
+    python.chmod(0o755)
+    found = reproduce(["numpy", "torch"], seeds=1, epochs=1, pythons={"torch": python})
+    assert [training.plan.engine for training in found.trainings] == ["numpy"]
+    (missing,) = found.missing
+    assert missing.cause.startswith(f"{python} {cause}")
+
+
+def test_a_file_that_cannot_be_executed_is_told_before_anything_runs(tmp_path: Path) -> None:
+    python = tmp_path / "python"
+    python.touch(mode=0o644)
+    with pytest.raises(ValueError, match=f"the Python of torch is {python}, a file that cannot be executed"):
+        reproduce(["torch"], pythons={"torch": python})
+
+
 def test_a_process_ends_when_nobody_wants_its_results(tmp_path: Path) -> None:
     python = tmp_path / "python"
     python.write_text(f"#!/bin/sh\ncat > /dev/null\necho $$ > {tmp_path}/id\necho '{{}}'\nexec sleep 60\n")

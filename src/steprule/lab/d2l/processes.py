@@ -10,7 +10,7 @@ import sys
 import tempfile
 from collections.abc import Generator, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import IO, Any, Final
 
 from .. import workers
 
@@ -25,6 +25,7 @@ _ONE_THREAD: Final = {
     "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1",
 }
 _BACKENDS: Final = {"KERAS_BACKEND": "tensorflow", "TF_CPP_MIN_LOG_LEVEL": "2", "JAX_PLATFORMS": "cpu"}
+_SHOWN: Final = 60  # characters of a line that is no message
 _NO_GPU: Final = {"CUDA_VISIBLE_DEVICES": ""}
 
 
@@ -37,19 +38,11 @@ def interpreter(engine: str) -> Path:
 def run(engine: str, python: Path, job: Mapping[str, Any]) -> Generator[dict[str, Any], None, None]:
     """Run `job` in `engine` and yield the messages of its worker as they come.
 
-    When the caller closes the iterator, the process ends. Raises `RuntimeError` where the process fails; the message says
-    what it said last.
+    When the caller closes the iterator, the process ends. Raises `RuntimeError` where `python` cannot be started, where it
+    writes what is no message, and where the process fails; then the error says what it said last.
     """
     with tempfile.TemporaryFile() as errors:
-        process = subprocess.Popen(
-            [str(python), "-m", "steprule.lab.d2l.worker", engine],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=errors,
-            text=True,
-            encoding="utf-8",
-            env=_environment(python),
-        )
+        process = _started(engine, python, errors)
         assert process.stdin is not None
         assert process.stdout is not None
         try:
@@ -58,7 +51,7 @@ def run(engine: str, python: Path, job: Mapping[str, Any]) -> Generator[dict[str
             with contextlib.suppress(BrokenPipeError):
                 process.stdin.close()
             for line in process.stdout:
-                yield json.loads(line)
+                yield _message(python, line)
             code = process.wait()
         finally:
             process.kill()
@@ -67,6 +60,33 @@ def run(engine: str, python: Path, job: Mapping[str, Any]) -> Generator[dict[str
         if code:
             errors.seek(0)
             raise RuntimeError(workers.ending(code, errors.read()))
+
+
+def _started(engine: str, python: Path, errors: IO[bytes]) -> subprocess.Popen[str]:
+    try:
+        return subprocess.Popen(
+            [str(python), "-m", "steprule.lab.d2l.worker", engine],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+            encoding="utf-8",
+            errors="backslashreplace",  # what is no UTF-8 is no message either
+            env=_environment(python),
+        )
+    except OSError as error:
+        raise RuntimeError(f"{python} cannot be started: {error.strerror}") from error
+
+
+def _message(python: Path, line: str) -> dict[str, Any]:
+    try:
+        message = json.loads(line)
+    except ValueError:
+        message = None
+    if not isinstance(message, dict):
+        said = line.strip()[:_SHOWN]
+        raise RuntimeError(f"{python} wrote {said!r}; allowed is a Python, which writes what it has trained as JSON")
+    return message
 
 
 def _environment(python: Path) -> dict[str, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -146,3 +147,7 @@ def _check(engines: Sequence[str], seeds: int, epochs: int | None, pythons: Mapp
     for engine, python in pythons.items():
         if not python.is_file():
             raise ValueError(f"the Python of {engine} is {python}, and there is no such file")
+        if not os.access(python, os.X_OK):
+            raise ValueError(
+                f"the Python of {engine} is {python}, a file that cannot be executed; allowed is one that can"
+            )
