@@ -77,6 +77,15 @@ def test_an_engine_whose_process_fails_is_told_with_what_it_said(tmp_path: Path)
     assert found.missing[0].cause == "its process ended with exit status 3, saying last: no such thing here"
 
 
+def test_what_another_python_lacks_is_installed_there(tmp_path: Path) -> None:
+    require_data_set("airfoil")
+    python = tmp_path / "my python"
+    python.write_text('#!/bin/sh\ncat > /dev/null\necho \'{"absent": "torch"}\'\n')
+    python.chmod(0o755)
+    (missing,) = reproduce(["torch"], seeds=1, pythons={"torch": python}).missing
+    assert missing == Missing("torch", "torch is not installed", f"'{python}' -m pip install 'steprule[torch]'")
+
+
 @pytest.mark.parametrize(
     ("text", "cause"),
     [

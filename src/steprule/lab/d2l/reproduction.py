@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
+import shlex
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -24,18 +25,17 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-__all__ = ["ENGINES", "INSTALL", "Progress", "expected", "reproduce"]
+__all__ = ["ENGINES", "Progress", "expected", "reproduce"]
 
-INSTALL: Final[Mapping[str, str]] = {
-    "numpy": "pip install steprule",
-    "torch": "pip install 'steprule[torch]'",
-    "mxnet": "python3.11 -m venv .venv-mxnet && .venv-mxnet/bin/pip install 'steprule[mxnet]'",
-    "tensorflow": "pip install 'steprule[keras]' tensorflow-cpu",
-    "jax": "pip install 'steprule[jax]'",
+_PACKAGES: Final[Mapping[str, str]] = {
+    "numpy": "steprule",
+    "torch": "'steprule[torch]'",
+    "mxnet": "'steprule[mxnet]'",
+    "tensorflow": "'steprule[keras]' tensorflow-cpu",
+    "jax": "'steprule[jax]'",
 }
-"""What installs an engine. MXNet has an environment of its own, in this folder; a checkout makes it by `make`."""
 
-ENGINES: Final = tuple(INSTALL)
+ENGINES: Final = tuple(_PACKAGES)
 
 
 class Progress(Protocol):
@@ -112,13 +112,13 @@ class _Found:
         try:
             with contextlib.closing(processes.run(engine, python, job)) as messages:
                 for message in messages:
-                    self._take(engine, plans, message)
+                    self._take(engine, python, plans, message)
         except RuntimeError as failure:
-            self._miss(engine, str(failure))
+            self._miss(engine, python, str(failure))
 
-    def _take(self, engine: str, plans: Sequence[Plan], message: Mapping[str, Any]) -> None:
+    def _take(self, engine: str, python: Path, plans: Sequence[Plan], message: Mapping[str, Any]) -> None:
         if "absent" in message:
-            self._miss(engine, f"{message['absent']} is not installed")
+            self._miss(engine, python, f"{message['absent']} is not installed")
         elif "versions" in message:
             self.versions[engine] = message["versions"]
         else:
@@ -128,10 +128,20 @@ class _Found:
             if self._progress:
                 self._progress.trained(self.trainings[-1])
 
-    def _miss(self, engine: str, cause: str) -> None:
-        self.missing.append(Missing(engine, cause, INSTALL[engine]))
+    def _miss(self, engine: str, python: Path, cause: str) -> None:
+        self.missing.append(Missing(engine, cause, _install(engine, python)))
         if self._progress:
             self._progress.missed(self.missing[-1])
+
+
+def _install(engine: str, python: Path) -> str:
+    """Return what installs an engine for its interpreter."""
+    if python != Path(sys.executable):
+        return f"{shlex.quote(str(python))} -m pip install {_PACKAGES[engine]}"
+    if engine == "mxnet":
+        # It has an environment of its own, in this folder; a checkout makes it by `make`.
+        return f"python3.11 -m venv .venv-mxnet && .venv-mxnet/bin/pip install {_PACKAGES[engine]}"
+    return f"pip install {_PACKAGES[engine]}"
 
 
 def _check(engines: Sequence[str], seeds: int, epochs: int | None, pythons: Mapping[str, Path]) -> None:
