@@ -135,6 +135,10 @@ def test_a_process_ends_when_nobody_wants_its_results(tmp_path: Path) -> None:
         ({"epochs": 0}, "epochs is 0"),
         ({"epochs": 1.5}, "epochs is 1.5"),
         ({"pythons": {"caffe": sys.executable}}, "'caffe'"),
+        (
+            {"engines": ["numpy", "jax"], "pythons": {"torch": sys.executable}},
+            f"the Python of torch is {sys.executable}; allowed are those of the engines numpy, jax",
+        ),
         ({"pythons": {"mxnet": "/no/such/python"}}, "the Python of mxnet is /no/such/python"),
     ],
 )

@@ -155,6 +155,10 @@ def _check(engines: Sequence[str], seeds: int, epochs: int | None, pythons: Mapp
     for name, value in {"seeds": seeds, "epochs": 1 if epochs is None else epochs}.items():
         check_count(name, value)
     for engine, python in pythons.items():
+        if engine not in engines:
+            raise ValueError(
+                f"the Python of {engine} is {python}; allowed are those of the engines {', '.join(engines)}"
+            )
         if not python.is_file():
             raise ValueError(f"the Python of {engine} is {python}, and there is no such file")
         if not os.access(python, os.X_OK):
