@@ -66,6 +66,9 @@ def d2l(
     page = write_reproduction(reproduction, out, answered)
     console.print(terminal_table(reproduction))
     console.print(f"\nThe page: {page}", soft_wrap=True)
+    # A script that calls this has nothing to go on with.
+    if not reproduction.trainings:
+        raise typer.Exit(1)
 
 
 def _pythons(given: list[str]) -> dict[str, str]:

@@ -49,6 +49,17 @@ def test_writes_the_results_and_the_page_and_nothing_else(
     assert "steprule reproduce d2l --engines numpy,mxnet" in results["run"]["command"]
 
 
+def test_where_no_training_came_out_the_status_says_so(tmp_path: Path) -> None:
+    require_data_set("airfoil")
+    python = tmp_path / "python"
+    python.write_text('#!/bin/sh\ncat > /dev/null\necho \'{"absent": "mxnet"}\'\n')
+    python.chmod(0o755)
+    ended = command("d2l", "--engines", "mxnet", "--python", f"mxnet={python}", cwd=tmp_path)
+    assert (ended.returncode, ended.stderr) == (1, "")
+    assert "mxnet: mxnet is not installed. Install:" in " ".join(ended.stdout.split())
+    assert (tmp_path / "d2l" / "results.json").is_file()
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
