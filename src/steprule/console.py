@@ -32,10 +32,13 @@ def bar(console: Console, *, transient: bool = False) -> Progress:
 
 
 @contextmanager
-def stoppable(console: Console, out: Path) -> Iterator[None]:
-    """Let Ctrl-C end a command whose finished work is kept in `out`: say so, and exit with status 130."""
+def stoppable(console: Console, out: Path, then: str = "goes on from there") -> Iterator[None]:
+    """Let Ctrl-C end a command whose finished work is kept in `out`: say so, and exit with status 130.
+
+    `then` is what the same command does the next time.
+    """
     try:
         yield
     except KeyboardInterrupt:
-        console.print(f"Stopped. What is finished is kept in {out}; the same command goes on from there.")
+        console.print(f"Stopped. What is finished is kept in {out}; the same command {then}.")
         raise typer.Exit(130) from None

@@ -16,7 +16,7 @@ __all__ = ["app"]
 
 app = typer.Typer(
     help="Run a published experiment again, and set what is measured beside its figures. Without a name, all are run, "
-    "which takes hours, and goes on where it was stopped.",
+    "which takes hours; run again, d2l, which takes minutes, begins anew, and zeiler2012 goes on where it was stopped.",
     invoke_without_command=True,
     add_completion=False,
     rich_markup_mode=None,

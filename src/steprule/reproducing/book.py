@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 try:
     import typer
@@ -14,9 +15,12 @@ except ModuleNotFoundError as missing:
     raise ModuleNotFoundError(f"the command line needs {missing.name}: pip install 'steprule[lab]'") from missing
 
 from .. import options
-from ..console import bar, terminal
+from ..console import bar, stoppable, terminal
 from ..folders import made_folder, replace, write_json
-from ..lab.d2l.results import Missing, Training
+from ..lab.d2l.results import Missing, Reproduction, Training
+
+if TYPE_CHECKING:
+    from ..lab.d2l.exercises import Exercise
 
 __all__ = ["d2l"]
 
@@ -42,33 +46,57 @@ def d2l(
     out: Annotated[Path, typer.Option(help="Folder for results.json, table.txt and the page.")] = Path("d2l"),
 ) -> None:
     """The airfoil experiment of Dive into Deep Learning 12.9: ADADELTA in each framework, beside the book's figures."""
-    from ..lab.d2l import ENGINES, reproduce
-    from ..lab.d2l.exercises import answers
-    from ..report.d2l.page import write_reproduction
-    from ..report.d2l.table import as_text, terminal_table
+    from ..lab.d2l import ENGINES, Stopped, reproduce
+    from ..report.d2l.table import terminal_table
 
     console = terminal()
-    with _Shown(console, out) as shown:
-        reproduction = reproduce(
-            options.names(engines) if engines else ENGINES,
-            seeds=seeds,
-            epochs=epochs,
-            pythons=_pythons(python or []),
-            progress=shown,
-        )
-    results = reproduction.as_json()
-    write_json(out / "results.json", results | {"exercises": []})
-    answered = answers(seeds, lambda name: console.print(f"exercise {name} ...")) if exercises else ()
-    if answered:
-        results["exercises"] = [dataclasses.asdict(each) for each in answered]
-        write_json(out / "results.json", results)
-    replace(out / "table.txt", as_text(reproduction).encode())
-    page = write_reproduction(reproduction, out, answered)
+    with stoppable(console, out, "begins anew"):
+        try:
+            with _Shown(console, out) as shown:
+                reproduction = reproduce(
+                    options.names(engines) if engines else ENGINES,
+                    seeds=seeds,
+                    epochs=epochs,
+                    pythons=_pythons(python or []),
+                    progress=shown,
+                )
+        except Stopped as stop:
+            if not stop.reproduction.trainings:
+                console.print("Stopped before any plan had all its seeds; nothing is written.")
+                raise typer.Exit(130) from None
+            _write(stop.reproduction, out)
+            raise
+        page = _write(reproduction, out)
+        if exercises:
+            page = _answer(console, reproduction, out)
     console.print(terminal_table(reproduction))
     console.print(f"\nThe page: {page}", soft_wrap=True)
     # A script that calls this has nothing to go on with.
     if not reproduction.trainings:
         raise typer.Exit(1)
+
+
+def _answer(console: Console, reproduction: Reproduction, out: Path) -> Path:
+    from ..lab.d2l.exercises import answers
+
+    answered: list[Exercise] = []
+    try:
+        for each in answers(reproduction.seeds, lambda name: console.print(f"exercise {name} ...")):
+            answered.append(each)
+    finally:
+        page = _write(reproduction, out, answered)
+    return page
+
+
+def _write(reproduction: Reproduction, out: Path, answered: Sequence[Exercise] = ()) -> Path:
+    """Write results.json, table.txt and the page; return the page's path."""
+    from ..report.d2l.page import write_reproduction
+    from ..report.d2l.table import as_text
+
+    exercises = [dataclasses.asdict(each) for each in answered]
+    write_json(out / "results.json", reproduction.as_json() | {"exercises": exercises})
+    replace(out / "table.txt", as_text(reproduction).encode())
+    return write_reproduction(reproduction, out, answered)
 
 
 def _pythons(given: list[str]) -> dict[str, str]:

@@ -11,7 +11,7 @@ import pytest
 from tests.conformance.tolerances import AIRFOIL_LOSS
 from tests.requirements import require, require_data_set, require_installed
 
-from steprule.lab.d2l import Missing, Reproduction, Training, reproduce
+from steprule.lab.d2l import Missing, Reproduction, Stopped, Training, reproduce
 from steprule.lab.d2l.processes import run
 from steprule.lab.d2l.protocol import Plan, Trace
 from steprule.lab.d2l.reproduction import ENGINES
@@ -112,6 +112,36 @@ def test_a_file_that_cannot_be_executed_is_told_before_anything_runs(tmp_path: P
     python.touch(mode=0o644)
     with pytest.raises(ValueError, match=f"the Python of torch is {python}, a file that cannot be executed"):
         reproduce(["torch"], pythons={"torch": python})
+
+
+class Interrupting:
+    """What is told of a reproduction, and interrupts it after so many trainings."""
+
+    def __init__(self, trainings: int) -> None:
+        self.left = trainings
+
+    def begin(self, trainings: int) -> None: ...
+
+    def started(self, engine: str) -> None: ...
+
+    def missed(self, missing: Missing) -> None: ...
+
+    def trained(self, training: Training) -> None:
+        self.left -= 1
+        if self.left == 0:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(("trainings", "whole"), [(1, 0), (2, 2), (3, 2)])
+def test_what_is_interrupted_has_of_each_plan_all_seeds_or_none(trainings: int, whole: int) -> None:
+    require_data_set("airfoil")
+    require_installed("torch")
+    with pytest.raises(Stopped) as stop:
+        reproduce(["numpy", "torch"], seeds=2, epochs=1, progress=Interrupting(trainings))
+    found = stop.value.reproduction
+    assert [training.plan.engine for training in found.trainings] == ["numpy"] * whole
+    stopped = ["torch"] if trainings > 2 else ["numpy", "torch"]
+    assert found.missing == tuple(Missing(each, "stopped before it had ended", "") for each in stopped)
 
 
 def test_a_process_ends_when_nobody_wants_its_results(tmp_path: Path) -> None:

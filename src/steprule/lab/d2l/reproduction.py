@@ -18,7 +18,7 @@ from .. import data, machine, workers
 from ..results import Run
 from . import processes
 from .protocol import Examples, Plan, Trace
-from .results import Missing, Reproduction, Training
+from .results import Missing, Reproduction, Stopped, Training
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -71,7 +71,8 @@ def reproduce(
     `.venv-ENGINE/bin/python` where that is in the working folder, else this one. What is not installed, or fails, is
     told in `missing`.
 
-    Raises `ValueError` for arguments that cannot be, and `steprule.lab.data.DataError` where the data set cannot be had.
+    Raises `ValueError` for arguments that cannot be, and `steprule.lab.data.DataError` where the data set cannot be had. A
+    `KeyboardInterrupt` while engines run comes out as a `Stopped`, which has what is finished.
     """
     workers.refuse_nested()
     given = {engine: Path(python) for engine, python in (pythons or {}).items()}
@@ -86,15 +87,23 @@ def reproduce(
     examples = Examples.of(data.airfoil())
     job = {"features": examples.features.tolist(), "labels": examples.labels.tolist(), "seeds": seeds}
     found = _Found(progress)
+
+    def made() -> Reproduction:
+        facts = machine.facts() | {"threads": f"{processes.THREADS}, one engine after another"}
+        run = Run(machine.command(), began.isoformat(timespec="seconds"), time.monotonic() - clock, facts)
+        return Reproduction(plans, seeds, tuple(found.trainings), tuple(found.missing), found.versions, run)
+
     if progress:
         progress.begin(len(plans) * seeds)
-    for engine in engines:
+    for number, engine in enumerate(engines):
         own = [plan for plan in plans if plan.engine == engine]
         told = [dataclasses.asdict(plan) for plan in own]
-        found.run(engine, given.get(engine) or processes.interpreter(engine), own, job | {"plans": told})
-    facts = machine.facts() | {"threads": f"{processes.THREADS}, one engine after another"}
-    run = Run(machine.command(), began.isoformat(timespec="seconds"), time.monotonic() - clock, facts)
-    return Reproduction(plans, seeds, tuple(found.trainings), tuple(found.missing), found.versions, run)
+        try:
+            found.run(engine, given.get(engine) or processes.interpreter(engine), own, job | {"plans": told})
+        except KeyboardInterrupt:
+            found.stop(engines[number:], seeds)
+            raise Stopped(made()) from None
+    return made()
 
 
 class _Found:
@@ -115,6 +124,12 @@ class _Found:
                     self._take(engine, python, plans, message)
         except RuntimeError as failure:
             self._miss(engine, python, str(failure))
+
+    def stop(self, engines: Sequence[str], seeds: int) -> None:
+        """Leave these engines as they are, and take of each plan all seeds or none."""
+        plans = [training.plan for training in self.trainings]
+        self.trainings = [training for training in self.trainings if plans.count(training.plan) == seeds]
+        self.missing += [Missing(engine, "stopped before it had ended", "") for engine in engines]
 
     def _take(self, engine: str, python: Path, plans: Sequence[Plan], message: Mapping[str, Any]) -> None:
         if "absent" in message:

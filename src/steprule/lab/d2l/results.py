@@ -10,7 +10,7 @@ from typing import Any
 from ..results import Run
 from .protocol import Plan, Trace
 
-__all__ = ["Missing", "Reproduction", "Training"]
+__all__ = ["Missing", "Reproduction", "Stopped", "Training"]
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Training:
 
 @dataclass(frozen=True)
 class Missing:
-    """An engine that is absent or whose process failed, why, and the command that installs what it needs."""
+    """An engine that is absent, failed or was stopped, why, and the command that installs what it needs; else empty."""
 
     engine: str
     cause: str
@@ -60,3 +60,11 @@ class Reproduction:
             "versions": {engine: dict(packages) for engine, packages in self.versions.items()},
             "run": dataclasses.asdict(self.run),
         }
+
+
+class Stopped(KeyboardInterrupt):
+    """A reproduction was interrupted: `reproduction` has what was finished, of each plan all seeds or none."""
+
+    def __init__(self, reproduction: Reproduction) -> None:
+        super().__init__()
+        self.reproduction = reproduction

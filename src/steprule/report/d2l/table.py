@@ -24,7 +24,9 @@ def terminal_table(reproduction: Reproduction) -> Group:
     parts: list[Table | Text] = [_table(summary)] if summary.lines else []
     sentences = [words.verdict(reproduction, summary), words.agreement(summary), *words.rankings(summary)]
     parts.append(Text("\n".join(["", *filter(None, sentences), words.CLOCK, ""])))
-    parts += [Text(f"{each.engine}: {each.cause}. Install: {each.command}") for each in reproduction.missing]
+    for each in reproduction.missing:
+        install = f" Install: {each.command}" if each.command else ""
+        parts.append(Text(f"{each.engine}: {each.cause}.{install}"))
     return Group(*parts)
 
 
