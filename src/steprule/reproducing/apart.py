@@ -20,7 +20,7 @@ from ..folders import made_folder, replace
 from ..lab.places import Place, Processes
 from ..lab.results import Setting
 
-__all__ = ["PARTS", "Asked"]
+__all__ = ["PARTS", "TAKERS", "Asked"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -148,3 +148,11 @@ PARTS: Final[Mapping[str, Callable[[Console, Asked], None]]] = {
     "search": search,
 }
 """By the name that the command line takes. `search` is run only where it is asked for."""
+
+TAKERS: Final[Mapping[str, tuple[str, ...]]] = {
+    "--seeds": ("fig3", "fig4", "search"),
+    "--epochs": ("search",),
+    "--full": ("fig3", "fig4"),
+    "--corpus": ("alignment", "fig3", "fig4"),
+}
+"""Which of them take an option that not all take."""

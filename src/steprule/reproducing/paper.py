@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 try:
     import typer
@@ -16,6 +16,7 @@ except ModuleNotFoundError as missing:
 from .. import options
 from ..console import stoppable, terminal
 from ..folders import made_folder, replace
+from .refusing import refuse_unused
 
 if TYPE_CHECKING:
     from ..lab.places import Place
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
     from ..lab.zeiler2012.parts import Work
 
 __all__ = ["zeiler2012"]
+
+
+_OUT: Final = Path("zeiler2012")
 
 
 def zeiler2012(
@@ -37,13 +41,13 @@ def zeiler2012(
         int | None, typer.Option(help="Trainings of each setting; 5 unless given, 3 on speech, and 1 for the search.")
     ] = None,
     epochs: Annotated[
-        int | None, typer.Option(help="Passes over the data; the paper's own number unless given.")
+        int | None, typer.Option(help="Passes over the data; the paper's own number unless given. Not on speech.")
     ] = None,
     jobs: Annotated[int | None, typer.Option(help="Processes; as many as there are cores unless given.")] = None,
     on: options.On = "processes",
     address: options.Address = "",
     device: options.Device = "",
-    out: Annotated[Path, typer.Option(help="Folder for results and pages.")] = Path("zeiler2012"),
+    out: Annotated[Path, typer.Option(help="Folder for results and pages.")] = _OUT,
     resume: Annotated[
         bool, typer.Option("--resume/--fresh", help="Keep what is finished there, or begin anew.")
     ] = True,
@@ -56,7 +60,7 @@ def zeiler2012(
     check: Annotated[
         bool, typer.Option("--check", help="Run some of those results again; status 1 if one does not come out.")
     ] = False,
-    cells: Annotated[int, typer.Option(help="With --check: how many, chosen at random.")] = 5,
+    cells: Annotated[int | None, typer.Option(help="With --check: how many, chosen at random; 5 unless given.")] = None,
     seed: Annotated[
         int | None, typer.Option(help="With --check: of the choice; another each time unless given.")
     ] = None,
@@ -78,16 +82,16 @@ def zeiler2012(
     asked = chosen or [*paper.parts(), *(name for name in apart.PARTS if name != "search")]
     names = [name for name in asked if name not in apart.PARTS]
     paper.check(names, apart.PARTS)
-    for flag, given in {"--check": check, "--published": published, "--no-train": not train}.items():
-        # What has no cells cannot be checked.
-        able = [name for name, part in paper.parts().items() if flag != "--check" or isinstance(part, paper.Experiment)]
-        alone = next((name for name in chosen or () if name not in able), None)
-        if given and alone is not None:
-            raise ValueError(f"{alone} is given with {flag}; allowed with it are {', '.join(able)}")
+    _refuse_alone(chosen or (), {"--check": check, "--published": published, "--no-train": not train})
+    flags = {"published": published, "check": check, "full": full, "fresh": not resume, "no-train": not train}
+    places = {"on": on if on != "processes" else "", "address": address, "device": device, "jobs": jobs}
+    values = {"seeds": seeds, "epochs": epochs, "cells": cells, "seed": seed, "corpus": corpus}
+    told: dict[str, object] = {**values, **places, "out": out if out != _OUT else "", **flags}
+    refuse_unused(told, [name for name in asked if train or name in names], _takers())
     if check or published:
         results = [result for result in committed.read() if result.part.name in names]
         if check:
-            _check(console, results, cells, seed, jobs)
+            _check(console, results, 5 if cells is None else cells, seed, jobs)
         else:
             _show(console, results, made_folder(out))
         return
@@ -98,6 +102,27 @@ def zeiler2012(
             _run_parts(console, [paper.parts()[name] for name in names], how)
         for name in (each for each in asked if train and each in apart.PARTS):
             apart.PARTS[name](console, apart.Asked(out, seeds, epochs, not resume, where, full, corpus, device))
+
+
+def _refuse_alone(chosen: Sequence[str], flags: Mapping[str, bool]) -> None:
+    """Raise `ValueError` for a part with which a flag that is given does nothing."""
+    from ..lab.zeiler2012 import Experiment, parts
+
+    for flag, given in flags.items():
+        # What has no cells cannot be checked.
+        able = [name for name, part in parts().items() if flag != "--check" or isinstance(part, Experiment)]
+        alone = next((name for name in chosen if name not in able), None)
+        if given and alone is not None:
+            raise ValueError(f"{alone} is given with {flag}; allowed with it are {', '.join(able)}")
+
+
+def _takers() -> dict[str, list[str]]:
+    """Return the parts that take an option which not all take."""
+    from ..lab.zeiler2012 import parts
+    from .apart import TAKERS
+
+    by_all = ("--seeds", "--epochs")
+    return {name: [*(parts() if name in by_all else ()), *able] for name, able in TAKERS.items()}
 
 
 def _run_parts(console: Console, parts: Sequence[Part], options: Options) -> None:

@@ -12,6 +12,7 @@ from steprule import reproducing
 from steprule.lab import zeiler2012
 from steprule.lab.results import Setting
 from steprule.lab.zeiler2012 import Cell, Experiment, Printed, Run, published, reproduction
+from steprule.reproducing import apart
 
 PART = Experiment(
     "lines",
@@ -93,6 +94,42 @@ def test_alone_it_runs_every_experiment(monkeypatch: pytest.MonkeyPatch) -> None
 def test_a_part_is_not_passed_over(part: str, flag: str) -> None:
     with pytest.raises(ValueError, match=rf"^{part} is given with {flag}; allowed with it are table1, "):
         CliRunner().invoke(reproducing.app, ["zeiler2012", "table1", part, flag], catch_exceptions=False)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("fig3 --epochs 1", "--epochs 1 is given with fig3; allowed with it are table1, "),
+        ("alignment --seeds 2", "--seeds 2 is given with alignment; allowed with it are table1, "),
+        ("table1 fig2 --full", "--full is given with table1, fig2; allowed with it are fig3, fig4"),
+        ("table1 --corpus here", "--corpus here is given with table1; allowed with it are alignment, fig3, fig4"),
+        ("--no-train --full", "--full is given with table1, "),
+        ("table1 --published --seeds 3", "--seeds 3 is given with --published; allowed with it are --out, --no-train"),
+        ("table1 --published --seeds 0", "--seeds 0 is given with --published"),
+        ("table1 --published --on ray", "--on ray is given with --published"),
+        ("table1 --published --check", "--check is given with --published; allowed with it are --out, --no-train"),
+        ("table1 --check --epochs 1", "--epochs 1 is given with --check; allowed with it are --jobs, --cells, --seed"),
+        ("table1 --check --out here", "--out here is given with --check"),
+        ("table1 --cells 3", "--cells 3 is given without --check"),
+        ("table1 --seed 0", "--seed 0 is given without --check"),
+    ],
+)
+def test_an_option_is_not_passed_over(words: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=f"^{said}"):
+        CliRunner().invoke(reproducing.app, ["zeiler2012", *words.split()], catch_exceptions=False)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("words", ["", "table1 fig3"])
+def test_an_option_that_one_of_the_parts_takes_is_allowed(words: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    monkeypatch.setattr("steprule.reproducing.paper._run_parts", lambda *each: asked.append(each))
+    for name in ("alignment", "fig3", "fig4"):
+        monkeypatch.setitem(apart.PARTS, name, lambda *each: asked.append(each))
+    options = ["--seeds", "1", "--epochs", "1", "--full", "--jobs", "1"]
+    ended = CliRunner().invoke(reproducing.app, ["zeiler2012", *words.split(), *options], catch_exceptions=False)
+    assert ended.exit_code == 0 and len(asked) == (2 if words else 4)
 
 
 @pytest.mark.parametrize("part", ["fig2", "search"])
