@@ -6,6 +6,7 @@ The search for what the paper leaves out, and what is on speech: each runs in it
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
@@ -20,7 +21,7 @@ from ..folders import made_folder, replace
 from ..lab.places import Place, Processes
 from ..lab.results import Setting
 
-__all__ = ["PARTS", "TAKERS", "Asked"]
+__all__ = ["PARTS", "TAKERS", "Asked", "check"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,6 +36,16 @@ class Asked:
     full: bool
     corpus: Path | None
     device: str
+
+
+def check(corpus: Path | None) -> None:
+    """Raise `steprule.lab.data.DataError` for a folder that is no corpus: hours may go by until a part reads it."""
+    from ..lab.speech.corpus import folder
+
+    if corpus is not None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # they come when it is read to be used
+            folder(corpus)
 
 
 def search(console: Console, asked: Asked) -> None:

@@ -74,7 +74,7 @@ def zeiler2012(
 ) -> None:
     """The ADADELTA paper's experiments on MNIST and on speech, beside its figures."""
     from ..lab import zeiler2012 as paper
-    from ..lab.places import place
+    from ..lab.places import place, whole_or_none
     from ..lab.zeiler2012 import published as committed
     from . import apart
 
@@ -95,8 +95,12 @@ def zeiler2012(
         else:
             _show(console, results, made_folder(out))
         return
+    for name, value in {"seeds": seeds, "epochs": epochs}.items():
+        whole_or_none(name, value)
+    apart.check(corpus)
     planned = paper.planned_seeds() if seeds is None else seeds
     with place(on, jobs=jobs, device=device, address=address) as where, stoppable(console, out):
+        made_folder(out)
         if names:
             how = paper.Options(planned, epochs, where, out, fresh=not resume, train=train)
             _run_parts(console, [paper.parts()[name] for name in names], how)
@@ -132,7 +136,6 @@ def _run_parts(console: Console, parts: Sequence[Part], options: Options) -> Non
 
     if options.train:
         _estimate(console, [work for part in parts for work in part.work(options)], options.on)
-    made_folder(options.out)
     done: list[Result] = []
     for part in parts:
         # A display for each, since each has trials and a best of its own.

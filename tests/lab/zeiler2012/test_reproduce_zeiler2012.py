@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 
 from steprule import reproducing
 from steprule.lab import zeiler2012
+from steprule.lab.data import DataError
 from steprule.lab.results import Setting
 from steprule.lab.zeiler2012 import Cell, Experiment, Printed, Run, published, reproduction
 from steprule.reproducing import apart
@@ -130,6 +131,31 @@ def test_an_option_that_one_of_the_parts_takes_is_allowed(words: str, monkeypatc
     options = ["--seeds", "1", "--epochs", "1", "--full", "--jobs", "1"]
     ended = CliRunner().invoke(reproducing.app, ["zeiler2012", *words.split(), *options], catch_exceptions=False)
     assert ended.exit_code == 0 and len(asked) == (2 if words else 4)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("--corpus nowhere", "the corpus nowhere is not a folder"),
+        ("--corpus empty", "the corpus empty has no wav file"),
+        ("--out file", "out is file, where no folder can be made: File exists"),
+        ("--corpus nowhere --seeds 0", "seeds is 0"),
+        ("--epochs 0", "epochs is 0"),
+    ],
+)
+def test_what_a_later_part_cannot_use_is_told_before_anything_is_trained(
+    steprule: CliRunner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: str, said: str
+) -> None:
+    def part(*_: object) -> None:
+        pytest.fail("a part is run")
+
+    monkeypatch.setattr("steprule.reproducing.paper._run_parts", part)
+    monkeypatch.setitem(apart.PARTS, "fig3", part)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file").touch()
+    with pytest.raises((ValueError, DataError), match=f"^{said}"):
+        run(steprule, "fig3", "--jobs", "1", *words.split())
+    assert {each.name for each in tmp_path.iterdir()} == {"empty", "file"}
 
 
 @pytest.mark.parametrize("part", ["fig2", "search"])
