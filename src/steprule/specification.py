@@ -22,6 +22,7 @@ from typing import Annotated, Any, Final, overload
 from . import named, notation
 
 __all__ = [
+    "CURVATURE",
     "INPUTS",
     "Decay",
     "Hyperparameter",
