@@ -89,14 +89,19 @@ def test_a_finished_seed_is_kept_and_what_was_made_otherwise_is_not(tmp_path: Pa
         assert [call.args[2] for call in train.call_args_list] == [1]
         SMALL.run(options(tmp_path, 2, 2))
         assert train.call_count == 3
+        # What another number of epochs has trained is kept beside it.
+        SMALL.run(options(tmp_path, 2, 1))
+        assert train.call_count == 3
     assert not again.missing
     for layer in LAYERS:
         np.testing.assert_allclose(again.courses[0].sizes[layer], first.courses[0].sizes[layer], rtol=1e-5)
         assert (again.courses[0].sizes[layer] != again.courses[1].sizes[layer]).any()
 
-    for broken in ("{", json.dumps(json.loads((tmp_path / "fig2" / "seed-0.json").read_text()) | {"sizes": 1})):
-        (tmp_path / "fig2" / "seed-0.json").write_text(broken)
-        with pytest.raises(ValueError, match=r"seed-0\.json is no training of Fig\. 2"):
+    files = list((tmp_path / "fig2").glob("seed-0-*.json"))
+    for broken in ("{", json.dumps(json.loads(files[0].read_text()) | {"sizes": 1})):
+        for file in files:
+            file.write_text(broken)
+        with pytest.raises(ValueError, match=r"seed-0-\w+\.json is no training of Fig\. 2"):
             SMALL.run(options(tmp_path, 1, 2))
     with pytest.raises(ValueError, match="seeds is 0; allowed is a whole number from 1"):
         SMALL.run(options(tmp_path, 0, 1))
@@ -197,6 +202,6 @@ def test_what_diverged_is_told_and_is_not_in_the_mean() -> None:
 
 def test_what_is_kept_is_plain_json(tmp_path: Path) -> None:
     SMALL.run(options(tmp_path, 1, 1))
-    kept = json.loads((tmp_path / "fig2" / "seed-0.json").read_text())
+    (file,) = (tmp_path / "fig2").iterdir()
+    kept = json.loads(file.read_text())
     assert kept["settings"] == dataclasses.asdict(Settings(epochs=1))
-    assert list((tmp_path / "fig2").iterdir()) == [tmp_path / "fig2" / "seed-0.json"]

@@ -30,7 +30,7 @@ from ..problem import Problem
 from ..results import Epoch, Outcome, Setting, Trial
 from ..training import train_epochs
 from . import files
-from .kept import keep, kept
+from .kept import keep, kept, path_of
 from .parts import Options, Work
 from .problems import tanh_in_float64
 
@@ -152,9 +152,9 @@ class Figure2:
         for seed in missing:
             assert problem is not None
             found[seed] = course = _train(problem, settings, seed, progress)
-            path = self._path(seed, options)
+            path, key = self._path_and_key(settings, seed, options)
             path.parent.mkdir(parents=True, exist_ok=True)
-            keep(path, self._key(settings, seed), course.as_json())
+            keep(path, key, course.as_json())
         courses = tuple(each for each in found.values() if each is not None)
         return Trainings(self, settings, options.seeds, courses)
 
@@ -165,17 +165,15 @@ class Figure2:
     def _settings(self, options: Options) -> Settings:
         return self.settings if options.epochs is None else dataclasses.replace(self.settings, epochs=options.epochs)
 
-    def _key(self, settings: Settings, seed: int) -> dict[str, Any]:
+    def _path_and_key(self, settings: Settings, seed: int, options: Options) -> tuple[Path, dict[str, Any]]:
         code = [named.digest(each) for each in (self.problem, rules.adadelta.function)]
-        return {"settings": dataclasses.asdict(settings), "seed": seed, "code": code}
-
-    def _path(self, seed: int, options: Options) -> Path:
-        return Path(options.out) / self.name / f"seed-{seed}.json"
+        key = {"settings": dataclasses.asdict(settings), "seed": seed, "code": code}
+        return path_of(Path(options.out) / self.name, f"seed-{seed}", key), key
 
     def _kept(self, settings: Settings, seed: int, options: Options) -> Course | None:
         if options.fresh:
             return None
-        return kept(self._path(seed, options), self._key(settings, seed), "Fig. 2", Course.of_json)
+        return kept(*self._path_and_key(settings, seed, options), "Fig. 2", Course.of_json)
 
 
 @dataclass(frozen=True)

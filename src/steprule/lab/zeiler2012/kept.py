@@ -10,14 +10,14 @@ from typing import Any, TypeVar
 
 from ...folders import replace
 
-__all__ = ["digest", "keep", "kept"]
+__all__ = ["keep", "kept", "path_of"]
 
 T = TypeVar("T")
 
 
-def digest(key: Mapping[str, Any]) -> str:
-    """Return a short hash of a key, for the name of its file: trainings of several keys are kept beside each other."""
-    return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:12]
+def path_of(folder: Path, name: str, key: Mapping[str, Any]) -> Path:
+    """Return the file of a training; trainings of one name and several keys are kept beside each other."""
+    return folder / f"{name}-{hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:12]}.json"
 
 
 def kept(path: Path, key: Mapping[str, Any], figure: str, read: Callable[[Mapping[str, Any]], T]) -> T | None:

@@ -25,7 +25,7 @@ from ..results import Setting
 from ..side_by_side import calls
 from ..workers import share_threads
 from . import protocol
-from .kept import digest, keep, kept
+from .kept import keep, kept, path_of
 
 __all__ = ["DIVIDED", "OURS", "Course", "Plan", "Point", "Progress", "SpeechFigure", "plans", "run"]
 
@@ -172,12 +172,11 @@ def run(
     threads = torch.get_num_threads() if jobs == 1 else share_threads(jobs)
     known = {"plan": settled, "problem": problem.description, "corpus": str(corpus)}
     key = {**known, "code": _code(make), "device": device, "threads": threads}
-    form = digest(key)
     done: dict[tuple[Setting, int], Course] = {}
 
     def file_of(setting: Setting, seed: int) -> Path:
         values = [f"{value:g}" for value in setting.hyperparameters.values()]
-        return folder / f"{'-'.join([setting.rule, *values])}-{seed}-{form}.json"
+        return path_of(folder, "-".join([setting.rule, *values, str(seed)]), key)
 
     def ended(setting: Setting, seed: int, course: Course) -> None:
         done[setting, seed] = course
