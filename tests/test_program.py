@@ -316,8 +316,16 @@ def test_a_rule_without_return_is_refused():
     def silent(g):
         sqrt(g)
 
-    with pytest.raises(TypeError, match=r"holds None, a NoneType"):
+    with pytest.raises(TypeError, match=r"^rule silent returned None; allowed is what its equations make"):
         lower(silent)
+
+
+def test_a_rule_may_return_a_list():
+    @rule
+    def listed(g, mean=0.0):
+        return [-g, mean + g]
+
+    assert list(lower(listed).outputs) == ["x", "mean"]
 
 
 def test_a_wrong_number_of_results_is_refused():

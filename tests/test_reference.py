@@ -180,6 +180,26 @@ def test_a_parameter_of_integers_is_refused(name: str, dtype: str):
         reference.step(rules.sgd, x, x, {"step": 0}, lr=0.5)
 
 
+@pytest.mark.parametrize("shape", [(3, 1), (2, 3), (1,), ()])
+def test_arrays_of_another_shape_are_refused(shape: tuple[int, ...]):
+    x, other = np.ones(3), np.ones(shape)
+    state = reference.init(rules.adadelta, x)
+    for name, g, slots in (("g", other, state), ("square_avg", x, state | {"square_avg": other})):
+        with pytest.raises(
+            ValueError, match=rf"^{name} has the shape {re.escape(str(shape))}; allowed is that of x, \(3,\)$"
+        ):
+            reference.step(rules.adadelta, x, g, slots)
+
+
+def test_complex_numbers_are_refused():
+    x = np.ones(3, np.complex64)
+    said = "^x is an array of complex64; allowed are its real and its imaginary part, each as one of floats$"
+    with pytest.raises(TypeError, match=said):
+        reference.init(rules.adam, x)
+    with pytest.raises(TypeError, match=said):
+        reference.step(rules.sgd, x, x, {"step": 0}, lr=0.5)
+
+
 def test_a_name_is_no_rule():
     x = np.ones(2)
     for call in (lambda: reference.init("adadelta", x), lambda: reference.step("adadelta", x, x, {"step": 0})):

@@ -130,6 +130,21 @@ def test_a_slot_starts_with_a_number(start: object):
     assert _refused(odd) == f"rule odd: slot mean starts with {start!r}; allowed is a number"
 
 
+def test_what_divides_every_gradient_is_no_hyperparameter():
+    def odd(g, *, grad_scale=0.5):
+        return -grad_scale * g
+
+    assert "'grad_scale' has a meaning of its own" in _refused(odd)
+
+
+def test_a_hyperparameter_may_have_any_other_name():
+    @rule
+    def odd(g, *, self=0.5):
+        return -self * g
+
+    assert odd(2.0, self=0.25) == -0.5
+
+
 @pytest.mark.parametrize(
     "name", ["g", "x", "t", "h", "g2", "step", "sqrt", "abs", "sign", "where", "maximum", "minimum"]
 )

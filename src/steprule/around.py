@@ -162,7 +162,9 @@ def update(
         *(slots[name] for name in rule.slots),
         **{name: values[name] for name in rule.hyperparameters},
     )
-    results = returned if isinstance(returned, tuple) else (returned,)
+    results = tuple(returned) if isinstance(returned, (tuple, list)) else (returned,)
+    if any(each is None for each in results):
+        raise TypeError(f"rule {rule.name} returned None; allowed is what its equations make: `return dx, ...`")
     if len(results) != 1 + len(rule.slots):
         raise TypeError(
             f"rule {rule.name} returned {len(results)} values; it has {len(rule.slots)} slots, so that it returns the "

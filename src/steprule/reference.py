@@ -42,8 +42,8 @@ def step(
     returned has the type of `x`, which is a floating-point type. `hyperparameters` are the rule's own, `lr`, `weight_decay`
     and `lr_decay`.
 
-    Raises `TypeError` for a hyperparameter that is unknown or missing, an input that is missing, or a parameter of integers
-    or truths, and `ValueError` for a value out of range.
+    Raises `TypeError` for a hyperparameter that is unknown or missing, an input that is missing, or a parameter of integers,
+    truths or complex numbers, and `ValueError` for a value out of range, or an array of another shape.
     """
     check_rule(rule)
     _check(x)
@@ -53,6 +53,7 @@ def step(
     for name in rule.inputs:
         if name not in given:
             raise TypeError(f"rule {rule.name} takes {name}, and none was given")
+    _check_shapes(x, {name: given[name] for name in rule.inputs} | {name: state[name] for name in rule.slots})
     form = Around.of(values, decoupled=decoupled_weight_decay, maximize=maximize)
     with beside(x):
         new_x, slots, _ = around.step(rule, form, given, state, values)
@@ -64,6 +65,16 @@ def _check(x: Any) -> None:
     name = str(getattr(dtype, "name", dtype)).rpartition(".")[2].strip("'>")
     if "int" in name or "bool" in name:
         raise TypeError(f"x is an array of {name}; allowed is one of a floating-point type, such as float32")
+    if "complex" in name:
+        raise TypeError(f"x is an array of {name}; allowed are its real and its imaginary part, each as one of floats")
+
+
+def _check_shapes(x: Any, others: Mapping[str, Any]) -> None:
+    shape = tuple(getattr(x, "shape", ()))
+    for name, array in others.items():
+        found = tuple(getattr(array, "shape", shape))
+        if found != shape:
+            raise ValueError(f"{name} has the shape {found}; allowed is that of x, {shape}")
 
 
 def _filled(x: Any, value: float) -> Any:

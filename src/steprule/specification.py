@@ -138,7 +138,7 @@ class Rule:
         words = inspect.cleandoc(self.__doc__ or f"Step by the rule {self.name}.")
         return f"{words}\n\nSource: {self.source} {self.url}"
 
-    def __call__(self, *operands: Any, **hyperparameters: Any) -> Any:
+    def __call__(self, /, *operands: Any, **hyperparameters: Any) -> Any:
         return self.function(*operands, **hyperparameters)
 
     def __repr__(self) -> str:
@@ -189,7 +189,9 @@ def _check(made: Rule) -> None:
         if isinstance(initial, bool) or not isinstance(initial, (int, float)):
             raise TypeError(f"rule {made.name}: slot {name} starts with {initial!r}; allowed is a number")
     for name in (*made.slots, *made.hyperparameters):
-        if name in (*INPUTS, "step", *notation.__all__):
+        # `grad_scale` is what every step may divide the gradient by.
+        scales = name == "grad_scale" and name in made.hyperparameters
+        if scales or name in (*INPUTS, "step", *notation.__all__):
             raise TypeError(
                 f"rule {made.name}: {name!r} has a meaning of its own; choose another name for the slot or hyperparameter"
             )

@@ -392,6 +392,39 @@ def test_a_schedule_returns_a_number(value: Any, said: str) -> None:
         step(x, x, step.init(x))
 
 
+def test_gradients_of_integers_are_those_numbers() -> None:
+    x, made = {"w": jnp.ones(3)}, ours.adam(0.1)
+    updates, _ = made.update({"w": jnp.ones(3, int)}, made.init(x), x)
+    expected, _ = made.update(x, made.init(x), x)
+    assert updates["w"].dtype == jnp.float32
+    close(updates, expected)
+
+
+@pytest.mark.parametrize(
+    ("state", "error", "said"),
+    [
+        (lambda x: optax.adam(0.1).init(x), TypeError, "state is a tuple; allowed for adam is the RuleState that init"),
+        (
+            lambda x: ours.adadelta().init(x),
+            ValueError,
+            "state has the slots: acc_delta, square_avg; allowed for adam are",
+        ),
+        (
+            lambda x: ours.sgd(0.1).init(x),
+            ValueError,
+            "state has the slots: none; allowed for adam are: exp_avg, exp",
+        ),
+    ],
+    ids=["of optax", "of another rule", "of a rule without slots"],
+)
+def test_a_state_of_another_optimizer_is_refused(state: Any, error: Any, said: str) -> None:
+    x = {"w": jnp.ones(3)}
+    made, step = ours.adam(0.1), ours.apply(rules.adam, lr=0.1)
+    for update in (lambda: made.update(x, state(x), x), lambda: step(x, x, state(x))):
+        with pytest.raises(error, match=said):
+            update()
+
+
 @pytest.mark.parametrize(
     "value", [0.1, np.float32(0.1), np.array(0.1), jnp.float32(0.1)], ids=lambda value: str(type(value))
 )

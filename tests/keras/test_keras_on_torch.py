@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 from unittest import mock
 
@@ -80,6 +81,24 @@ def test_a_decaying_rate_goes_on_where_the_steps_were_counted_before(cls: Any):
 
     for first, tenth in zip(decayed(0), decayed(9), strict=True):
         np.testing.assert_allclose(10 * tenth, first)
+
+
+def test_rates_are_recorded_of_a_compiled_step(monkeypatch: pytest.MonkeyPatch):
+    # As the compiler traces it, without the minutes that its code takes to be made.
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))
+    tables = []
+    for jit_compile in (False, True):
+        keras.utils.set_random_seed(0)
+        model = keras.Sequential([keras.layers.Input((4,)), keras.layers.Dense(1, name="layer")], name="model")
+        model.compile(ours.Adadelta(), "mse", jit_compile=jit_compile)
+        callback = ours.RateMonitorCallback(every=2)
+        model.fit(
+            np.ones((32, 4), "float32"), np.ones((32, 1), "float32"), batch_size=4, verbose=0, callbacks=[callback]
+        )
+        tables.append(callback.rates.table())
+    assert len(tables[0]["rate"]) == 4 * 5
+    for name, column in tables[0].items():
+        np.testing.assert_array_equal(column, tables[1][name])
 
 
 def test_a_variable_that_missed_a_step_counts_those_of_the_optimizer():

@@ -139,6 +139,14 @@ class TestReadingFromTheCommandLine:
         found = parse_grid(["adadelta.rho=0.9, 0.95", "adam.lr=1e-3", "adadelta.eps=1e-6"])
         assert found == {"adadelta": {"rho": (0.9, 0.95), "eps": (1e-6,)}, "adam": {"lr": (1e-3,)}}
 
+    def test_a_grid_of_nothing_is_the_defaults(self) -> None:
+        assert grids([rules.adadelta], asked={"adadelta": {}}) == {"adadelta": {}}
+        assert [dict(each.hyperparameters) for each in settings({"adadelta": {}})] == [{}]
+
+    def test_what_has_no_names_is_told(self) -> None:
+        with pytest.raises(TypeError, match=r"grid: adadelta is \[0.9\]; allowed are lists of numbers, by"):
+            grids([rules.adadelta], asked={"adadelta": [0.9]})  # type: ignore[dict-item]
+
     def test_no_grid_is_none(self) -> None:
         assert parse_grid([]) == {}
 

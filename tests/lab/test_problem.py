@@ -54,12 +54,15 @@ def test_what_cannot_be_called_is_told() -> None:
             "test has 0 inputs and 0 targets; allowed is the same number",
         ),
         ({"validation": (torch.zeros(1), torch.zeros(4))}, "validation has 1 inputs and 4 targets"),
+        ({"train": None}, "train is NoneType; allowed is the pair of inputs and targets"),
+        ({"test": (torch.zeros(2),) * 3}, "test is 3 things; allowed is the pair of inputs and targets"),
+        ({"metric": "error"}, "metric is 'error'; allowed is a steprule.lab.Metric"),
         ({"batch_size": 0}, "batch_size is 0; allowed is a whole number from 1"),
         ({"epochs": -1}, "epochs is -1; allowed is a whole number from 1"),
     ],
 )
 def test_a_problem_that_cannot_be_is_told(changes: dict[str, Any], says: str) -> None:
-    with pytest.raises(ValueError) as caught:
+    with pytest.raises((TypeError, ValueError)) as caught:
         replace(small.line(), **changes)
     assert str(caught.value).startswith(f"problem line: {says}")
 

@@ -202,7 +202,7 @@ class TestTheFiles:
 
         monkeypatch.setattr(Path, "replace", full)
         with pytest.raises(OSError, match="no space left"):
-            write_report(COMPARISONS["one of everything"](), tmp_path)
+            write_report(COMPARISONS["one of everything"](), str(tmp_path))
         assert (tmp_path / "index.html").read_text() == "old"
         assert {path.name for path in tmp_path.iterdir()} == {"index.html", "figures"}
 

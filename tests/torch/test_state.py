@@ -433,6 +433,32 @@ print(float(optimizer.state[parameter]["step"]))
 """
 
 
+_HANDED_ON = """
+import torch
+import steprule.torch as ours
+
+def step(parameter, optimizer):
+    parameter.grad = torch.ones(3)
+    optimizer.step()
+
+if __name__ == "__main__":
+    parameter = torch.nn.Parameter(torch.ones(3).share_memory_())
+    optimizer = ours.Adam([parameter], lr=0.5)
+    step(parameter, optimizer)
+    optimizer.share_memory()
+    process = torch.multiprocessing.get_context("spawn").Process(target=step, args=(parameter, optimizer))
+    process.start()
+    process.join()
+    print(process.exitcode, *(round(each, 4) for each in parameter.tolist()))
+"""
+
+
+def test_an_optimizer_may_be_handed_to_a_process_that_is_spawned(tmp_path):
+    (tmp_path / "program.py").write_text(_HANDED_ON, encoding="utf-8")
+    run = subprocess.run([sys.executable, str(tmp_path / "program.py")], capture_output=True, text=True)
+    assert (run.returncode, run.stdout.split()) == (0, ["0", "0.0", "0.0", "0.0"]), run.stderr
+
+
 def test_a_count_may_be_moved_to_other_processes_reach():
     run = subprocess.run([sys.executable, "-c", _SHARED_COUNT], capture_output=True, text=True)
     assert (run.returncode, run.stdout.strip()) == (0, "2.0"), run.stderr

@@ -10,7 +10,7 @@ from tests.requirements import require_installed
 from tests.trainers.digits import ENOUGH, MARKS, accuracy, alike, data, net
 from torch.utils.data import DataLoader, TensorDataset
 
-from steprule.torch import Adadelta
+from steprule.torch import Adadelta, RateMonitor
 from torch import Tensor, nn
 
 pytestmark = MARKS
@@ -89,7 +89,10 @@ def test_accelerate_trains_and_goes_on_from_a_checkpoint(tmp_path: Path) -> None
                     stepper.zero_grad()
 
     parts = begun()
+    monitor = RateMonitor(parts[1], model=parts[0])
     train(*parts, EPOCHS // 2)
+    assert len(monitor.table()["rate"]) > 0
+    monitor.remove()
     accelerator.save_state(str(tmp_path))
     train(*parts, EPOCHS // 2)
     assert accuracy(parts[0]) > ENOUGH

@@ -14,7 +14,7 @@ from ..specification import Rule
 from . import elements, kernel
 from .keywords import Settings
 from .steps import RuleState, begin, columns, incremented, written
-from .transformation import keywords_of, supplied
+from .transformation import check_state, keywords_of, supplied
 
 __all__ = ["Step", "apply"]
 
@@ -70,6 +70,7 @@ def apply(made: Rule | Callable[..., Any], /, *values: Any, donate: bool = True,
 def _step(
     settings: Settings, fused: bool, params: Any, grads: Any, state: RuleState, more: Mapping[str, Any]
 ) -> tuple[Any, RuleState]:
+    check_state(settings.rule, state)
     program = lower(settings.rule, settings.form)
     trees = supplied(program, {"x": params, "g": grads, **more}) | {"x": params} | state.slots
     treedef = jax.tree.structure(params)

@@ -16,7 +16,7 @@ from . import elements
 from .keywords import ABOUT, Keywords, Settings
 from .steps import RuleState, begin, columns, incremented, written
 
-__all__ = ["keywords_of", "supplied", "transformation"]
+__all__ = ["check_state", "keywords_of", "supplied", "transformation"]
 
 
 def transformation(
@@ -75,6 +75,7 @@ def keywords_of(made: Rule | Callable[..., Any]) -> Keywords:
 def _update(
     settings: Settings, updates: Any, state: RuleState, params: Any = None, **extra: Any
 ) -> tuple[Any, RuleState]:
+    check_state(settings.rule, state)
     program = lower(settings.rule, settings.form, change=True)
     trees = supplied(program, {"g": updates, "x": params, **extra}) | state.slots
     leaves, treedef = jax.tree.flatten(updates)
@@ -87,12 +88,29 @@ def _update(
         if kind not in folded:
             folded[kind] = elements.scalars(program, values, count, kind)
         outputs = elements.run(program, place | {"g": jnp.asarray(g)}, folded[kind], kind)
-        dtypes = {name: array.dtype for name, array in place.items()} | {"dx": jnp.result_type(g)}
+        dtypes = {name: array.dtype for name, array in place.items()} | {"dx": _type_of(g, kind)}
         made.append({name: array.astype(dtypes[name]) for name, array in outputs.items()})
     slots = {
         name: written(treedef, made, name) if name in program.outputs else state.slots[name] for name in state.slots
     }
     return written(treedef, made, "dx"), RuleState(count, slots)
+
+
+def check_state(rule: Rule, state: Any) -> None:
+    """Raise `TypeError` for what is no `RuleState`, and `ValueError` for that of another rule."""
+    if not isinstance(state, RuleState):
+        raise TypeError(
+            f"state is a {type(state).__name__}; allowed for {rule.name} is the RuleState that init() returns"
+        )
+    if set(state.slots) != set(rule.slots):
+        found, own = (", ".join(sorted(each)) or "none" for each in (state.slots, rule.slots))
+        raise ValueError(f"state has the slots: {found}; allowed for {rule.name} are: {own}")
+
+
+def _type_of(g: Any, kind: str) -> Any:
+    """Return the type of an update: its gradient's, or where that is no floating-point type the one it is computed in."""
+    found = jnp.result_type(g)
+    return found if jnp.issubdtype(found, jnp.inexact) else kind
 
 
 def supplied(program: Program, given: Mapping[str, Any]) -> dict[str, Any]:

@@ -167,6 +167,13 @@ class _OnTorch(_Watch):
     def __init__(self, *given: Any) -> None:
         super().__init__(*given)
         self._batches = int(self.optimizer._iterations)
+        from ..torch.compiled import outside_compiled_code
+
+        @outside_compiled_code
+        def record(batch: int, *taken: Any) -> None:
+            self._record(batch, *map(ops.convert_to_numpy, taken))
+
+        self._record_outside: Final = record
 
     def __call__(self, grads: Sequence[Any], trainable_variables: Sequence[Any] | None = None, **more: Any) -> None:
         # Counted here: to read `_iterations` would wait for a GPU at each step.
@@ -178,7 +185,7 @@ class _OnTorch(_Watch):
         before = self._values()
         gradient = self._gradient(self._aligned(grads, trainable_variables))
         self._apply(grads, trainable_variables, **more)
-        self._record(batch, *map(ops.convert_to_numpy, (before, gradient, self._values())))
+        self._record_outside(batch, before, gradient, self._values())
 
 
 class _OnJax(_Watch):

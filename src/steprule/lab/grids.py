@@ -67,7 +67,11 @@ def grids(
         raise ValueError(f"two of the rules have one name: {', '.join(names)}")
     found = {}
     for rule in chosen:
-        grid = asked.get(rule.name) or _usual(rule, rates)
+        grid = asked[rule.name] if rule.name in asked else _usual(rule, rates)
+        if not isinstance(grid, Mapping):
+            raise TypeError(
+                f"grid: {rule.name} is {grid!r}; allowed are lists of numbers, by the hyperparameter's name"
+            )
         declared = around.hyperparameters(rule)
         for name, values in grid.items():
             if name not in declared:

@@ -53,11 +53,18 @@ class Problem:
     def __post_init__(self) -> None:
         parts: Mapping[str, Data | None] = {"train": self.train, "test": self.test, "validation": self.validation}
         for name, data in parts.items():
-            if data is not None and (len(data[0]) != len(data[1]) or len(data[0]) == 0):
+            if name == "validation" and data is None:
+                continue
+            if not isinstance(data, (tuple, list)) or len(data) != 2:
+                found = f"{len(data)} things" if isinstance(data, (tuple, list)) else type(data).__name__
+                raise TypeError(f"problem {self.name}: {name} is {found}; allowed is the pair of inputs and targets")
+            if len(data[0]) != len(data[1]) or len(data[0]) == 0:
                 raise ValueError(
                     f"problem {self.name}: {name} has {len(data[0])} inputs and {len(data[1])} targets; allowed is the same "
                     "number of both, at least 1"
                 )
+        if not isinstance(self.metric, Metric):
+            raise TypeError(f"problem {self.name}: metric is {self.metric!r}; allowed is a steprule.lab.Metric")
         for name, value in {"batch_size": self.batch_size, "epochs": self.epochs}.items():
             check_count(f"problem {self.name}: {name}", value)
 

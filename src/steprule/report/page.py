@@ -14,7 +14,7 @@ from .sheet import write_sheet
 __all__ = ["write_report"]
 
 
-def write_report(comparison: Comparison, folder: Path, published: Mapping[Setting, float] | None = None) -> Path:
+def write_report(comparison: Comparison, folder: Path | str, published: Mapping[Setting, float] | None = None) -> Path:
     """Write `folder/index.html` and each figure as `folder/figures/NAME.png` and `.svg`; return the page's path.
 
     `published` has the metric that a paper reports for a setting, which then stands beside ours.

@@ -30,7 +30,7 @@ VEGA_LITE = ".".join(alt.SCHEMA_VERSION.split(".")[:2])
 
 
 def write_sheet(
-    folder: Path, template: str, drawn: Sequence[Figure], names: Iterable[str], content: Mapping[str, Any]
+    folder: Path | str, template: str, drawn: Sequence[Figure], names: Iterable[str], content: Mapping[str, Any]
 ) -> Path:
     """Write `folder/index.html` and each figure as `folder/figures/NAME.png` and `.svg`; return the page's path.
 
@@ -41,7 +41,7 @@ def write_sheet(
 
     Raises `OSError` where the folder cannot be written.
     """
-    page = _page(template, drawn, names, content)
+    page, folder = _page(template, drawn, names, content), Path(folder)
     (folder / "figures").mkdir(parents=True, exist_ok=True)
     for figure in drawn:
         svg = vl_convert.vegalite_to_svg(_for_file(figure), vl_version=VEGA_LITE, config=theme.config(theme.LIGHT))

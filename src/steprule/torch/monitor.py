@@ -55,21 +55,24 @@ class RateMonitor(Rates):
         writer: Any = None,
     ) -> None:
         super().__init__(writer)
-        if not isinstance(optimizer, torch.optim.Optimizer):
+        watched: Any = optimizer
+        if isinstance(optimizer, torch.optim.Optimizer) and not hasattr(optimizer, "_optimizer_step_pre_hooks"):
+            watched = getattr(optimizer, "optimizer", None)  # accelerate's wrapper has no hooks of its own
+        if not isinstance(watched, torch.optim.Optimizer):
             raise TypeError(f"optimizer is a {type(optimizer).__name__}; allowed is a torch.optim.Optimizer")
         if model is not None and not isinstance(model, nn.Module):
             raise TypeError(f"model is a {type(model).__name__}; allowed is a torch.nn.Module")
         self.step = 0
         """Steps since the monitor was made; settable, where a run goes on from a checkpoint."""
-        self._optimizer: Final = optimizer
+        self._optimizer: Final = watched
         self._sampler: Final = Sampler(every, sample, seed)
         self._names: Final = {} if model is None else {each: name for name, each in model.named_parameters()}
         self._elements: dict[Tensor, SampledElements] = {}
         self._before: _Looked | None = None
         self._is_due = False
         self._handles: Final = [
-            optimizer.register_step_pre_hook(self._look_before),
-            optimizer.register_step_post_hook(self._look_after),
+            watched.register_step_pre_hook(self._look_before),
+            watched.register_step_post_hook(self._look_after),
         ]
 
     def dimensions(self) -> dict[str, NDArray[np.int64]]:

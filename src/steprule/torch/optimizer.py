@@ -5,7 +5,7 @@ from __future__ import annotations
 import collections
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -32,6 +32,8 @@ class RuleOptimizer(CatchingUp):
     __signature__: ClassVar[inspect.Signature]
     _recipe: ClassVar[tuple[Rule, str, tuple[tuple[str, Any], ...]]]
     _plan: Plan | None = None
+    _handed_on: Sequence[torch.Tensor] = ()
+    """Step counts that another process is given, which `spawn` must find open after they were pickled."""
     first_number: int = 0
     """The number of the first parameter, where this is a part of a larger optimizer: random rounding and errors go by it."""
     # `torch.amp.GradScaler` then sets `grad_scale` and `found_inf` for the time of a step.
@@ -141,9 +143,12 @@ class RuleOptimizer(CatchingUp):
         kept: dict[str, Any] = self.__getstate__()
         # The counts lie side by side in memory, and pickle would write all of them for each.
         kept["state"] = collections.defaultdict(dict)
+        counts = self._handed_on = []
         for parameter, state in self.state.items():
-            shared = isinstance(state, dict) and isinstance(state.get("step"), torch.Tensor)
-            kept["state"][parameter] = {**state, "step": state["step"].clone()} if shared else state
+            kept["state"][parameter] = state
+            if isinstance(state, dict) and isinstance(state.get("step"), torch.Tensor):
+                counts.append(state["step"].clone())
+                kept["state"][parameter] = {**state, "step": counts[-1]}
         # A class that `optimizer` made for a user's rule need not be bound to a name in any module; a subclass is.
         return (_bare_of, cls._recipe, kept) if "_recipe" in vars(cls) else (_bare, (cls,), kept)
 
