@@ -56,8 +56,7 @@ def test_a_step_is_the_rules_and_its_slots_are_rounded(name: str, form: str, gap
         expected, new, _ = around.step(opt.rule, around.PLAIN, {"x": x, "g": g, "t": t}, slots, values)
         opt.step()
         assert torch.allclose(each, expected, rtol=1e-6, atol=1e-6)
-        for place, (slot, value) in enumerate(new.items()):
-            random = random_bits(7, 0, t, place, each)
+        for (slot, value), random in zip(new.items(), random_bits(7, 0, t, each), strict=False):
             storage = opt._plan._groups[0].storing.storage(slot, each)
             ordered = torch.empty_like(opt.state[each][slot], dtype=torch.float32).copy_(value)
             code, scale = codecs.encode(ordered.flatten(), storage, random)

@@ -121,7 +121,7 @@ class RuleOptimizer(CatchingUp):
 
         It has the names of the twin in `torch.optim`, which can load it, unless there are codes of 8 bits: `SLOT_codes`.
         """
-        return storing.with_codes_named(super().state_dict())
+        return storing.with_codes_named(super().state_dict(), self.rule)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load a state, of this optimizer or of its twin in `torch.optim`; low-precision slots come back as they were."""

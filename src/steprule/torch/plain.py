@@ -74,16 +74,15 @@ class PlainSteps:
 
     def _write(self, bound: Bound, new: Mapping[str, Any], like: Tensor, t: Any) -> None:
         stored = dict(bound.storing.stored(bound.parameter))
-        changing = lower(
-            self._rule, bound.around
-        ).arrays  # in the fused loop's order, which decides a slot's random bits
-        random = [name for name in changing if name in stored and STORAGES[stored[name]].random]
-        for name, value in new.items():
-            slot = bound.state[name]
-            if name in random:
-                bits = random_bits(bound.storing.seed, bound.number, int(t), random.index(name), slot)
-                save(bound.state, name, stored[name], value, bits)
-            elif name in changing:
+        bits = random_bits(bound.storing.seed, bound.number, t, bound.parameter)
+        # In the fused loop's order, so that each slot has the bits that it has there; another slot stays as it is.
+        for name in lower(self._rule, bound.around).arrays:
+            if name not in new:
+                continue
+            slot, value = bound.state[name], new[name]
+            if name in stored and STORAGES[stored[name]].random:
+                save(bound.state, name, stored[name], value, next(bits))
+            else:
                 slot.copy_(_complex(value, like) if slot.is_complex() else value)
 
     def _read(self, tensor: Tensor, real: torch.dtype) -> Tensor:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import itertools
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -139,7 +140,8 @@ class Storing:
         """
         for name, slot in _codes(state, self.rule).items():  # of one who has put a loaded state here by hand
             state[slot] = state.pop(name)
-        for place, (name, initial) in enumerate(starts.items()):
+        bits = random_bits(self.seed, number, 0, parameter)
+        for name, initial in starts.items():
             storage, dtype = self.storage(name, parameter), self.dtype(name, parameter)
             present = state.get(name)
             if present is not None and present.dtype is dtype:
@@ -153,7 +155,7 @@ class Storing:
             state.pop(f"{name}_scale", None)
             if storage and STORAGES[storage].random:
                 state[name] = torch.empty_like(values, dtype=dtype)
-                save(state, name, storage, values, random_bits(self.seed, number, 0, place, values))
+                save(state, name, storage, values, next(bits))
             else:
                 state[name] = values.to(dtype)
         if not self.has_master(parameter):
@@ -162,7 +164,7 @@ class Storing:
             state[MASTER] = parameter.detach().to(torch.float32)
 
 
-def with_codes_named(saved: dict[str, Any]) -> dict[str, Any]:
+def with_codes_named(saved: dict[str, Any], rule: Rule) -> dict[str, Any]:
     """Return a state dictionary in which codes of 8 bits are no slot's, but `SLOT_codes`.
 
     Under the slot's name, `torch.optim` would take them for the numbers of its own state.
@@ -171,14 +173,10 @@ def with_codes_named(saved: dict[str, Any]) -> dict[str, Any]:
     def named(state: Any) -> Any:
         if not isinstance(state, dict):
             return state
-        coded = {name.removesuffix("_scale") for name in state if str(name).endswith("_scale")}
-        return {f"{name}_codes" if _is_coded(name, value, coded) else name: value for name, value in state.items()}
+        coded = [slot for slot in rule.slots if getattr(state.get(slot), "dtype", None) is torch.uint8]
+        return {f"{name}_codes" if name in coded else name: each for name, each in state.items()} if coded else state
 
     return {**saved, "state": {key: named(state) for key, state in saved["state"].items()}}
-
-
-def _is_coded(name: str, value: Any, coded: set[str]) -> bool:
-    return name in coded and isinstance(value, Tensor) and value.dtype is torch.uint8
 
 
 def with_slots_named(state: dict[str, Any], rule: Rule) -> dict[str, Any]:
@@ -220,14 +218,17 @@ def _real(dtype: torch.dtype) -> torch.dtype:
     return torch.float32 if dtype in NEAREST or dtype is torch.uint8 else dtype
 
 
-def random_bits(seed: int, number: int, t: int, place: int, like: Tensor) -> Tensor:
-    """Return 32 random bits for each element of a slot of parameter `number` at step `t`: those that the fused loop draws.
+def random_bits(seed: int, number: int, t: Any, like: Tensor) -> Iterator[Tensor]:
+    """Yield 32 random bits for each element of each slot that is rounded at random: those that the fused loop draws.
 
-    `place` is the slot's among those that are rounded at random. Two share a draw, the second with its halves exchanged.
+    They are of parameter `number`, which is `like` in size and device, at step `t`, which is not looked at before the first
+    are asked for: it may be on a device. Each two slots share a draw, the second with its halves exchanged.
     """
-    key = int(keys(*(np.array([each], np.int64) for each in (seed, number, t)))[0])
-    bits = codecs.noise(like.numel(), key + place // 2, like.device)
-    return codecs.turned(bits) if place % 2 else bits
+    key = int(keys(*(np.array([each], np.int64) for each in (seed, number, int(t))))[0])
+    for pair in itertools.count():
+        bits = codecs.noise(like.numel(), key + pair, like.device)
+        yield bits
+        yield codecs.turned(bits)
 
 
 def _flat(dense: Tensor) -> Tensor:
