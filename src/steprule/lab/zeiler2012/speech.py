@@ -161,7 +161,7 @@ def run(
     a file in `out` is not one of these trainings, or `out` cannot be made or written to.
     """
     check_count("seeds", plan.seeds)
-    told = _once(progress or _silent)
+    told = progress or _silent
     name = plan.full if full else plan.problem
     name = name if corpus is None else with_corpus(name, corpus)
     make = find_problem(name)
@@ -251,18 +251,6 @@ def _silent(*_: object) -> None:
     """Tell nobody."""
 
 
-def _once(progress: Progress) -> Progress:
-    """Return what tells `progress` once of what a training ends with, which is told as a measurement and as the end."""
-    last: dict[tuple[Setting, int], int] = {}
-
-    def told(setting: Setting, seed: int, updates: int) -> None:
-        if last.get((setting, seed)) != updates:
-            last[setting, seed] = updates
-            progress(setting, seed, updates)
-
-    return told
-
-
 def _code(make: Callable[[], Problem]) -> list[str]:
     return [named.digest(each) for each in (make, Simulation, Conditions)]
 
@@ -294,6 +282,7 @@ def _train(
         diverged = not math.isfinite(each.loss)
         if not diverged:
             points.append((each.updates, each.time, each.loss, each.test, each.validation))
-        told(each.updates)
+        if each.updates < plan.updates:  # the end is told of every training, of one that was kept too
+            told(each.updates)
     staleness = np.array(simulation.records, PUSH)["staleness"]
     return {"points": points, "diverged": diverged, "staleness": float(staleness.mean())}
