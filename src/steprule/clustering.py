@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from pathlib import Path
 from typing import Annotated
 
@@ -12,7 +11,7 @@ except ModuleNotFoundError as missing:
     raise ModuleNotFoundError(f"the command line needs {missing.name}: pip install 'steprule[lab]'") from missing
 
 from . import options, simulating
-from .console import terminal
+from .console import stoppable, terminal
 from .folders import made_folder
 
 __all__ = ["app"]
@@ -103,17 +102,12 @@ def run(
     from .lab.cluster.board import Board
 
     console = terminal()
-    with contextlib.ExitStack() as stack:
-        display = stack.enter_context(ClusterDisplay(console, found.metric))
-        board = stack.enter_context(Board(out / "events", found.metric))
-        try:
-            measured = ready.train((display, board))
-        except KeyboardInterrupt:
-            console.print(
-                f"Stopped. What is done is kept in {out}; the same command with --resume goes on.",
-                soft_wrap=True,
-            )
-            raise typer.Exit(130) from None
+    with (
+        stoppable(console, out, "with --resume goes on"),
+        ClusterDisplay(console, found.metric) as display,
+        Board(out / "events", found.metric) as board,
+    ):
+        measured = ready.train((display, board))
     last = measured[-1]
     console.print(
         f"\n{last.updates} updates: {found.metric.name} {last.test:.4g}{found.metric.unit}",

@@ -40,5 +40,5 @@ def stoppable(console: Console, out: Path, then: str = "goes on from there") -> 
     try:
         yield
     except KeyboardInterrupt:
-        console.print(f"Stopped. What is finished is kept in {out}; the same command {then}.")
+        console.print(f"Stopped. What is finished is kept in {out}; the same command {then}.", soft_wrap=True)
         raise typer.Exit(130) from None
