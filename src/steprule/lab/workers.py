@@ -137,15 +137,12 @@ class _Worker:
             pass  # it has died; its end is on its way through the reader
 
     def end(self) -> str:
-        """Stop the process, if it still runs; return what its end looked like."""
-        code = self._process.poll()
-        if code is None:
-            try:
-                # Its output is closed, and on a busy machine its end takes a while; or nobody wants it any more.
-                code = self._process.wait(timeout=0.5 if self._reader.is_alive() else 60)
-            except subprocess.TimeoutExpired:
-                self._process.kill()
-                code = self._process.wait()
+        """Wait for the process, whose output is closed or which was killed; return what its end looked like."""
+        try:
+            code = self._process.wait(timeout=60)  # on a busy machine its end takes a while
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            code = self._process.wait()
         self._reader.join()
         for pipe in (self._process.stdin, self._process.stdout):
             if pipe is not None:
