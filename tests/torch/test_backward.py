@@ -343,3 +343,33 @@ def test_groups_may_change_places_and_go():
     del steps.optimizer.param_groups[1]  # that of x
     (x.sum() + y.sum()).backward()
     assert x.tolist() == [-0.5] * 2 and y.tolist() == [-0.5] * 3
+
+
+def test_a_group_that_is_added_steps_too():
+    mine, twin = net(), net()
+    steps = step_in_backward(mine[0], ours.Adam, lr=0.1)
+    ordinary = ours.Adam(twin[0].parameters(), lr=0.1)
+    in_a_loop(twin, ordinary, range(2))
+    for number in range(2):
+        loss(mine, number).backward()
+        mine[2:].zero_grad()
+    for model, optimizer_ in ((mine, steps.optimizer), (twin, ordinary)):
+        optimizer_.add_param_group({"params": list(model[2:].parameters()), "lr": 0.01})
+    in_backward(mine)
+    in_a_loop(twin, ordinary)
+    assert all(map(torch.equal, mine.parameters(), twin.parameters()))
+    steps.remove()
+    late = nn.Parameter(torch.zeros(2))
+    steps.optimizer.add_param_group({"params": [late]})
+    late.sum().backward()
+    assert late.tolist() == [0.0, 0.0]
+
+
+def test_a_group_that_steps_elsewhere_is_not_added():
+    model = net()
+    step_in_backward(model[0], ours.Adagrad, lr=0.1)
+    steps = step_in_backward(model[2], ours.Adagrad, lr=0.1)
+    with pytest.raises(ValueError, match=r"a parameter of shape \(4, 5\) that steps in the backward pass already"):
+        steps.optimizer.add_param_group({"params": [model[0].weight]})
+    assert len(steps.optimizer.param_groups) == 1 and set(steps.optimizer.state) == set(model[2].parameters())
+    loss(model, 0).backward()

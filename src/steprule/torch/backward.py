@@ -24,14 +24,31 @@ class BackwardSteps:
         self.optimizer: Final = made
         """Holds hyperparameters and state, for schedulers and for changes by hand: it steps what has a gradient left."""
         self._held = False
-        self._places = _places(made)
-        for parameter in self._places:
+        self._parts: Final[dict[Tensor, RuleOptimizer]] = {}
+        self._removals: Final[list[Callable[[], None]]] = []
+        self._take_in()
+        # What is added to the optimizer must step here too: nothing else would step it.
+        vars(made)["add_param_group"] = self._add
+
+    def _take_in(self) -> None:
+        self._places = _places(self.optimizer)
+        new = [parameter for parameter in self._places if parameter not in self._parts]
+        for parameter in new:
             _refuse_hooked(parameter)
-        self._parts: Final = {
-            each: self._part(each, group, number) for number, (each, (group, _)) in enumerate(self._places.items())
-        }
         hook = _Hook(self)
-        self._removals: Final = [removal for parameter in self._parts for removal in self._hooked(parameter, hook)]
+        for number, parameter in enumerate(new, len(self._parts)):
+            self._parts[parameter] = self._part(parameter, self._places[parameter][0], number)
+            self._removals.extend(self._hooked(parameter, hook))
+
+    def _add(self, param_group: dict[str, Any]) -> None:
+        made = self.optimizer
+        type(made).add_param_group(made, param_group)
+        try:
+            self._take_in()
+        except ValueError:
+            for parameter in made.param_groups.pop()["params"]:
+                made.state.pop(parameter, None)
+            raise
 
     def _part(self, parameter: Tensor, number: int, place: int) -> RuleOptimizer:
         part = type(self.optimizer)([{**_values(self.optimizer.param_groups[number]), "params": [parameter]}])
@@ -78,6 +95,7 @@ class BackwardSteps:
         for remove in self._removals:
             remove()
         self._removals.clear()
+        vars(self.optimizer).pop("add_param_group", None)
 
     def _step(self, parameter: Tensor) -> None:
         if self._held:
