@@ -189,6 +189,23 @@ def test_a_master_copy_is_what_float32_training_has(name: str, dtype: torch.dtyp
     assert paths(opt) == (1, 0)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_step_that_torch_has_made_is_not_undone_by_the_master_copy(dtype: torch.dtype):
+    mine = parameter(5, 3, dtype=dtype)
+    opt = ours.Adam([mine], lr=0.1, master_copies=True)
+    twin = torch.optim.Adam([mine], lr=0.1)
+    mine.grad = gradient(mine, 0)
+    opt.step()
+    twin.load_state_dict(opt.state_dict())
+    twin.step()
+    between = mine.detach().clone()
+    opt.load_state_dict(twin.state_dict())
+    opt.param_groups[0]["lr"] = 0.0
+    opt.step()
+    assert torch.equal(mine, between)
+    assert opt.state[mine]["master"].dtype is torch.float32
+
+
 @pytest.mark.parametrize("again", ["deepcopy", "pickle", "state_dict", "file"])
 @pytest.mark.parametrize("form", FORMS)
 def test_a_checkpoint_holds_the_codes_and_training_goes_on_the_same(form: str, again: str):

@@ -160,7 +160,8 @@ class Storing:
                 state[name] = values.to(dtype)
         if not self.has_master(parameter):
             state.pop(MASTER, None)
-        elif MASTER not in state:
+        elif MASTER not in state or state[MASTER].dtype is not torch.float32:
+            # In another type, it comes back from `torch.optim`, which casts it and then steps the parameter alone.
             state[MASTER] = parameter.detach().to(torch.float32)
 
 
