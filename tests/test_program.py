@@ -301,6 +301,29 @@ def test_a_branch_on_an_operand_is_refused(branch):
         lower(branches)
 
 
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda g, a: np.sqrt(g * g),
+        lambda g, a: math.sqrt(a) * g,
+        lambda g, a: g // 2,
+        lambda g, a: g % a,
+        lambda g, a: where((g > 0) & (a > 0), g, a),
+        lambda g, a: g / (g * g).sum(),
+        lambda g, a: round(g),
+    ],
+)
+def test_what_is_none_of_the_notation_is_refused_with_what_there_is(call):
+    @rule
+    def calls(g, *, a: Real = 1.0):
+        return call(g, a)
+
+    with pytest.raises(
+        TypeError, match=r"^rule calls computes what no .*; allowed are .* sqrt, .* of steprule\.notation$"
+    ):
+        lower(calls)
+
+
 @pytest.mark.parametrize("operand", ["1", None, True, 1j, np.ones(1), [1.0]], ids=repr)
 def test_an_operand_that_is_no_number_is_refused(operand: object):
     @rule

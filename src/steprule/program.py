@@ -179,7 +179,7 @@ def lower(rule: Rule, around_it: Around | None = PLAIN, *, change: bool = False)
 
     The rule alone has its update as the output `dx` in place of `x`, and so has a whole step of which the `change` is asked
     for: what it adds to the parameter. Raises `TypeError` where the rule branches on its
-    operands or returns another number of values than its slots ask for.
+    operands, calls a function that `steprule.notation` has not, or returns another number of values than its slots ask for.
     """
     trace = Trace(cheaply=around_it is not None)
     elements = ["x", "g", *rule.curvature, *rule.slots]
@@ -187,15 +187,24 @@ def lower(rule: Rule, around_it: Around | None = PLAIN, *, change: bool = False)
     declared = tuple(around.hyperparameters(rule))
     values = {name: trace.symbol(name, varies=False) for name in (*declared, "grad_scale")}
     slots = {name: given[name] for name in rule.slots}
-    if around_it is None:
-        dx, new = around.update(rule, given, slots, values)
-        returned = {"dx": dx} | new
-    elif change:
-        moved, new, dx = around.change(rule, around_it, given, slots, values)
-        returned = {"dx": moved} | new
-    else:
-        x, new, dx = around.step(rule, around_it, given, slots, values)
-        returned = {"x": x} | new
+    try:
+        if around_it is None:
+            dx, new = around.update(rule, given, slots, values)
+            returned = {"dx": dx} | new
+        elif change:
+            moved, new, dx = around.change(rule, around_it, given, slots, values)
+            returned = {"dx": moved} | new
+        else:
+            x, new, dx = around.step(rule, around_it, given, slots, values)
+            returned = {"x": x} | new
+    except (TypeError, AttributeError) as error:
+        # NumPy, PyTorch, `math` and Python each say in their own words that they know no symbol, and all name its class.
+        if Value.__name__ not in str(error):
+            raise
+        raise TypeError(
+            f"rule {rule.name} computes what no equation of a rule holds ({error}); allowed are + - * / **, comparisons, "
+            f"and {', '.join(notation.__all__)} of steprule.notation"
+        ) from error
     outputs = {name: trace.operand(value) for name, value in returned.items()}
     outputs = {name: value for name, value in outputs.items() if value is not given.get(name)}
     names = {id(value): f"new_{name}" for name, value in outputs.items()} | {id(dx): "dx"}
