@@ -133,6 +133,23 @@ def test_an_older_file_has_fewer_keys_and_step_counts_that_are_plain_numbers(nam
     checked_step(again)
 
 
+def test_what_torch_does_not_say_stays_as_the_optimizer_has_it():
+    one, two = torch.nn.Parameter(torch.ones(3, dtype=torch.bfloat16)), torch.nn.Parameter(torch.ones(4))
+    theirs = torch.optim.Adam([{"params": [one]}, {"params": [two], "lr": 0.5}])
+    for each in (one, two):
+        each.grad = torch.ones_like(each)
+    theirs.step()
+    groups = [{"params": [one], "master_copies": True}, {"params": [two], "state_dtype": {"exp_avg": torch.bfloat16}}]
+    mine = ours.Adam(groups, lr=9.0, maximize=True, lr_decay=0.125, on_nonfinite="skip", seed=7, sparse="lazy")
+    mine.load_state_dict(through_a_file(theirs.state_dict()))
+    assert [(group["lr"], group["maximize"]) for group in mine.param_groups] == [(0.001, False), (0.5, False)]
+    for group in mine.param_groups:
+        assert [group[name] for name in ("lr_decay", "on_nonfinite", "seed", "sparse")] == [0.125, "skip", 7, "lazy"]
+    mine.step()
+    assert [mine.state[one][name].dtype for name in ("master", "exp_avg")] == [torch.float32, torch.float32]
+    assert [mine.state[two][name].dtype for name in ("exp_avg", "exp_avg_sq")] == [torch.bfloat16, torch.float32]
+
+
 def test_a_file_that_has_the_parts_of_a_pair_has_the_pair():
     opt = ours.Adam([parameter(3)], betas=(0.5, 0.75))
     kept = opt.state_dict()

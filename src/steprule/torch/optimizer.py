@@ -68,9 +68,11 @@ class RuleOptimizer(CatchingUp):
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Take over what was loaded or copied; what was loaded and does not fit is refused, and nothing changes."""
         groups = state["param_groups"]
-        complete_groups(groups, self.keywords)
         # A copy brings its defaults, and is what it was copied from, whatever that is.
-        if "defaults" not in state:
+        if "defaults" in state:
+            complete_groups(groups, self.keywords)
+        else:
+            complete_groups(groups, self.keywords, self.param_groups)
             check_groups(groups, self.keywords)
             found = checked_states(state["state"], groups, self.keywords)
             state = {**state, "state": collections.defaultdict(dict, found)}

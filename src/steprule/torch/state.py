@@ -31,13 +31,18 @@ def begin(state: dict[str, Any], parameter: Tensor, number: int, group: Mapping[
     Storing.of(keywords.rule, group).prepare(parameter, state, number, starts)
 
 
-def complete_groups(groups: Sequence[dict[str, Any]], keywords: Keywords) -> None:
-    """Give parameter groups that an older version has kept what came later: the class's defaults."""
-    for group in groups:
+def complete_groups(
+    groups: Sequence[dict[str, Any]], keywords: Keywords, present: Sequence[Mapping[str, Any]] | None = None
+) -> None:
+    """Give parameter groups what they lack, as files of `torch.optim` and of older versions do.
+
+    It is what the optimizer that loads them has in the groups that are `present`, and without these the class's defaults.
+    """
+    for group, own in zip(groups, present or [{}] * len(groups), strict=True):
         keywords.fold(group, keywords.defaults)
         for name, default in keywords.known.items():
             if name not in keywords.essential:
-                group.setdefault(name, default)
+                group.setdefault(name, own.get(name, default))
 
 
 def check_groups(groups: Sequence[Mapping[str, Any]], keywords: Keywords) -> None:
