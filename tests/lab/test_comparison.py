@@ -278,8 +278,13 @@ class TestWhatIsKept:
         assert timeless(second) == timeless(first)
         assert second.outcomes != first.outcomes  # in their seconds: they were measured anew
 
-    def test_fresh_makes_way_for_a_new_file_where_one_is_damaged(self, tmp_path: Path) -> None:
-        (tmp_path / "results.sqlite").write_bytes(b"no database" * 100)
+    @pytest.mark.parametrize("kept_bytes", [0, 8192])
+    def test_fresh_makes_way_for_a_new_file_where_one_is_damaged(self, tmp_path: Path, kept_bytes: int) -> None:
+        kept = tmp_path / "results.sqlite"
+        compared(tmp_path, seeds=1, rates=[0.1])
+        text = kept.read_bytes()
+        # A sound beginning opens as a file of results, and what is behind it shows when it is read.
+        kept.write_bytes(text[:kept_bytes] + b"no database" * (len(text) // 11))
         with pytest.raises(ValueError, match="use --fresh"):
             compared(tmp_path, seeds=1, rates=[0.1])
         (only,) = compared(tmp_path, seeds=1, rates=[0.1], fresh=True).outcomes

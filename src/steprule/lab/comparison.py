@@ -168,17 +168,12 @@ def _keys(
 
 def _store(out: Path, *, fresh: bool) -> Store:
     path = made_folder(out) / "results.sqlite"
-    try:
-        store = Store(path)
-    except NoStoreError:
-        if not fresh:
-            raise
+    if fresh:
+        with contextlib.suppress(NoStoreError):
+            Store(path).close()  # raises where another process has it open, or where a new one could not be written
         for suffix in ("", "-wal", "-shm"):
             Path(f"{path}{suffix}").unlink(missing_ok=True)
-        store = Store(path)
-    if fresh:
-        store.clear()
-    return store
+    return Store(path)
 
 
 def _kept(keys: Sequence[Key], out: Path) -> tuple[Outcome, ...]:

@@ -94,11 +94,6 @@ class Store:
                 ) from error
             raise NoStoreError(f"{self._path} is no file of results ({error}): use --fresh or another --out") from error
 
-    def clear(self) -> None:
-        """Drop every trial."""
-        with self._told():
-            self._database.executescript("DELETE FROM epochs; DELETE FROM trials;")
-
     def close(self) -> None:
         self._database.close()
 
