@@ -304,7 +304,7 @@ class TestCompare:
         words = ["--rules", "sgd", "--rates", "0.1", "--seeds", "2", "--jobs", "1", "--out", str(tmp_path)]
         ended = run("compare", small.named(small.failing), *words)
         assert (ended.status, ended.err) == (0, "")
-        assert "failed: sgd(lr=0.1), seed 1: LookupError: there is no second epoch\n" in ended.out
+        assert "failed: sgd(lr=0.1), seed 1: LookupError: there is no second epoch" in ended.out
         assert "1 trial failed" in ended.out
 
         ended = run("compare", small.named(small.always_failing), *words)

@@ -17,7 +17,7 @@ except ModuleNotFoundError as missing:
 from . import around, clustering, equations, options, reproducing
 from .console import stoppable, terminal
 from .folders import replace
-from .named import is_installed
+from .named import place_of
 from .program import lower
 
 __all__ = ["app", "main"]
@@ -268,15 +268,12 @@ def main() -> None:
 
 def _told(error: Exception) -> str:
     text = " ".join(str(error).split())
-    frames = traceback.extract_tb(error.__traceback__)
-    # Code that was made while running, such as a data class's __init__, is in no file.
-    files = [frame for frame in frames if not frame.filename.startswith("<")]
-    users = [frame for frame in files if not is_installed(Path(frame.filename))]
-    if isinstance(error, (ValueError, TypeError, RuntimeError, OSError, ModuleNotFoundError)) and not users:
+    place = place_of(error)  # most likely of a mistake there
+    if not place and isinstance(error, (ValueError, TypeError, RuntimeError, OSError, ModuleNotFoundError)):
         return text
-    # Most likely a mistake in the user's file, and the frame that is nearest to it tells where.
-    nearest = (users or frames)[-1]
-    place = "" if isinstance(error, SyntaxError) else f" ({nearest.filename}, line {nearest.lineno})"
+    if not place and not isinstance(error, SyntaxError):
+        nearest = traceback.extract_tb(error.__traceback__)[-1]
+        place = f" ({nearest.filename}, line {nearest.lineno})"
     return f"{type(error).__name__}: {text}{place}"
 
 

@@ -10,12 +10,13 @@ import importlib.util
 import site
 import sys
 import sysconfig
+import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
 
-__all__ = ["digest", "is_file", "is_installed", "load", "name_of"]
+__all__ = ["digest", "is_file", "is_installed", "load", "name_of", "place_of"]
 
 _FILES: Final = "steprule_user_"
 """With which the names of modules begin that are files of users'."""
@@ -82,6 +83,17 @@ def _installed() -> tuple[Path, ...]:
 def is_installed(file: Path) -> bool:
     """Whether a file is Python's own, an installed package's or steprule's: what it holds, versions tell."""
     return any(file.resolve().is_relative_to(each) for each in _installed())
+
+
+def place_of(error: BaseException) -> str:
+    """Return the line of a user's file that is nearest to where an error was raised, as ` (file, line 3)`.
+
+    Empty where no user's line led to it, and for a `SyntaxError`, which names its line itself.
+    """
+    # Code that was made while running, such as a data class's __init__, is in no file.
+    files = [each for each in traceback.extract_tb(error.__traceback__) if not each.filename.startswith("<")]
+    users = [each for each in files if not is_installed(Path(each.filename))]
+    return f" ({users[-1].filename}, line {users[-1].lineno})" if users and not isinstance(error, SyntaxError) else ""
 
 
 def name_of(thing: Any) -> str:

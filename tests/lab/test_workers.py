@@ -30,6 +30,7 @@ from steprule.lab.workers import (
 )
 
 ROOT = Path(__file__).parents[2]
+SMALL = Path(small.__file__).read_text(encoding="utf-8")
 
 
 def tasks(seeds: int, **changes: Any) -> list[Task]:
@@ -99,7 +100,9 @@ def test_a_diverged_trial_is_no_failed_one() -> None:
 
 def test_a_failure_inside_a_trial_is_told_and_the_others_go_on() -> None:
     found = events(small.failing)
-    assert of(10, found)[-1] == Ended(10, "failed", "LookupError: there is no second epoch")
+    (line,) = [number for number, text in enumerate(SMALL.splitlines(), 1) if '"there is no second epoch"' in text]
+    cause = f"LookupError: there is no second epoch ({small.__file__}, line {line})"
+    assert of(10, found)[-1] == Ended(10, "failed", cause)
     assert [type(event) for event in of(10, found)] == [Started, Measured, Ended]
     assert endings(found) == {0: "finished", 10: "failed", 20: "finished"}
 

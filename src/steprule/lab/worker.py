@@ -16,6 +16,8 @@ import traceback
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, TextIO
 
+from ..named import place_of
+
 if TYPE_CHECKING:
     from .problem import Problem
 
@@ -66,8 +68,8 @@ def messages(problem: Problem, trial: Mapping[str, Any]) -> Iterator[dict[str, A
 
 
 def cause_of(error: BaseException) -> str:
-    """Return an exception as one line."""
-    return " ".join("".join(traceback.format_exception_only(error)).split())
+    """Return an exception as one line, with that of the user's file from which it came."""
+    return " ".join("".join(traceback.format_exception_only(error)).split()) + place_of(error)
 
 
 def take_streams() -> tuple[TextIO, TextIO]:
