@@ -487,6 +487,7 @@ class TestArgumentsThatCannotBe:
             ),
             ({"problem": "json:dumps.absent"}, "'json:dumps.absent' names no object"),
             ({"problem": small.named(small.no_problem)}, "returned a int; allowed is a steprule.lab.Problem"),
+            ({"problem": small.line()}, "problem is of type Problem; allowed is a name, or a function that returns"),
             ({"problem": small.no_problem}, "returned a int; allowed is a steprule.lab.Problem"),
         ],
     )

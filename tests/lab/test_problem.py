@@ -56,6 +56,11 @@ def test_what_cannot_be_called_is_told() -> None:
         ({"validation": (torch.zeros(1), torch.zeros(4))}, "validation has 1 inputs and 4 targets"),
         ({"train": None}, "train is NoneType; allowed is the pair of inputs and targets"),
         ({"test": (torch.zeros(2),) * 3}, "test is 3 things; allowed is the pair of inputs and targets"),
+        (
+            {"test": (torch.zeros(2, 1).numpy(), torch.zeros(2, 1))},
+            "the inputs of test are of type ndarray; allowed is a te",
+        ),
+        ({"train": (torch.zeros(2, 1), [0.0, 1.0])}, "the targets of train are of type list; allowed is a tensor"),
         ({"metric": "error"}, "metric is 'error'; allowed is a steprule.lab.Metric"),
         ({"batch_size": 0}, "batch_size is 0; allowed is a whole number from 1"),
         ({"epochs": -1}, "epochs is -1; allowed is a whole number from 1"),

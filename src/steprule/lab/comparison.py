@@ -89,7 +89,10 @@ def compare(
     ):
         raise TypeError(f"rules is {rules!r}; allowed is a list of rules and names of rules")
     if not isinstance(problem, str) and not callable(problem):
-        raise TypeError(f"problem is {problem!r}; allowed is a name, or a function that returns a Problem")
+        # By its type, since a Problem's own words would be its data.
+        raise TypeError(
+            f"problem is of type {type(problem).__name__}; allowed is a name, or a function that returns a Problem, uncalled"
+        )
     make = find_problem(problem) if isinstance(problem, str) else problem
     made = make()
     if not isinstance(made, Problem):

@@ -58,6 +58,12 @@ class Problem:
             if not isinstance(data, (tuple, list)) or len(data) != 2:
                 found = f"{len(data)} things" if isinstance(data, (tuple, list)) else type(data).__name__
                 raise TypeError(f"problem {self.name}: {name} is {found}; allowed is the pair of inputs and targets")
+            for part, given in zip(("inputs", "targets"), data, strict=True):
+                if not isinstance(given, Tensor):
+                    raise TypeError(
+                        f"problem {self.name}: the {part} of {name} are of type {type(given).__name__}; allowed is a "
+                        "tensor, such as torch.as_tensor makes"
+                    )
             if len(data[0]) != len(data[1]) or len(data[0]) == 0:
                 raise ValueError(
                     f"problem {self.name}: {name} has {len(data[0])} inputs and {len(data[1])} targets; allowed is the same "
