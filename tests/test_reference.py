@@ -191,6 +191,20 @@ def test_arrays_of_another_shape_are_refused(shape: tuple[int, ...]):
             reference.step(rules.adadelta, x, g, slots)
 
 
+def test_what_is_no_array_is_refused_by_its_name():
+    x = np.ones(2)
+    for given in ([0.5, -2.0], None):
+        with pytest.raises(TypeError, match=rf"^g is of type {type(given).__name__}; allowed is an array of the shape"):
+            reference.step(rules.adam, x, given, reference.init(rules.adam, x))
+
+
+@pytest.mark.parametrize("state", [{}, {"exp_avg": 0.0, "exp_avg_sq": 0.0}, reference.init(rules.adadelta, 1.0)])
+def test_a_state_of_another_rule_is_refused(state: dict[str, Any]):
+    said = r"^state has .*; allowed for adam, as init or step returns it, is step, exp_avg, exp_avg_sq$"
+    with pytest.raises(ValueError, match=said):
+        reference.step(rules.adam, 1.0, 1.0, state)
+
+
 def test_complex_numbers_are_refused():
     x = np.ones(3, np.complex64)
     said = "^x is an array of complex64; allowed are its real and its imaginary part, each as one of floats$"

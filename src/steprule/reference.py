@@ -43,10 +43,12 @@ def step(
     and `lr_decay`.
 
     Raises `TypeError` for a hyperparameter that is unknown or missing, an input that is missing, or a parameter of integers,
-    truths or complex numbers, and `ValueError` for a value out of range, or an array of another shape.
+    truths or complex numbers, and `ValueError` for a value out of range, an array of another shape, or a state of another
+    rule.
     """
     check_rule(rule)
     _check(x)
+    _check_state(rule, state)
     values = around.validated(rule, hyperparameters)
     t = state["step"] + 1
     given = {"x": x, "g": g, "t": t} | ({} if h is None else {"h": h}) | ({} if g2 is None else {"g2": g2})
@@ -69,9 +71,18 @@ def _check(x: Any) -> None:
         raise TypeError(f"x is an array of {name}; allowed are its real and its imaginary part, each as one of floats")
 
 
+def _check_state(rule: Rule, state: Mapping[str, Any]) -> None:
+    own = ("step", *rule.slots)
+    if set(state) != set(own):
+        found = ", ".join(state) or "nothing"
+        raise ValueError(f"state has {found}; allowed for {rule.name}, as init or step returns it, is {', '.join(own)}")
+
+
 def _check_shapes(x: Any, others: Mapping[str, Any]) -> None:
     shape = tuple(getattr(x, "shape", ()))
     for name, array in others.items():
+        if not hasattr(array, "shape") and not isinstance(array, (int, float)):
+            raise TypeError(f"{name} is of type {type(array).__name__}; allowed is an array of the shape of x, {shape}")
         found = tuple(getattr(array, "shape", shape))
         if found != shape:
             raise ValueError(f"{name} has the shape {found}; allowed is that of x, {shape}")
