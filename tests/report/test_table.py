@@ -33,6 +33,10 @@ class TestTheWords:
                 less than a standard deviation away.""",
             ),
             (
+                mean_scores({"adam": {1.0: [2.0]}, "sgd": {1.0: [2.0]}, "momentum": {1.0: [2.0]}}),
+                "adam reached the lowest test error, 2.00 % (lr=1; 1 seed); sgd and momentum reached the same.",
+            ),
+            (
                 mean_scores({"adam": {1.0: [0.2431]}}, metric=Metric("loss")),
                 "adam reached a loss of 0.243 (lr=1; 1 seed).",
             ),

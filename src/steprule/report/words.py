@@ -236,7 +236,11 @@ def verdict(summary: Summary) -> str:
     if len(summary.rules) == 1:
         return f"{rule.rule} reached {_article(name)} {name} of {first}."
     parts = [f"{rule.rule} reached the {'lowest' if summary.metric.lower_is_better else 'highest'} {name}, {first}"]
-    parts += [_second(best, *scored[1], summary)] if len(scored) > 1 else ["no other rule has a result"]
+    equal = [other.rule for other, score in scored[1:] if score.score.mean == best.score.mean]
+    if equal:
+        parts += [f"{listed(equal)} reached the same"]
+    else:
+        parts += [_second(best, *scored[1], summary)] if len(scored) > 1 else ["no other rule has a result"]
     parts += [] if summary.unfinished else _least_tuning([rule for rule, _ in scored])
     return "; ".join(parts) + "."
 
