@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
 from io import StringIO
 
 import pytest
@@ -11,6 +13,7 @@ from tests.report.comparisons import all_diverged, comparison, interrupted, mean
 from steprule.lab.results import Comparison, Metric
 from steprule.lab.summary import summarise
 from steprule.report import words
+from steprule.report.contents import failures
 from steprule.report.table import terminal_table
 
 FLATTERS = "chosen on the test data, as in the paper's tables, so it flatters"
@@ -98,6 +101,29 @@ class TestInTheTerminal:
         made = mean_scores({"[red]x[/red]": {1.0: [2.0]}}, metric=Metric("[bold]error", "%"))
         assert "[red]x[/red]" in self.shown(made)
         assert "[bold]error" in " ".join(self.shown(made, 120).split())
+
+    def test_a_metric_that_is_no_number_is_told_from_a_loss_that_is_none(self) -> None:
+        made = mean_scores({"adam": {1.0: [math.nan]}, "sgd": {1.0: [math.inf]}, "momentum": {1.0: "diverged"}})
+        said = "2 trials with a finite loss, and a metric that is NaN or infinite."
+        assert f"Among the diverged are {said}" in " ".join(self.shown(made).split())
+        assert [plain(each["cause"]) for each in failures(summarise(made))] == [
+            "Diverged in epoch 1: 1 trial with a finite loss, and a metric that is NaN or infinite",
+            "Diverged in epoch 1: 1 trial with a finite loss, and a metric that is NaN or infinite",
+            "Diverged in epoch 1",
+        ]
+        assert "Among" not in self.shown(all_diverged())
+
+    def test_no_column_is_lost_where_every_name_is_long(self) -> None:
+        values = {1e-4: [1.23e-12, 1.41e-12], 1e-6: [1.31e-12, 1.5e-12]}
+        made = mean_scores(
+            dict.fromkeys(("adadelta_with_decoupled_weight_decay", "sgd"), values),
+            metric=Metric("mean absolute error on the test set", "dB"),
+            name="weight_of_the_second_term",
+        )
+        lines = self.shown(replace(made, problem="a_problem_of_a_long_name_" * 4)).splitlines()
+        assert max(map(len, lines)) <= 80
+        assert any(line.rstrip().endswith("diverged") for line in lines)
+        assert "a_problem_of_a_long_name_" * 4 in "".join(line.strip() for line in lines)
 
     def test_an_interrupted_run_says_so(self) -> None:
         assert "The run is not complete: 71 of 141 trials have not ended." in " ".join(

@@ -29,7 +29,8 @@ class SettingSummary:
 
     `test`, `validation` and `loss` cover the finished seeds and are None where no seed finished; `validation` is
     None as well where the problem holds nothing out. `causes` says why seeds failed, each cause once;
-    `diverged_at` holds the number of the last epoch of every diverged seed.
+    `diverged_at` holds the number of the last epoch of every diverged seed; `unmeasured` counts those of them whose loss
+    was finite, and whose metric alone was NaN or infinite.
     """
 
     setting: Setting
@@ -42,6 +43,7 @@ class SettingSummary:
     loss: Spread | None
     causes: tuple[str, ...] = ()
     diverged_at: tuple[int, ...] = ()
+    unmeasured: int = 0
 
     @property
     def score(self) -> Spread:
@@ -90,6 +92,11 @@ class RuleSummary:
     def diverged(self) -> int:
         """Diverged trials, over all settings and seeds."""
         return sum(setting.diverged for setting in self.settings)
+
+    @property
+    def unmeasured(self) -> int:
+        """Diverged trials whose loss was finite, over all settings and seeds."""
+        return sum(setting.unmeasured for setting in self.settings)
 
     @property
     def failed(self) -> int:
@@ -253,6 +260,7 @@ def _setting(setting: Setting, outcomes: Sequence[Outcome], seeds: int) -> Setti
         loss=Spread.of([epoch.loss for epoch in last]) if last else None,
         causes=tuple(dict.fromkeys(outcome.cause or "no cause was recorded" for outcome in failed)),
         diverged_at=tuple(outcome.epochs[-1].number for outcome in diverged if outcome.epochs),
+        unmeasured=sum(not outcome.epochs[-1].diverged for outcome in diverged if outcome.epochs),
     )
 
 

@@ -91,7 +91,7 @@ def _divergence(setting: SettingSummary) -> str:
         return "Diverged"
     first, last = min(setting.diverged_at), max(setting.diverged_at)
     when = f"epoch{words.NO_BREAK_SPACE}{first}" if first == last else f"epochs {first} to {last}"
-    return f"Diverged in {when}"
+    return ": ".join(filter(None, [f"Diverged in {when}", words.unmeasured(setting.unmeasured)]))
 
 
 def scope(summary: Summary) -> str:

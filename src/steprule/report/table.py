@@ -35,7 +35,8 @@ def terminal_table(comparison: Comparison) -> Table:
         caption_justify="left",
         caption_style="",
     )
-    table.add_column("rule", overflow="fold", min_width=min(max(len(rule.rule) + 2 for rule in summary.rules), 24))
+    # No more than leaves room where the other two are long as well: Rich cuts off what is beyond the terminal.
+    table.add_column("rule", overflow="fold", min_width=min(max(len(rule.rule) + 2 for rule in summary.rules), 16))
     table.add_column("best setting", overflow="fold", min_width=12)
     table.add_column(Text(f"{summary.metric.name}{unit}"), min_width=11)
     table.add_column("near\nbest", justify="right")
@@ -72,4 +73,7 @@ def _notes(summary: Summary) -> list[str]:
     failed = sum(rule.failed for rule in summary.rules)
     if failed:
         notes.append(f"{words.plural(failed, 'trial')} failed.")
+    unmeasured = words.unmeasured(sum(rule.unmeasured for rule in summary.rules))
+    if unmeasured:
+        notes.append(f"Among the diverged are {unmeasured}.")
     return [*notes, *filter(None, [words.interruption(summary)])]

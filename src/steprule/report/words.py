@@ -36,6 +36,7 @@ __all__ = [
     "significant",
     "spread_note",
     "state",
+    "unmeasured",
     "verdict",
     "with_unit",
     "without_best",
@@ -150,6 +151,11 @@ def without_best(rule: RuleSummary) -> str:
     if not rule.failed:
         return "every setting diverged"
     return "every setting failed" if not rule.diverged else "every setting diverged or failed"
+
+
+def unmeasured(trials: int) -> str:
+    """What is to be known of trials that count as diverged though their loss did not; nothing where there are none."""
+    return f"{plural(trials, 'trial')} with a finite loss, and a metric that is NaN or infinite" if trials else ""
 
 
 def spread_note(summary: Summary) -> str:
