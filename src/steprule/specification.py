@@ -188,10 +188,12 @@ def _check(made: Rule) -> None:
     for name, initial in made.slots.items():
         if isinstance(initial, bool) or not isinstance(initial, (int, float)):
             raise TypeError(f"rule {made.name}: slot {name} starts with {initial!r}; allowed is a number")
+    # What an engine may keep or write beside the slots: exact and rounded parameters, and the scales of a slot's codes.
+    beside = {"master", "copy", *(f"{name}_scale" for name in made.slots)}
     for name in (*made.slots, *made.hyperparameters):
         # `grad_scale` is what every step may divide the gradient by.
-        scales = name == "grad_scale" and name in made.hyperparameters
-        if scales or name in (*INPUTS, "step", *notation.__all__):
+        own = name in beside if name in made.slots else name == "grad_scale"
+        if own or name in (*INPUTS, "step", *notation.__all__):
             raise TypeError(
                 f"rule {made.name}: {name!r} has a meaning of its own; choose another name for the slot or hyperparameter"
             )

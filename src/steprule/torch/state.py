@@ -86,7 +86,7 @@ def _checked(state: Any, parameter: Tensor, keywords: Keywords, said: str) -> di
     # As torch's SGD writes it without momentum.
     kept = {name: value for name, value in with_slots_named(state, keywords.rule).items() if value is not None}
     slots = keywords.rule.slots
-    low = {MASTER, *(f"{slot}_scale" for slot in slots)} & kept.keys() - slots.keys()
+    low = {MASTER, *(f"{slot}_scale" for slot in slots)} & kept.keys()
     # A rate that has decayed for a while leaves a count, and so does a master copy.
     allowed = [names_of(keywords.rule, counts=counts) for counts in (False, True)]
     if kept and kept.keys() - low not in [set(names) for names in allowed]:
