@@ -268,6 +268,27 @@ def test_a_scalar_root_of_a_negative_number_is_nan():
     assert math.isnan(folded(rooted)["a ** 0.5"])
 
 
+def test_a_number_of_the_equation_may_be_what_divides_by_zero():
+    @rule
+    def over(g, t, *, n: NonNegative = 5.0):
+        return -g / where(t > n, 1.0, 0.0) + g / -0.0
+
+    found = folded(over)
+    assert found["1 / where(t > n, 1, 0)"] == math.inf
+    assert found["1 / (-0.0)"] == -math.inf
+    assert folded(over, t=6)["1 / where(t > n, 1, 0)"] == 1.0
+
+
+def test_what_is_made_of_a_root_that_there_is_not_is_nan_too():
+    @rule
+    def rooted(g, *, a: Real = -0.5):
+        return -g * abs(a**0.5) + where(a**0.5 > 1, g, 2 * g)
+
+    found = folded(rooted)
+    assert math.isnan(found["abs(a ** 0.5)"])
+    assert not found["a ** 0.5 > 1"]
+
+
 def test_functions_of_scalars_are_folded_too():
     @rule
     def capped(g, t, *, a: Real = -4.0):

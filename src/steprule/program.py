@@ -75,27 +75,45 @@ class Program:
 
         It takes `t`, the hyperparameters and, if the step unscales, `grad_scale`: floats, by keyword.
         """
-        listed = "".join(f"{expression(scalar)}, " for scalar in self.scalars)
-        taken = ", ".join(("t", *self.hyperparameters, "grad_scale=1.0"))
-        source = f"def fold(*, {taken}):\n    return ({listed})\n"
-        scope = {name: getattr(notation, name) for name in notation.__all__}
-        exec(compile(source, f"<scalars of {self.title}>", "exec"), scope)
-        fold = scope["fold"]
+        taken = ("t", *self.hyperparameters, "grad_scale")
+        wide = f"{max(taken, key=len)}_"  # a name that none of them has
+        numbers = [value for value in with_operands(self.scalars) if value.operation == "number"]
+        fold = self._folding(taken, {}, {})
+        fold_arrays = functools.cache(
+            lambda: self._folding(
+                taken, {id(each): f"{wide}({expression(each)})" for each in numbers}, {wide: np.float64}
+            )
+        )
 
         def safe(**scalars: float) -> tuple[float, ...]:
             found: tuple[float | complex, ...] | None
             try:
                 found = fold(**scalars)
-            except ArithmeticError:
+            except (ArithmeticError, TypeError):
                 found = None
             if found is None or complex in map(type, found):
-                # Python refuses to divide by zero or to overflow, and leaves the real numbers where a root has none;
-                # an array would hold inf or NaN, as NumPy's numbers do.
+                # Python refuses to divide by zero or to overflow, and leaves the real numbers where a root has none, with
+                # what it refuses to compare; an array would hold inf or NaN, as NumPy's numbers do.
                 with np.errstate(all="ignore"):
-                    found = fold(**{name: np.float64(value) for name, value in scalars.items()})
+                    found = fold_arrays()(
+                        **{
+                            name: value if hasattr(value, "dtype") else np.float64(value)  # JAX traces some
+                            for name, value in scalars.items()
+                        }
+                    )
             return found  # type: ignore[return-value]  # no complex is left
 
         return safe
+
+    def _folding(
+        self, taken: tuple[str, ...], names: Mapping[int, str], scope: Mapping[str, object]
+    ) -> Callable[..., tuple[float | complex, ...]]:
+        """Return the function of the names `taken` that computes `scalars`, with `names` as for `expression`."""
+        listed = "".join(f"{expression(scalar, names)}, " for scalar in self.scalars)
+        source = f"def fold(*, {', '.join(taken)}=1.0):\n    return ({listed})\n"
+        known = {name: getattr(notation, name) for name in notation.__all__} | scope
+        exec(compile(source, f"<scalars of {self.title}>", "exec"), known)
+        return known["fold"]
 
     def line_values(self) -> list[Value]:
         """Return the values that deserve a line of their own: outputs, what the rule names, what is used twice or deep."""
