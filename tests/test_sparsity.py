@@ -122,13 +122,18 @@ def test_rules_of_users_are_judged_by_what_they_do():
     def crossed(g, slow=0.0, fast=0.0):
         return -g, 0.5 * slow + 0.25 * fast, 0.5 * fast + g
 
+    @rule
+    def compares(g, h):
+        return -g * where(g / g <= np.inf, h, 1 / h)
+
     assert scales(signs) == {"mean": 0.5}
     assert scales(pulls) == {"x": 1 - 0.25 * 0.5}
     assert scales(guarded) == {}
     with pytest.raises(TypeError, match="changes its slot most otherwise"):
         scales(largest)
-    with pytest.raises(ValueError, match="may divide by 0"):
-        scales(divides)
+    for each in (divides, compares):
+        with pytest.raises(ValueError, match="may divide by 0"):
+            scales(each)
     with pytest.raises(TypeError, match="moves its slot slow by fast"):
         scales(crossed)
 

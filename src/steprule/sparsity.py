@@ -119,8 +119,8 @@ def _rounded(known: _Known, real: Any) -> _Known:
 def _apply(value: Value, operands: list[_Known]) -> _Known:
     operation = value.operation
     low, high = applied(value, operands)
-    if operation == "where" and operands[0].low == operands[0].high:
-        # Only one side is taken; what the other one is does not matter.
+    if operation == "where" and operands[0].sound and operands[0].low == operands[0].high:
+        # Only one side is taken; what the other one is does not matter. Of NaN no comparison but != holds.
         taken = operands[1 if operands[0].low else 2]
         return _Known(low, high, taken.sound, taken.linear, counts=operands[0].counts or taken.counts)
     linear = _LINEAR.get(operation, _only_zero)(*operands)
