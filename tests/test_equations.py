@@ -159,6 +159,31 @@ def test_a_number_with_an_exponent_is_bracketed_below_another(written: Callable[
     assert line_of(written) == line
 
 
+@pytest.mark.parametrize(
+    ("written", "line"),
+    [
+        (lambda g, x: (-g) ** 2 / x, r"\frac{\left(-g_t\right)^2}{x_{t-1}}"),
+        (lambda g, x: x + (-g) ** 2, r"x_{t-1} + \left(-g_t\right)^2"),
+        (lambda g, x: (-g) ** 2 * x, r"\left(-g_t\right)^2 \, x_{t-1}"),
+    ],
+)
+def test_the_minus_of_what_is_squared_stays_within_the_square(written: Callable[..., Any], line: str) -> None:
+    assert line_of(written) == line
+
+
+def test_two_hyperparameters_are_two_letters() -> None:
+    @rule
+    def trusts(g, *, lr=0.1, eta=0.001):
+        return -lr * eta * g
+
+    @rule
+    def follows(g, *, eta=0.001):
+        return -eta * g
+
+    assert r"-\mathrm{lr} \, \eta \, g_t" in latex(trusts)
+    assert r"-\eta \, g_t" in latex(follows)
+
+
 def test_a_condition_with_a_name_is_bracketed() -> None:
     @rule
     def twice(g, x, last=0.0):
@@ -173,6 +198,8 @@ def test_a_condition_with_a_name_is_bracketed() -> None:
         (lambda g, x: x + -g, r"x_{t-1} - g_t"),
         (lambda g, x: x * g + -2, r"x_{t-1} \, g_t - 2"),
         (lambda g, x: x + -g * x, r"x_{t-1} - g_t \, x_{t-1}"),
+        (lambda g, x: x + (-g + 1), r"x_{t-1} - g_t + 1"),
+        (lambda g, x: x + (-2 - g), r"x_{t-1} - 2 - g_t"),
     ],
 )
 def test_no_sign_stands_behind_another(written: Callable[..., Any], line: str) -> None:
@@ -429,6 +456,7 @@ def larger(trees: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
         st.tuples(names, trees, side),
         st.tuples(names, side, trees),
         st.tuples(st.just("**"), trees, side | st.sampled_from([2.0, 3.0, 0.5])),
+        st.tuples(st.just("**"), st.tuples(st.just("negative"), trees), st.just(2.0)),
         st.tuples(st.just("**"), BASES, trees),
         st.tuples(st.sampled_from(["negative", "sqrt", "abs", "sign"]), trees),
         st.tuples(st.sampled_from(["<", ">", "<=", ">="]), trees, side, side, side),

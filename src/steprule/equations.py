@@ -34,7 +34,10 @@ def latex(rule: Rule) -> str:
     A subscript t marks what the step makes, t-1 what the step before has left. The update is \Delta x_t.
     """
     program = lower(rule, None)
-    symbols = {name: _symbol(name, slots=rule.slots) for name in (*program.inputs, *program.hyperparameters, "t")}
+    symbols = {name: _symbol(name, slots=rule.slots) for name in (*program.inputs, *rule.hyperparameters, "t")}
+    for name in rule.hyperparameters:
+        if list(symbols.values()).count(symbols[name]) > 1:
+            symbols[name] = _spelled(name)  # lr beside eta
     names: dict[int, str] = {}
     lines, helpers = [], 0
     outputs = {id(value): name for name, value in reversed(list(program.outputs.items()))}
@@ -59,7 +62,11 @@ def latex(rule: Rule) -> str:
 
 
 def _word(name: str) -> str:
-    return _LETTERS.get(name) or (name if len(name) == 1 else rf"\mathrm{{{name}}}".replace("_", r"\_"))
+    return _LETTERS.get(name) or (name if len(name) == 1 else _spelled(name))
+
+
+def _spelled(name: str) -> str:
+    return rf"\mathrm{{{name}}}".replace("_", r"\_")
 
 
 def _symbol(name: str, slots: Mapping[str, float]) -> str:
@@ -99,10 +106,10 @@ class _Writer:
         if operation in _SIGNS:
             rank = _SUM if operation in ("add", "subtract") else _COMPARISON
             right = rank + 1 if operation == "subtract" else rank
-            if operation == "add" and (self._negated(operands[1]) or operands[1].number < 0):
-                behind = self.write(operands[1])[0].removeprefix("-")
-                return f"{self._held(operands[0], rank)} - {behind}", rank
-            return f"{self._held(operands[0], rank)} {_SIGNS[operation]} {self._held(operands[1], right)}", rank
+            first, second = self._held(operands[0], rank), self._held(operands[1], right)
+            if operation == "add" and second.startswith("-"):
+                return f"{first} - {second.removeprefix('-')}", rank
+            return f"{first} {_SIGNS[operation]} {second}", rank
         if operation == "negative":
             return f"-{self._held(operands[0], _PRODUCT)}", _SUM
         if operation == "multiply":
@@ -144,6 +151,8 @@ class _Writer:
         """Whether `value` is written as a minus and then a product."""
         if id(value) in self._names:
             return False
+        if value.operation == "multiply" and value.operands[0] is value.operands[1]:
+            return False  # a square holds its minus in brackets
         if value.operation in ("multiply", "divide"):
             return self._negated(value.operands[0])
         return value.operation == "negative"
