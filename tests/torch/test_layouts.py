@@ -11,6 +11,7 @@ import pytest
 from tests.torch.checks import checked_step, parameter, paths
 
 import torch
+from steprule import rule
 from steprule import torch as ours
 from steprule.torch import identity
 
@@ -122,6 +123,23 @@ def test_the_gradient_may_be_the_parameters_own_memory():
         each = torch.nn.Parameter(numbers(5, dtype=dtype))
         each.grad = each.detach()
         checked_step(ours.SGD([each], lr=0.5))
+
+
+@rule
+def remembers(g, x, older=2.0, last=1.0, place=0.0):
+    return -0.1 * g * older * last - place, last, g, x
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.complex64])
+def test_slots_may_change_places_and_take_what_the_parameter_was(dtype: torch.dtype):
+    x, g = numbers(8, dtype=dtype), numbers(8, dtype=dtype)
+    for step, path in ((1, (1, 0)), (2, (0, 1))):  # with gaps between the elements, no loop walks them
+        each = put(x[::step], g[::step])
+        opt = ours.optimizer(remembers)([each])
+        for _ in range(3):
+            each.grad = each.grad + 1
+            checked_step(opt)
+            assert paths(opt) == path
 
 
 class Own(torch.Tensor):

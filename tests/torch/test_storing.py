@@ -67,11 +67,11 @@ def test_a_step_is_the_rules_and_its_slots_are_rounded(name: str, form: str, gap
 
 
 @rule
-def four_averages(g, a=0.0, only_written=0.0, b=0.0, c=0.0, kept=0.5, *, lr: NonNegative = 0.01):
+def four_averages(g, a=0.0, only_written=0.0, only_read=0.25, b=0.0, c=0.0, kept=0.5, *, lr: NonNegative = 0.01):
     a = 0.9 * a + 0.1 * g
     b = 0.8 * b + 0.2 * (g * g)
     c = 0.7 * c + 0.3 * abs(g)
-    return -lr * a / (1 + b + c), a, 3 * g, b, c, kept
+    return -lr * a / (1 + b + c + only_read), a, 3 * g, only_read, b, c, kept
 
 
 @pytest.mark.parametrize("form", FORMS)

@@ -108,7 +108,7 @@ def source(program: Program, elements: Elements | str) -> str:
     if elements.scales(program):
         # The numbers of a block must all be known before the first of them can be stored.
         loop = [*arrays, *_block(program, elements, names, called)]
-        lines = [f"{called[name]}_new = scratch()" for name in elements.scales(program)]
+        lines = [f"{called[name]}_new = scratch()" for name in elements.scales(program) if name in program.outputs]
         lines += [f"for begin in range(first, first + size, {BLOCK}):"]
         lines += [f"    {line}" for line in (f"count = min({BLOCK}, first + size - begin)", *loop)]
     else:
@@ -275,8 +275,10 @@ def _block(program: Program, elements: Elements, names: Mapping[int, str], calle
         before += [
             f"{mine}_scale = {mine}_scale_at[0]",
             f"{mine}_base = int8_base({mine}_scale, {storage.exponents})",
-            f"{mine}_most = magnitude(ZERO)",
         ]
+        if name not in program.outputs:
+            continue
+        before.append(f"{mine}_most = magnitude(ZERO)")
         after += [
             f"{mine}_scale = int8_scale({mine}_most)",
             f"{mine}_scale_at[0] = {mine}_scale",
@@ -287,5 +289,6 @@ def _block(program: Program, elements: Elements, names: Mapping[int, str], calle
             f"{mine}_random = {_noise(elements, program, called, name)}",
             f"{mine}_at[i] = to_int8({mine}_new[i], {mine}_base, {mine}_per_least, {mine}_random, {storage.exponents})",
         ]
-    encoding = _drawing(elements, program, called, elements.scales(program), encoded)
+    written = [name for name in elements.scales(program) if name in program.outputs]
+    encoding = _drawing(elements, program, called, written, encoded) if written else []
     return [*before, *_loop(program, elements, names, called), *after, *encoding]

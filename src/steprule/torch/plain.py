@@ -67,6 +67,9 @@ class PlainSteps:
             name: self._read(value, real) if isinstance(value, Tensor) else value for name, value in values.items()
         }
         x, new, _ = around.step(self._rule, bound.around, inputs, slots, values)
+        # All is read before anything is written: a slot may become what the parameter or another slot was.
+        read = [each for each in (*inputs.values(), *slots.values()) if isinstance(each, Tensor)]
+        new = {name: value.clone() if any(value is each for each in read) else value for name, value in new.items()}
         for name in ("x", "copy"):
             if name in columns:
                 columns[name].copy_(_complex(x, before) if columns[name].is_complex() else x)
