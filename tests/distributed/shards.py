@@ -121,6 +121,14 @@ def a_backward_pass_over_stale_values_fails() -> None:
         loss.backward()
 
 
+def delta_bar_delta_looks_at_the_part_that_is_here() -> None:
+    parameter, alone = _sharded(Shard(0)), nn.Parameter(_random(0))
+    for each, placement in ((parameter, Shard(0)), (alone, None)):
+        stepper = ours.DeltaBarDelta([each], initial_rate=0.1, kappa=0.01, phi=0.1)
+        _steps(stepper, each, placement, range(1, 6))
+    assert torch.equal(parameter.detach().full_tensor(), alone.detach())
+
+
 def steps_in_backward_refuse_what_averages_later() -> None:
     # One that is complete needs an accelerator.
     older = FullyShardedDataParallel.__new__(FullyShardedDataParallel)
@@ -138,5 +146,6 @@ ALL = [
     state_that_is_not_spread_is_refused,
     parts_that_move_are_followed,
     a_backward_pass_over_stale_values_fails,
+    delta_bar_delta_looks_at_the_part_that_is_here,
     steps_in_backward_refuse_what_averages_later,
 ]

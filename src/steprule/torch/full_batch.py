@@ -8,6 +8,7 @@ from typing import Any, Final
 import torch
 
 from .. import rules
+from .elements import plain
 from .optimizer import optimizer
 from .storing import load
 
@@ -66,4 +67,4 @@ def _looked_at(parameter: torch.Tensor, state: Any) -> bool:
 
 
 def _sample(tensor: torch.Tensor) -> torch.Tensor:
-    return tensor.reshape(-1)[:_SAMPLE]
+    return plain(tensor).reshape(-1)[:_SAMPLE]
