@@ -76,8 +76,9 @@ class Record:
 class LayerRates:
     """The effective learning rates of one layer at one step, over those sampled dimensions that have one.
 
-    Without any, the quartiles are NaN. `without_gradient` dimensions had a gradient of 0 and are left out; of the
-    `measured`, `coarse` are those whose update may be off by more than a tenth, since the parameter was rounded.
+    Without any, the quartiles are NaN. `without_gradient` dimensions had a gradient of 0 and are left out, and so are the
+    `not_finite`, whose gradient or update is infinite or NaN; of the `measured`, `coarse` are those whose update may be off
+    by more than a tenth, since the parameter was rounded.
     """
 
     step: int
@@ -88,6 +89,7 @@ class LayerRates:
     measured: int
     without_gradient: int
     coarse: int
+    not_finite: int
 
     @classmethod
     def of(cls, record: Record) -> LayerRates:
@@ -105,6 +107,7 @@ class LayerRates:
             int(finite.sum()),
             int((record.gradient == 0).sum()),
             int((finite & coarse).sum()),
+            int((~finite & (record.gradient != 0)).sum()),
         )
 
 
@@ -205,8 +208,9 @@ def _records(state: Mapping[str, Sequence[Any]]) -> Iterable[Record]:
 
 
 def _said(layer: LayerRates) -> tuple[str, str, str, str]:
-    every = layer.measured + layer.without_gradient
+    every = layer.measured + layer.without_gradient + layer.not_finite
     notes = [f"{layer.without_gradient} without gradient"] if layer.without_gradient else []
+    notes += [f"{layer.not_finite} infinite or NaN"] if layer.not_finite else []
     notes += [f"{layer.coarse} rounded by more than a tenth"] if layer.coarse else []
     told = f" ({', '.join(notes)})" if notes else ""
     return (

@@ -137,6 +137,17 @@ def test_a_parameter_without_gradient_is_left_out_and_a_dimension_without_is_tol
     assert "2 of 4 (2 without gradient)" in str(monitor)
 
 
+def test_a_dimension_that_is_no_number_is_told_and_does_not_vanish():
+    weight = nn.Parameter(torch.ones(5))
+    optimizer = torch.optim.SGD([weight], lr=0.5)
+    monitor = RateMonitor(optimizer)
+    weight.grad = torch.tensor([1.0, torch.nan, 2.0, torch.inf, 0.0])
+    optimizer.step()
+    (layer,) = monitor.summary()
+    assert (layer.measured, layer.without_gradient, layer.not_finite, layer.median) == (2, 1, 2, 0.5)
+    assert "2 of 5 (1 without gradient, 2 infinite or NaN)" in str(monitor)
+
+
 @pytest.mark.parametrize("cls", [torch.optim.SGD, ours.SGD])
 def test_a_sparse_gradient_is_read_as_the_dense_one(cls: Any):
     def table(sparse: bool) -> dict[str, np.ndarray]:
