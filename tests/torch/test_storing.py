@@ -137,6 +137,9 @@ def test_one_slot_may_be_kept_higher():
     state = opt.state[each]
     assert (state["exp_avg"].dtype, state["exp_avg_sq"].dtype) == (torch.uint8, torch.bfloat16)
     assert set(state) == {"step", "exp_avg", "exp_avg_scale", "exp_avg_sq"}
+    opt.param_groups[0]["state_dtype"]["exp_avg"] = None
+    opt.step()
+    assert set(state) == {"step", "exp_avg", "exp_avg_sq"}
 
 
 def test_codes_are_no_numbers_to_the_twin():

@@ -38,7 +38,8 @@ class Group:
 
     def _present(self, group: Mapping[str, Any], scale: float | None) -> tuple[Any, ...]:
         """Return what of a group decides its step, to be compared with what it was."""
-        options = tuple(map(group.get, _DECIDING))
+        # A mapping of slots may be changed in place.
+        options = [dict(each) if isinstance(each, dict) else each for each in map(group.get, _DECIDING)]
         # A tensor in the graph may be another one of the same value.
         return (*options, scale, *(() if self._differentiable else self._floats(group)))
 
