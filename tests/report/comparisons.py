@@ -17,6 +17,7 @@ __all__ = [
     "hostile",
     "interrupted",
     "large",
+    "long_names",
     "mean_scores",
     "outcome",
     "realistic",
@@ -192,6 +193,19 @@ def hostile() -> Comparison:
         problem="<script>alert(1)</script>",
         description="</style><h1>no",
     )
+
+
+def long_names() -> Comparison:
+    """Two variants of one rule, whose names differ at their ends."""
+    name = "adadelta_with_the_decoupled_decay_of_weights_and_the_weight_of_parts"
+    metric = Metric("mean absolute error on the test set", "dB")
+    trials = [
+        outcome(Setting(f"{name}_{end}", {"lr": rate}), 0, [2.0, 1.0 + rate])
+        for end in ("a", "b")
+        for rate in (0.1, 1.0)
+    ]
+    grids = {f"{name}_{end}": {"lr": (0.1, 1.0)} for end in ("a", "b")}
+    return comparison(trials, grids, metric=metric, epochs=2)
 
 
 def all_diverged() -> Comparison:

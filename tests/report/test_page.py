@@ -16,6 +16,7 @@ from tests.report.comparisons import (
     hostile,
     interrupted,
     large,
+    long_names,
     mean_scores,
     realistic,
     three_hyperparameters,
@@ -35,6 +36,7 @@ COMPARISONS = {
     "all diverged": all_diverged,
     "interrupted": interrupted,
     "large": large,
+    "long names": long_names,
 }
 
 
@@ -187,6 +189,12 @@ class TestTheFiles:
             drawing = ElementTree.parse(folder / "figures" / f"{name}.svg").getroot()
             shown = " ".join(drawing.itertext())
             assert FLATTERS in re.sub(r"\s+", " ", shown)
+
+    def test_a_long_name_is_shown_by_both_its_ends(self, written: dict[str, Path]) -> None:
+        for name in ("near-best", "heat-map-lr", "test-metric"):
+            drawn = (written["long names"].parent / "figures" / f"{name}.svg").read_text(encoding="utf-8")
+            for end in ("a", "b"):
+                assert f"adadelta_with\N{HORIZONTAL ELLIPSIS}ght_of_parts_{end}" in drawn, name
 
     def test_a_large_comparison_makes_a_small_page(self, written: dict[str, Path]) -> None:
         assert written["large"].stat().st_size < 2_000_000

@@ -12,7 +12,10 @@ try:
 except ModuleNotFoundError as missing:
     raise ModuleNotFoundError("the report's figures need Altair: pip install 'steprule[lab]'") from missing
 
-__all__ = ["NUMBERS", "ValueScale", "epoch_axis", "epoch_ticks", "log_scale", "log_ticks", "value_scale"]
+__all__ = ["NAMES", "NUMBERS", "ValueScale", "epoch_axis", "epoch_ticks", "log_scale", "log_ticks", "value_scale"]
+
+NAMES = "length(datum.label) > 28 ? slice(datum.label, 0, 13) + '\u2026' + slice(datum.label, -14) : datum.label"
+"""How an axis or a legend prints rules: of a long name both ends, since the variants of one rule begin alike."""
 
 NUMBERS = (
     "replace(format(datum.value, datum.value != 0 && (abs(datum.value) < 0.001 || abs(datum.value) >= 100000) "

@@ -15,7 +15,7 @@ from ..lab.results import Comparison, Epoch, Setting
 from ..lab.spread import Spread
 from ..lab.summary import RuleSummary, Summary, is_finished
 from . import words
-from .axes import ValueScale, epoch_axis, epoch_ticks, value_scale
+from .axes import NAMES, ValueScale, epoch_axis, epoch_ticks, value_scale
 from .drawing import Figure, layered, rows
 from .lines import encodings, line_chart
 
@@ -111,7 +111,11 @@ def _dots(data: list[dict[str, Any]], names: list[str], order: list[str], quanti
     color, _, shape = encodings(names, order)
     x = _value_scale(data, quantity)
     base = alt.Chart(rows(data)).encode(
-        y=alt.Y("rule:N", sort=names, axis=alt.Axis(title=None, domain=False, ticks=False, grid=True, labelLimit=180)),
+        y=alt.Y(
+            "rule:N",
+            sort=names,
+            axis=alt.Axis(title=None, domain=False, ticks=False, grid=True, labelLimit=200, labelExpr=NAMES),
+        ),
         color=color.legend(None),
         tooltip=["rule:N", "setting:N", alt.Tooltip("value:N", title=quantity.name)],
     )

@@ -13,6 +13,7 @@ except ModuleNotFoundError as missing:
 from ..lab.results import Comparison, Setting
 from ..lab.summary import Summary, summarise
 from . import words
+from .axes import NAMES
 from .curves import loss_curves, metric_curves
 from .drawing import Figure, Key, layered, rows
 from .heatmaps import heat_maps
@@ -75,7 +76,9 @@ def _bars(data: list[dict[str, Any]]) -> alt.LayerChart:
         labelExpr="round(100 * datum.value) + '\u00a0%'", values=[0, 0.5, 1], title=None, domain=False, ticks=False
     )
     base = alt.Chart(rows(data)).encode(
-        y=alt.Y("rule:N", sort=order, axis=alt.Axis(title=None, domain=False, ticks=False, labelLimit=180)),
+        y=alt.Y(
+            "rule:N", sort=order, axis=alt.Axis(title=None, domain=False, ticks=False, labelLimit=200, labelExpr=NAMES)
+        ),
         tooltip=[
             "rule:N",
             alt.Tooltip("any_text:N", title="near the best of any rule"),

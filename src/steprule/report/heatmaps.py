@@ -15,6 +15,7 @@ except ModuleNotFoundError as missing:
 from ..lab.results import Metric, Setting
 from ..lab.summary import RuleSummary, SettingSummary, Summary, worse_by
 from . import words
+from .axes import NAMES
 from .drawing import Figure, Key, file_name, layered, rows
 from .theme import SHADES, STRONG
 
@@ -212,7 +213,7 @@ def _chart(found: _Map, data: list[dict[str, Any]], labels: Sequence[str], title
     plain: dict[str, Any] = {"domain": False, "ticks": False, "labelAngle": 0}
     has_title = found.row_title is not None
     above: dict[str, Any] = {"titleAngle": 0, "titleAlign": "right", "titleAnchor": "end", "titleX": -8, "titleY": -10}
-    down = alt.Axis(title=found.row_title, **plain, **(above if has_title else {}), labelLimit=200)
+    down = alt.Axis(title=found.row_title, **plain, **(above if has_title else {}), labelLimit=200, labelExpr=NAMES)
     across = alt.Axis(title=found.column_title, orient="top", **plain, titlePadding=8)
     base = alt.Chart(rows(data)).encode(
         x=alt.X("column:O", sort=list(found.columns), scale=alt.Scale(domain=list(found.columns)), axis=across),

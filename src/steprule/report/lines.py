@@ -11,7 +11,7 @@ try:
 except ModuleNotFoundError as missing:
     raise ModuleNotFoundError("the report's figures need Altair: pip install 'steprule[lab]'") from missing
 
-from .axes import ValueScale
+from .axes import NAMES, ValueScale
 from .drawing import layered, rows
 from .theme import looks
 
@@ -85,6 +85,7 @@ def encodings(names: Sequence[str], order: Sequence[str]) -> tuple[alt.Color, al
         symbolOpacity=1,
         rowPadding=5,
         labelLimit=200,
+        labelExpr=NAMES,
     )
     return (
         alt.Color("rule:N", scale=alt.Scale(domain=every), legend=legend),
