@@ -16,7 +16,7 @@ from tests.conformance.cases import RULES, hyper
 from tests.keras.runs import gradients, named, start, stepped, values_of, variables
 
 import steprule.keras as ours
-from steprule import NonNegative, Positive, Rule, rule, rules
+from steprule import NonNegative, Positive, Rule, reference, rule, rules
 from steprule.specification import Hyperparameter
 
 CLASSES = {name: getattr(ours, name) for name in ours.__all__ if hasattr(getattr(ours, name), "rule")}
@@ -139,6 +139,26 @@ def test_a_rule_whose_rate_is_above_zero_steps():
     ours.optimizer(above_zero)(0.5).apply(grads, own)
     for x, g, after in zip(start(), gradients(1)[0], own, strict=True):
         np.testing.assert_allclose(values_of(after), x - 0.5 * g, rtol=1e-5)
+
+
+@rule
+def remembers(g, x, older=2.0, last=1.0, place=0.0):
+    """Step by what the gradients before were, and the parameter."""
+    return -0.125 * g * older * last - place, last, g, x
+
+
+def test_a_slot_may_become_what_another_slot_or_the_parameter_was():
+    own = variables("float32")
+    optimizer = ours.optimizer(remembers)(0.5)
+    expected, states = start(), [reference.init(remembers, x) for x in start()]
+    for grads in gradients(3):
+        optimizer.apply([keras.ops.convert_to_tensor(g, "float32") for g in grads], own)
+        pairs = zip(expected, grads, states, strict=True)
+        expected, states = zip(*(reference.step(remembers, x, g, state, lr=0.5) for x, g, state in pairs), strict=True)
+    for number, (x, state) in enumerate(zip(expected, states, strict=True)):
+        np.testing.assert_allclose(values_of(own[number]), x, rtol=1e-5)
+        for name, slot in optimizer._slots_of(number).items():
+            np.testing.assert_allclose(values_of(slot), state[name], rtol=1e-5)
 
 
 @rule

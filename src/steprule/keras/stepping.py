@@ -44,6 +44,11 @@ def stepped(
     taken = {name: ops.cast(array, real) for name, array in arrays.items() if name in program.inputs}
     like = arrays["x"]
     made = elements(program, taken, known)
+    # A slot may become what a variable was, which TensorFlow hands on as the variable itself, to be assigned to first.
+    made = {
+        name: ops.copy(value) if any(value is each for each in taken.values()) else value
+        for name, value in made.items()
+    }
     return {
         name: value if tuple(value.shape) == tuple(like.shape) else ops.broadcast_to(value, like.shape)
         for name, value in made.items()
