@@ -76,4 +76,6 @@ def made(dx: str, slow: str, fast: str) -> Rule:
 
 
 def random_rules() -> st.SearchStrategy[Rule]:
-    return st.builds(made, equations(), equations(), equations())
+    """Rules whose slots may be what the parameter, the gradient or another slot was, or stay."""
+    slot = equations() | st.sampled_from(_ELEMENTS)
+    return st.builds(made, equations(), slot, slot)
