@@ -14,7 +14,7 @@ import functools
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 
@@ -111,9 +111,9 @@ class Program:
         """Return the function of the names `taken` that computes `scalars`, with `names` as for `expression`."""
         listed = "".join(f"{expression(scalar, names)}, " for scalar in self.scalars)
         source = f"def fold(*, {', '.join(taken)}=1.0):\n    return ({listed})\n"
-        known = {name: getattr(notation, name) for name in notation.__all__} | scope
+        known: dict[str, Any] = {name: getattr(notation, name) for name in notation.__all__} | {**scope}
         exec(compile(source, f"<scalars of {self.title}>", "exec"), known)
-        return known["fold"]
+        return known["fold"]  # type: ignore[no-any-return]
 
     def line_values(self) -> list[Value]:
         """Return the values that deserve a line of their own: outputs, what the rule names, what is used twice or deep."""
