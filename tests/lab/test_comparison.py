@@ -262,8 +262,8 @@ class TestWhatIsKept:
         assert notes.begun[1] == (0, small.EPOCHS, 4, 1)
 
     def test_what_is_new_is_run_and_no_more(self, tmp_path: Path, notes: Notes) -> None:
-        compared(tmp_path / "out", progress=notes)
-        compared(tmp_path / "out", seeds=3, progress=notes)
+        assert compared(tmp_path / "out", progress=notes).run.taken_over == 0
+        assert compared(tmp_path / "out", seeds=3, progress=notes).run.taken_over == 4
         assert notes.trained() == 6
         compared(tmp_path / "out", rules=["sgd", "adam"], progress=notes)
         assert notes.trained() == 10

@@ -13,7 +13,7 @@ from tests.report.comparisons import all_diverged, comparison, interrupted, mean
 from steprule.lab.results import Comparison, Metric
 from steprule.lab.summary import summarise
 from steprule.report import words
-from steprule.report.contents import failures
+from steprule.report.contents import facts, failures
 from steprule.report.table import terminal_table
 
 FLATTERS = "chosen on the test data, as in the paper's tables, so it flatters"
@@ -133,3 +133,10 @@ class TestInTheTerminal:
 
 def plain(text: str) -> str:
     return text.replace(words.NO_BREAK_SPACE, " ")
+
+
+def test_a_duration_tells_of_what_it_leaves_out() -> None:
+    made = mean_scores({"adam": {1.0: [2.0, 3.0]}})
+    assert dict(facts(made, summarise(made)))["Duration"] == ["1 h 13 min"]
+    later = replace(made, run=replace(made.run, taken_over=2))
+    assert dict(facts(later, summarise(later)))["Duration"] == ["1 h 13 min; 2 trials had been finished before"]

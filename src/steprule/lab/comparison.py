@@ -117,13 +117,14 @@ def compare(
         keys = _keys(_name(problem, make), make, chosen, tried, seeds, epochs, place.deciding)
         if train:
             with contextlib.closing(_store(Path(out), fresh=fresh)) as store:
-                _run(keys, store, made, epochs, place, progress)
+                taken_over = _run(keys, store, made, epochs, place, progress)
                 outcomes = tuple(store.outcome(key) for key in keys)
         else:
             outcomes = _kept(keys, Path(out))
+            taken_over = sum(map(_is_over, outcomes))
         facts = place.facts()
     began, seconds = started.isoformat(timespec="seconds"), time.monotonic() - clock
-    run = Run(machine.command(), began, seconds, facts, versions())
+    run = Run(machine.command(), began, seconds, facts, versions(), taken_over)
     return Comparison(made.name, made.description, made.metric, epochs, seeds, tried, outcomes, run)
 
 
@@ -187,18 +188,24 @@ def _kept(keys: Sequence[Key], out: Path) -> tuple[Outcome, ...]:
         return tuple(store.outcome(key) for key in keys)
 
 
+def _is_over(outcome: Outcome) -> bool:
+    return outcome.status in ("finished", "diverged")
+
+
 def _run(
     keys: Sequence[Key], store: Store, problem: Problem, epochs: int, place: Place, progress: Progress | None
-) -> None:
-    left = [key for key in keys if store.outcome(key).status not in ("finished", "diverged")]
+) -> int:
+    """Run the trials that are not over; return how many were."""
+    left = [key for key in keys if not _is_over(store.outcome(key))]
+    taken_over = len(keys) - len(left)
     if progress:
-        progress.begin(problem, len(left), epochs, len(keys) - len(left), place.jobs)
+        progress.begin(problem, len(left), epochs, taken_over, place.jobs)
     tasks = [
         workers.Task(number, key.rule, dict(key.trial.setting.hyperparameters), key.trial.seed, key.epochs)
         for number, key in enumerate(left)
     ]
     if not tasks:
-        return
+        return taken_over
     for event in place.run(keys[0].problem, tasks):
         key = left[event.number]
         if isinstance(event, workers.Started):
@@ -213,6 +220,7 @@ def _run(
             store.end(key, event.status, event.cause)
             if progress:
                 progress.ended(store.outcome(key))
+    return taken_over
 
 
 def versions() -> dict[str, str]:

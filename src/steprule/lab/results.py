@@ -76,13 +76,17 @@ class Metric:
 
 @dataclass(frozen=True)
 class Run:
-    """How the numbers were made, for the reader who wants to make them again."""
+    """How the numbers were made, for the reader who wants to make them again.
+
+    `taken_over` trials had been finished by earlier commands; `seconds` is the time of the last one alone.
+    """
 
     command: str
     started: str
     seconds: float
     machine: Mapping[str, str] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
+    taken_over: int = 0
 
 
 @dataclass(frozen=True)

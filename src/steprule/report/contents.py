@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..lab.results import Comparison, Setting
+from ..lab.results import Comparison, Run, Setting
 from ..lab.summary import RuleSummary, SettingSummary, Summary
 from . import words
 from .drawing import Figure
@@ -118,9 +118,13 @@ def facts(comparison: Comparison, summary: Summary) -> list[tuple[str, list[str]
         ("Machine", [f"{name}: {value}" for name, value in run.machine.items()]),
         ("Command", [run.command]),
         ("Started", [run.started]),
-        ("Duration", [words.duration(run.seconds)]),
+        ("Duration", [words.duration(run.seconds) + _earlier(run)]),
     ]
     return [(term, texts) for term, texts in lines if any(texts)]
+
+
+def _earlier(run: Run) -> str:
+    return f"; {words.plural(run.taken_over, 'trial')} had been finished before" if run.taken_over else ""
 
 
 def _metric(comparison: Comparison) -> str:
