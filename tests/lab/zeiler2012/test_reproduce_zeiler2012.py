@@ -123,7 +123,10 @@ def test_an_option_is_not_passed_over(words: str, said: str, tmp_path: Path, mon
 
 
 @pytest.mark.parametrize("words", ["", "table1 fig3"])
-def test_an_option_that_one_of_the_parts_takes_is_allowed(words: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_option_that_one_of_the_parts_takes_is_allowed(
+    words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     asked = []
     monkeypatch.setattr("steprule.reproducing.paper._run_parts", lambda *each: asked.append(each))
     for name in ("alignment", "fig3", "fig4"):
