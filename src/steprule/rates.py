@@ -60,9 +60,10 @@ class Record:
 
     @property
     def rate(self) -> NDArray[np.float64]:
-        """-update / gradient; NaN where the gradient is 0."""
+        """-update / gradient; NaN where the gradient is 0, infinite or NaN."""
         with np.errstate(all="ignore"):
-            return np.where(self.gradient == 0, np.nan, -self.update / self.gradient)
+            has_rate = (self.gradient != 0) & np.isfinite(self.gradient)
+            return np.where(has_rate, -self.update / self.gradient, np.nan)
 
     def column(self, name: str) -> NDArray[Any]:
         """Return one of `COLUMNS`, (dimensions,)."""

@@ -148,6 +148,17 @@ def test_a_dimension_that_is_no_number_is_told_and_does_not_vanish():
     assert "2 of 5 (1 without gradient, 2 infinite or NaN)" in str(monitor)
 
 
+def test_an_infinite_gradient_that_is_skipped_has_no_rate():
+    weight = nn.Parameter(torch.ones(3))
+    optimizer = ours.SGD([weight], lr=0.5, on_nonfinite="skip")
+    monitor = RateMonitor(optimizer)
+    weight.grad = torch.tensor([1.0, torch.inf, -torch.inf])
+    optimizer.step()
+    np.testing.assert_array_equal(monitor.table()["rate"], [0.5, np.nan, np.nan])
+    (layer,) = monitor.summary()
+    assert (layer.measured, layer.not_finite, layer.median) == (1, 2, 0.5)
+
+
 @pytest.mark.parametrize("cls", [torch.optim.SGD, ours.SGD])
 def test_a_sparse_gradient_is_read_as_the_dense_one(cls: Any):
     def table(sparse: bool) -> dict[str, np.ndarray]:
