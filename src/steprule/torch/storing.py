@@ -189,7 +189,7 @@ def with_slots_named(state: dict[str, Any], rule: Rule) -> dict[str, Any]:
 def _codes(state: Mapping[str, Any], rule: Rule) -> dict[str, str]:
     """Return the slot of each name of codes in `state`."""
     names = {f"{slot}_codes": slot for slot in rule.slots if slot not in state}
-    return {name: slot for name, slot in names.items() if name in state and name not in rule.slots}
+    return {name: slot for name, slot in names.items() if name in state}
 
 
 def restore(optimizer: torch.optim.Optimizer, saved: Mapping[str, Any]) -> None:
