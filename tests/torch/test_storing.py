@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import io
 import pickle
+from collections import UserDict
 from typing import Any
 
 import pytest
@@ -130,9 +131,10 @@ def test_a_slow_average_moves_although_its_steps_are_below_half_a_unit():
     assert numbers(opt, each)["square_avg"].mean().item() == pytest.approx(expected, rel=2e-3)
 
 
-def test_one_slot_may_be_kept_higher():
+@pytest.mark.parametrize("mapping", [dict, UserDict])
+def test_one_slot_may_be_kept_higher(mapping: type):
     each = parameter(300, dtype=torch.float32)
-    opt = ours.Adam([each], state_dtype={"exp_avg": "int8", "exp_avg_sq": torch.bfloat16})
+    opt = ours.Adam([each], state_dtype=mapping({"exp_avg": "int8", "exp_avg_sq": torch.bfloat16}))
     opt.step()
     state = opt.state[each]
     assert (state["exp_avg"].dtype, state["exp_avg_sq"].dtype) == (torch.uint8, torch.bfloat16)

@@ -38,10 +38,11 @@ class Group:
 
     def _present(self, group: Mapping[str, Any], scale: float | None) -> tuple[Any, ...]:
         """Return what of a group decides its step, to be compared with what it was."""
-        # A mapping of slots may be changed in place.
-        options = [dict(each) if isinstance(each, dict) else each for each in map(group.get, _DECIDING)]
+        state_dtype, *options = map(group.get, _DECIDING)
+        if isinstance(state_dtype, Mapping):
+            state_dtype = dict(state_dtype)  # it may be changed in place
         # A tensor in the graph may be another one of the same value.
-        return (*options, scale, *(() if self._differentiable else self._floats(group)))
+        return (state_dtype, *options, scale, *(() if self._differentiable else self._floats(group)))
 
     def _floats(self, group: Mapping[str, Any]) -> tuple[float, ...]:
         found = list(self._keywords.watched(group))
