@@ -196,6 +196,11 @@ def test_what_is_no_array_is_refused_by_its_name():
     for given in ([0.5, -2.0], None):
         with pytest.raises(TypeError, match=rf"^g is of type {type(given).__name__}; allowed is an array of the shape"):
             reference.step(rules.adam, x, given, reference.init(rules.adam, x))
+        said = rf"^x is of type {type(given).__name__}; allowed is an array of a floating-point type"
+        with pytest.raises(TypeError, match=said):
+            reference.init(rules.adam, given)
+        with pytest.raises(TypeError, match=said):
+            reference.step(rules.sgd, given, given, {"step": 0}, lr=0.5)
 
 
 @pytest.mark.parametrize("state", [{}, {"exp_avg": 0.0, "exp_avg_sq": 0.0}, reference.init(rules.adadelta, 1.0)])

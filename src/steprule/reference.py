@@ -16,7 +16,8 @@ __all__ = ["init", "step"]
 def init(rule: Rule, x: Any) -> dict[str, Any]:
     """Return the state that `rule` starts with for the parameter `x`: `step` 0, and each slot an array like `x`.
 
-    Raises `TypeError` for what is no rule, and for a parameter of integers or truths.
+    Raises `TypeError` for what is no rule, and for a parameter that is no array, or one of integers, truths or complex
+    numbers.
     """
     check_rule(rule)
     _check(x)
@@ -42,8 +43,8 @@ def step(
     returned has the type of `x`, which is a floating-point type. `hyperparameters` are the rule's own, `lr`, `weight_decay`
     and `lr_decay`.
 
-    Raises `TypeError` for a hyperparameter that is unknown or missing, an input that is missing, or a parameter of integers,
-    truths or complex numbers, and `ValueError` for a value out of range, an array of another shape, or a state of another
+    Raises `TypeError` for a hyperparameter that is unknown or missing, an input that is missing or no array, or such a
+    parameter as `init` refuses, and `ValueError` for a value out of range, an array of another shape, or a state of another
     rule.
     """
     check_rule(rule)
@@ -63,6 +64,10 @@ def step(
 
 
 def _check(x: Any) -> None:
+    if not hasattr(x, "dtype") and not isinstance(x, (int, float)):
+        raise TypeError(
+            f"x is of type {type(x).__name__}; allowed is an array of a floating-point type, such as float32"
+        )
     dtype = getattr(x, "dtype", None)
     name = str(getattr(dtype, "name", dtype)).rpartition(".")[2].strip("'>")
     if "int" in name or "bool" in name:
