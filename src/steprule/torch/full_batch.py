@@ -62,8 +62,8 @@ DeltaBarDelta.__doc__ = f"{_Base.__doc__}\n\n{DeltaBarDelta.__doc__}"
 
 def _looked_at(parameter: torch.Tensor, state: Any) -> bool:
     grad = parameter.grad
-    plain = grad is not None and grad.layout is torch.strided and not grad.is_complex() and grad.device.type == "cpu"
-    return plain and "rate" in state.get(parameter, {})
+    dense = grad is not None and grad.layout is torch.strided and not grad.is_complex() and grad.device.type == "cpu"
+    return dense and "rate" in state.get(parameter, {})
 
 
 def _sample(tensor: torch.Tensor) -> torch.Tensor:
