@@ -13,7 +13,7 @@ from tests.report.comparisons import all_diverged, comparison, interrupted, mean
 from steprule.lab.results import Comparison, Metric
 from steprule.lab.summary import summarise
 from steprule.report import words
-from steprule.report.contents import facts, failures
+from steprule.report.contents import facts, failures, rule_rows
 from steprule.report.table import terminal_table
 
 FLATTERS = "chosen on the test data, as in the paper's tables, so it flatters"
@@ -96,6 +96,14 @@ class TestInTheTerminal:
         ]
         assert "rmsprop_nesterov" in text
         assert FLATTERS in " ".join(text.split())
+
+    def test_rules_that_reached_the_same_are_all_marked(self) -> None:
+        made = mean_scores({"adam": {1.0: [2.0]}, "sgd": {1.0: [2.0]}, "momentum": {1.0: [3.0]}})
+        starred = [
+            line.split()[1] for line in self.shown(made).splitlines() if line.startswith("* ") and "best" not in line
+        ]
+        assert starred == ["adam", "sgd"]
+        assert [row["is_best"] for row in rule_rows(summarise(made), {})] == [True, True, False]
 
     def test_names_are_not_markup(self) -> None:
         made = mean_scores({"[red]x[/red]": {1.0: [2.0]}}, metric=Metric("[bold]error", "%"))

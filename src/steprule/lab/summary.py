@@ -140,6 +140,10 @@ class Summary:
             raise ValueError("no rule has a best setting")
         return self.winner.best
 
+    def is_best(self, rule: RuleSummary) -> bool:
+        """Whether no rule has a better score, though others may have the same."""
+        return rule.best is not None and rule.best.score.mean == self.best.score.mean
+
     @property
     def scores(self) -> tuple[float, ...]:
         """The mean test metric of every finished setting of every rule."""

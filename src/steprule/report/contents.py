@@ -36,7 +36,7 @@ def rule_rows(summary: Summary, published: Mapping[Setting, float]) -> list[dict
 def _rule_row(rule: RuleSummary, summary: Summary, published: Mapping[Setting, float]) -> dict[str, Any]:
     row = {
         "rule": rule.rule,
-        "is_best": rule is summary.winner and len(summary.rules) > 1,
+        "is_best": summary.is_best(rule) and len(summary.rules) > 1,
         "setting": words.best_setting(rule),
         "mean": "",
         "deviation": "",

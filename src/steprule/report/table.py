@@ -43,13 +43,13 @@ def terminal_table(comparison: Comparison) -> Table:
     table.add_column("per\nepoch", justify="right", no_wrap=True)
     table.add_column("diverged", justify="right", no_wrap=True)
     for rule in summary.rules:
-        table.add_row(*_row(rule, summary), style="bold" if rule is summary.winner else "")
+        table.add_row(*_row(rule, summary), style="bold" if summary.is_best(rule) else "")
     return table
 
 
 def _row(rule: RuleSummary, summary: Summary) -> list[Text]:
     best = rule.best
-    mark = "* " if rule is summary.winner else "  "
+    mark = "* " if summary.is_best(rule) else "  "
     score = words.NOTHING
     if best is not None:
         digits = words.decimals(summary)

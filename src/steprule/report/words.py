@@ -242,7 +242,7 @@ def verdict(summary: Summary) -> str:
     if len(summary.rules) == 1:
         return f"{rule.rule} reached {_article(name)} {name} of {first}."
     parts = [f"{rule.rule} reached the {'lowest' if summary.metric.lower_is_better else 'highest'} {name}, {first}"]
-    equal = [other.rule for other, score in scored[1:] if score.score.mean == best.score.mean]
+    equal = [other.rule for other, _ in scored[1:] if summary.is_best(other)]
     if equal:
         parts += [f"{listed(equal)} reached the same"]
     else:
