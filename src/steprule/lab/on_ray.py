@@ -30,6 +30,9 @@ _ATTEMPTS: Final = 3
 
 _SECONDS_TO_ANSWER: Final = 20
 
+_CANCELLATIONS: Final = 20
+"""How often a task is cancelled, a second apart, before it is left alone: the cluster may have gone."""
+
 _DATA: Final = "STEPRULE_DATA"
 
 
@@ -98,8 +101,18 @@ class Ray(Place):
                 else:
                     yield event
         finally:
-            for stream in going:
+            self._end(list(going))
+
+    def _end(self, streams: Sequence[Any]) -> None:
+        """Cancel tasks until they have ended: Ray loses a cancellation that meets a task as it begins."""
+        left = {stream.completed(): stream for stream in streams}
+        for _ in range(_CANCELLATIONS):
+            if not left:
+                return
+            for stream in left.values():
                 self._ray.cancel(stream, force=True)
+            ended, _ = self._ray.wait(list(left), num_returns=len(left), timeout=1.0)
+            left = {end: stream for end, stream in left.items() if end not in ended}
 
     def _begun_task(self, problem: str, task: Task) -> Any:
         # One thread for each CPU that Ray sets aside.
