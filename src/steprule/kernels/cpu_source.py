@@ -108,7 +108,7 @@ def source(program: Program, elements: Elements | str) -> str:
     if elements.scales(program):
         # The numbers of a block must all be known before the first of them can be stored.
         loop = [*arrays, *_block(program, elements, names, called)]
-        lines = [f"{called[name]}_new = scratch()" for name in elements.scales(program) if name in program.outputs]
+        lines = [f"{called[name]}_new = scratch()" for name in _encoded(program, elements)]
         lines += [f"for begin in range(first, first + size, {BLOCK}):"]
         lines += [f"    {line}" for line in (f"count = min({BLOCK}, first + size - begin)", *loop)]
     else:
@@ -266,6 +266,11 @@ def _loop(
     return [*before, *_drawing(elements, program, called, stored, body), *after]
 
 
+def _encoded(program: Program, elements: Elements) -> list[str]:
+    """Return the arrays with scales that a step writes; one that it only reads keeps its codes."""
+    return [name for name in elements.scales(program) if name in program.outputs]
+
+
 def _block(program: Program, elements: Elements, names: Mapping[int, str], called: Mapping[str, str]) -> list[str]:
     """Return the step of one block, and then the encoding of the arrays that have scales."""
     before, after, encoded = [], [], []
@@ -276,8 +281,10 @@ def _block(program: Program, elements: Elements, names: Mapping[int, str], calle
             f"{mine}_scale = {mine}_scale_at[0]",
             f"{mine}_base = int8_base({mine}_scale, {storage.exponents})",
         ]
-        if name not in program.outputs:
-            continue
+    written = _encoded(program, elements)
+    for name in written:
+        mine, storage = called[name], elements.storage(name)
+        assert storage is not None
         before.append(f"{mine}_most = magnitude(ZERO)")
         after += [
             f"{mine}_scale = int8_scale({mine}_most)",
@@ -289,6 +296,5 @@ def _block(program: Program, elements: Elements, names: Mapping[int, str], calle
             f"{mine}_random = {_noise(elements, program, called, name)}",
             f"{mine}_at[i] = to_int8({mine}_new[i], {mine}_base, {mine}_per_least, {mine}_random, {storage.exponents})",
         ]
-    written = [name for name in elements.scales(program) if name in program.outputs]
     encoding = _drawing(elements, program, called, written, encoded) if written else []
     return [*before, *_loop(program, elements, names, called), *after, *encoding]
