@@ -88,6 +88,18 @@ def test_a_fit_is_as_it_is_without_and_goes_on_unmonitored():
     assert len(callback.rates.table()["step"]) == recorded
 
 
+@pytest.mark.parametrize("jit_compile", COMPILED)
+def test_a_model_may_be_built_by_the_fit(jit_compile: bool):
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential([keras.layers.Dense(32, activation="tanh"), keras.layers.Dense(10)])
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(ours.SGD(0.25), loss, jit_compile=jit_compile)
+    table = fitted(model, RateMonitorCallback(every=10, sample=30), 2).rates.table()
+    assert sorted(set(table["step"])) == [1, 11, 21, 31, 41, 51]
+    assert list(dict.fromkeys(table["layer"])) == [each.path for each in model.trainable_variables]
+    has_rate(table, 0.25)
+
+
 def test_a_fit_may_be_interrupted_and_watched_twice():
     model = compiled(ours.SGD(0.25), jit_compile=COMPILED[-1])
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import Any, Final
 
 import keras
@@ -48,7 +49,7 @@ class RateMonitorCallback(keras.callbacks.Callback):  # type: ignore[misc]
         self._leave()  # a fit that was interrupted
         optimizer = getattr(self.model.optimizer, "inner_optimizer", self.model.optimizer)
         kinds: dict[str, Any] = {"torch": _OnTorch, "tensorflow": _OnTensorFlow, "jax": _OnJax}
-        self._watch = kinds[backend](optimizer, self.model.trainable_variables, self._sampler, self.rates, **more)
+        self._watch = kinds[backend](optimizer, self.model, self._sampler, self.rates, **more)
         optimizer.apply = self._watch
         self._compile()
 
@@ -75,20 +76,30 @@ class RateMonitorCallback(keras.callbacks.Callback):  # type: ignore[misc]
 class _Watch:
     """The optimizer's `apply`, with a look at the sampled elements before and after it."""
 
-    def __init__(self, optimizer: Any, variables: Sequence[Any], sampler: Sampler, rates: Rates) -> None:
+    def __init__(self, optimizer: Any, model: Any, sampler: Sampler, rates: Rates) -> None:
         self.optimizer: Final = optimizer
         self._before: Any = vars(optimizer).get("apply")
         self._apply: Callable[..., None] = optimizer.apply
         self._sampler: Final = sampler
         self._rates: Final = rates
-        self._variables: Final = list(variables)
-        self._places: Final = [
-            sampler.dimensions(number, int(np.prod(each.shape))) for number, each in enumerate(self._variables)
-        ]
-        self._dtype: Final = "float64" if any(each.dtype == "float64" for each in self._variables) else "float32"
+        self._model: Final = model
         self._has_gradient: list[bool] = []
         self._accumulation: Final = optimizer.gradient_accumulation_steps or 1
         self._period: Final = sampler.every * self._accumulation
+
+    # A model that nobody has built is built by Keras before `fit` begins, but on TensorFlow within the first step.
+    @cached_property
+    def _variables(self) -> list[Any]:
+        return list(self._model.trainable_variables)
+
+    @cached_property
+    def _places(self) -> list[Any]:
+        sizes = [int(np.prod(each.shape)) for each in self._variables]
+        return [self._sampler.dimensions(number, size) for number, size in enumerate(sizes)]
+
+    @cached_property
+    def _dtype(self) -> str:
+        return "float64" if any(each.dtype == "float64" for each in self._variables) else "float32"
 
     def __call__(self, grads: Sequence[Any], trainable_variables: Sequence[Any] | None = None, **more: Any) -> None:
         raise NotImplementedError
@@ -232,12 +243,18 @@ class _OnTensorFlow(_Watch):
                 f"steps_per_execution is {steps_per_execution}; allowed is no more than the {self._period} batches of "
                 f"every={self._sampler.every} steps"
             )
-        size = sum(map(len, self._places))
-        self._kept: Final = tf.Variable(np.zeros((3, size), self._dtype), trainable=False)
         self._batch: Final = tf.Variable(np.int64(-1), trainable=False)
         self._read = -1
         self._executions = 0
         self._between: Final = self._period // steps_per_execution
+
+    @cached_property
+    def _kept(self) -> Any:
+        import tensorflow as tf
+
+        # Outside of the function that is being traced, which makes no variables but in its first trace.
+        with tf.init_scope():
+            return tf.Variable(np.zeros((3, sum(map(len, self._places))), self._dtype), trainable=False)
 
     def __call__(self, grads: Sequence[Any], trainable_variables: Sequence[Any] | None = None, **more: Any) -> None:
         import tensorflow as tf
