@@ -344,6 +344,17 @@ def test_steps_are_counted_where_a_step_depends_on_it() -> None:
     assert ours.sgd(0.1).update(x, begun._replace(count=jnp.int32(7)), x)[1].count == 8
 
 
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.complex64])
+def test_injected_hyperparameters_of_low_and_complex_parameters_are_told_their_type(dtype: Any) -> None:
+    x, injected = jnp.ones(2, dtype), optax.inject_hyperparams
+    for made in injected(ours.adam)(0.1), injected(ours.adam)(optax.constant_schedule(0.1)):
+        with pytest.raises((TypeError, ValueError), match="allowed is a (real )?number in"):
+            made.init(x)
+    made = injected(ours.adam, hyperparam_dtype=jnp.float32)(0.1)
+    update, _ = jax.jit(made.update)(x, made.init(x), x)
+    close(jnp.real(update), jnp.full(2, -0.1, jnp.real(x).dtype))
+
+
 def test_a_population_of_hyperparameters() -> None:
     def after(lr: Any) -> Any:
         return trained("adadelta", ours.adadelta(lr=lr), params(), jit=False)["w"]
@@ -512,6 +523,12 @@ class TestErrors:
             (ours.adam, {"lr": jnp.float32(-1)}, ValueError, r"lr is -1.0; allowed is a number in \[0, inf\)"),
             (ours.adam, {"eps": "small"}, TypeError, "eps is 'small', a str"),
             (ours.adam, {"lr": jnp.ones(3)}, TypeError, r"lr is an array of shape \(3,\)"),
+            (
+                ours.adam,
+                {"lr": jnp.complex64(1)},
+                TypeError,
+                r"lr is an array of complex64; allowed is a real number in \[0",
+            ),
             (ours.sgd, {}, TypeError, r"sgd needs lr, a number in \[0, inf\); it has no default"),
             (ours.adam, {"lr": 0.1, "learning_rate": 0.2}, TypeError, "lr and learning_rate are both given to adam"),
             (ours.adam, {"momentum": 0.9}, TypeError, "momentum"),

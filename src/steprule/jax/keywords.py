@@ -161,6 +161,11 @@ def _checked(declared: Hyperparameter, value: Callable[..., Any] | Any) -> Any:
             f"{declared.name} is an array of shape {tuple(shape)}; allowed is a number in {declared.range}, an array "
             "without dimensions, or a schedule"
         )
+    if isinstance(value, jax.Array) and jnp.iscomplexobj(value):
+        raise TypeError(
+            f"{declared.name} is an array of {value.dtype}; allowed is a real number in {declared.range}: "
+            "optax.inject_hyperparams makes one of it with hyperparam_dtype"
+        )
     if isinstance(value, jax.core.Tracer):
         return value
     if not isinstance(value, jax.Array):
