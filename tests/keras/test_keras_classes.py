@@ -327,6 +327,20 @@ def test_a_variable_without_gradient_stands_still():
 
 
 @pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("accumulates", [None, 2])
+def test_a_variable_that_keras_overwrites_with_its_gradient_has_no_slots(accumulates: int | None):
+    optimizer, own = ours.Adadelta(gradient_accumulation_steps=accumulates), variables()
+    own[1].overwrite_with_gradient = True  # as the scales of float8 are
+    steps = [gradients(1)[0]] * (accumulates or 1)
+    found = stepped(optimizer, steps, own)
+    expected = stepped(ours.Adadelta(), steps[:1])
+    # On PyTorch, Keras takes the maximum of what it accumulates in float32.
+    np.testing.assert_allclose(found[1], np.maximum(steps[0][1], 0.0) if accumulates else steps[0][1], rtol=1e-6)
+    for place in 0, 2:
+        np.testing.assert_allclose(found[place], expected[place], rtol=1e-12)
+
+
+@pytest.mark.usefixtures("float64")
 def test_what_was_saved_of_one_optimizer_goes_on_in_another():
     steps = gradients(6)
     whole, first, second = made("adam"), made("adam"), made("adam")

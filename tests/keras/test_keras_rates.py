@@ -100,6 +100,15 @@ def test_a_model_may_be_built_by_the_fit(jit_compile: bool):
     has_rate(table, 0.25)
 
 
+def test_what_keras_overwrites_with_its_gradient_has_no_rate():
+    model = compiled(ours.Momentum(0.1, rho=0.5))
+    for layer in model.layers:
+        layer.quantize("float8")
+    model.compile(model.optimizer, model.loss, jit_compile=COMPILED[-1])
+    table = fitted(model, RateMonitorCallback(every=10, sample=30)).rates.table()
+    assert {path.rsplit("/")[-1] for path in table["layer"]} == {"kernel", "bias"}
+
+
 def test_a_fit_may_be_interrupted_and_watched_twice():
     model = compiled(ours.SGD(0.25), jit_compile=COMPILED[-1])
 

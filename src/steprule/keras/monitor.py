@@ -18,7 +18,7 @@ _BFLOAT16_EPS: Final = 2.0**-7
 
 
 class RateMonitorCallback(keras.callbacks.Callback):  # type: ignore[misc]
-    """Records effective learning rates, -update / gradient, of random dimensions of each trainable variable in `fit`.
+    """Records effective learning rates, -update / gradient, of random dimensions of each variable that `fit` steps.
 
     `rates` holds what was recorded: `rates.table()`, `print(rates)`. Steps are numbered by the optimizer's `iterations`,
     from 1, and of them 1, 1 + `every`, ... are recorded: `sample` dimensions of each variable, chosen by `seed`. Layers have
@@ -90,7 +90,7 @@ class _Watch:
     # A model that nobody has built is built by Keras before `fit` begins, but on TensorFlow within the first step.
     @cached_property
     def _variables(self) -> list[Any]:
-        return list(self._model.trainable_variables)
+        return [each for each in self._model.trainable_variables if not each.overwrite_with_gradient]
 
     @cached_property
     def _places(self) -> list[Any]:

@@ -35,7 +35,7 @@ class OnTensors:
         )
 
     def _slots_of(self, index: int) -> dict[str, Any]:
-        """Return the slots of the variable `index`, by name."""
+        """Return the slots of the variable `index`, by name; None each where Keras overwrites it with its gradient."""
         return {name: variables[index] for name, variables in self._slots.items()}
 
     def update_step(self: Any, gradient: Any, variable: Any, learning_rate: Any) -> None:

@@ -77,7 +77,8 @@ class _Fused:
         self.optimizer: Final[RuleOptimizer] = optimizer(rule)(groups, **others)
         keeps_state = bool(names_of(rule, counts=bool(values["lr_decay"])))
         for parameter, own in zip(parameters, slots, strict=True):
-            if keeps_state:
+            # Keras makes no slots of a variable that it overwrites with its gradient (float8) instead of a step.
+            if keeps_state and all(variable is not None for variable in own.values()):
                 count = torch.zeros((), dtype=torch.float32, device="cpu")
                 self.optimizer.state[parameter] = {
                     "step": count,
