@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import keras
 import numpy as np
 import pytest
@@ -46,3 +50,27 @@ def test_scalars_have_float64():
     before = values_of(own[1])
     optimizer.apply([np.asarray(g, "float32") for g in gradients(1)[0]], own)
     np.testing.assert_allclose(np.abs(values_of(own[1]) - before), 1.0, rtol=5e-7)
+
+
+_ON_TWO_DEVICES = """
+import keras, numpy as np
+import steprule.keras as ours
+from steprule.keras.monitor import RateMonitorCallback
+keras.distribution.set_distribution(keras.distribution.DataParallel(devices=keras.distribution.list_devices("cpu")))
+model = keras.Sequential([keras.layers.Dense(2)])
+model.compile(ours.SGD(0.25), "mse")
+rows = np.random.default_rng(0).standard_normal((64, 3)).astype("float32")
+callback = RateMonitorCallback(every=4)
+model.fit(rows, rows[:, :2], batch_size=4, verbose=0, callbacks=[callback])
+assert len(model.trainable_variables[0].value.sharding.device_set) == 2
+table = callback.rates.table()
+assert list(dict.fromkeys(table["step"])) == [1, 5, 9, 13]
+np.testing.assert_allclose(table["update"], -0.25 * table["gradient"], rtol=1e-5, atol=1e-6)
+"""
+
+
+def test_rates_are_recorded_on_two_devices():
+    environment = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2", "JAX_PLATFORMS": "cpu"}
+    command = [sys.executable, "-c", _ON_TWO_DEVICES]
+    done = subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

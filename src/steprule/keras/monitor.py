@@ -212,9 +212,11 @@ class _OnJax(_Watch):
             if self._is_due(int(batch)):
                 self._told(batch, before, gradient, self._values())
             return
+        # JAX keeps an order on one device only; on several, each step waits for what the one before it has made.
+        ordered = keras.distribution.distribution() is None
         jax.lax.cond(
             self._is_due(batch),
-            lambda *taken: jax.debug.callback(self._told, *taken, ordered=True),
+            lambda *taken: jax.debug.callback(self._told, *taken, ordered=ordered),
             lambda *_: None,
             batch,
             before,
