@@ -344,6 +344,15 @@ def test_steps_are_counted_where_a_step_depends_on_it() -> None:
     assert ours.sgd(0.1).update(x, begun._replace(count=jnp.int32(7)), x)[1].count == 8
 
 
+def test_a_count_may_come_back_from_a_file_as_a_number() -> None:
+    made, x = ours.adam(optax.linear_schedule(0.1, 0.0, 10)), jnp.ones(2)
+    state = made.init(x)
+    update, new = made.update(x, state._replace(count=3), x)
+    expected, _ = made.update(x, state._replace(count=jnp.int32(3)), x)
+    assert int(new.count) == 4
+    close(update, expected)
+
+
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.complex64])
 def test_injected_hyperparameters_of_low_and_complex_parameters_are_told_their_type(dtype: Any) -> None:
     x, injected = jnp.ones(2, dtype), optax.inject_hyperparams

@@ -72,6 +72,7 @@ def incremented(count: Any) -> Any:
     """Return the count of one step more, if there is one; it stays at the largest number of its type."""
     if count is None:
         return None
+    count = jnp.asarray(count)
     return jnp.where(count < np.iinfo(count.dtype).max, count + 1, count)
 
 
