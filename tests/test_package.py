@@ -150,6 +150,14 @@ class TestInstalled:
         assert done.returncode == 2
         assert re.fullmatch(r"steprule: [^\n]*pip install 'steprule\[lab\]'\n", done.stderr)
 
+    @pytest.mark.parametrize(
+        ("module", "extra"),
+        [("torch", "torch"), ("curvature", "torch"), ("jax", "jax"), ("keras", "keras"), ("cluster", "cluster")],
+    )
+    def test_its_parts_say_what_to_install(self, bare: Path, tmp_path: Path, module: str, extra: str) -> None:
+        done = python(bare / "bin" / "python", "-c", f"import steprule.{module}", cwd=tmp_path)
+        assert re.search(rf" needs \w+: pip install 'steprule\[{extra}\]'", done.stderr.splitlines()[-1])
+
     def test_it_steps(self, environment: Path, tmp_path: Path) -> None:
         python_there, cache = environment / "bin" / "python", str(tmp_path / "cache")
         done = python(python_there, "-W", "error", "-c", STEP, cwd=tmp_path, STEPRULE_CACHE=cache)

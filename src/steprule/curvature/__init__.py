@@ -5,6 +5,11 @@ models, and Newton's method, for small ones.
 `exact`, `hutchinson` and `mean_square_gradients` return the arrays by the parameter's name.
 """
 
+try:
+    import torch as _torch  # noqa: F401
+except ModuleNotFoundError as missing:
+    raise ModuleNotFoundError(f"steprule.curvature needs {missing.name}: pip install 'steprule[torch]'") from missing
+
 from .estimates import Curvature, bbprop, exact, hutchinson, mean_square_gradients
 from .losses import half_squared_error
 from .newton import Newton

@@ -3,6 +3,11 @@
 `optimizer(rule)` makes such a class of any rule; those below are the built-in ones.
 """
 
+try:
+    import torch as _torch  # noqa: F401
+except ModuleNotFoundError as missing:
+    raise ModuleNotFoundError(f"steprule.torch needs {missing.name}: pip install 'steprule[torch]'") from missing
+
 from .. import rules
 from .backward import BackwardSteps, step_in_backward
 from .full_batch import DeltaBarDelta
