@@ -432,12 +432,14 @@ class TestCompare:
         ended = process("compare", "cifar", "--traceback", cwd=tmp_path)
         assert "Traceback (most recent call last)" in ended.err
 
-    def test_tells_which_extra_is_missing(self, tmp_path: Path) -> None:
-        program = "import sys; sys.modules['altair'] = None; from steprule.cli import main; main()"
-        done = subprocess.run(
-            [sys.executable, "-c", program, "compare", "digits"], cwd=tmp_path, capture_output=True, text=True
-        )
-        assert "pip install 'steprule[lab]'" in one_sentence(Ended(done.returncode, done.stdout, done.stderr))
+    @pytest.mark.parametrize(
+        ("absent", "words", "extra"),
+        [("altair", ["compare", "digits"], "lab"), ("jax", ["bench", "--framework", "jax"], "jax")],
+    )
+    def test_tells_which_extra_is_missing(self, tmp_path: Path, absent: str, words: list[str], extra: str) -> None:
+        program = f"import sys; sys.modules['{absent}'] = None; from steprule.cli import main; main()"
+        done = subprocess.run([sys.executable, "-c", program, *words], cwd=tmp_path, capture_output=True, text=True)
+        assert f"pip install 'steprule[{extra}]'" in one_sentence(Ended(done.returncode, done.stdout, done.stderr))
         assert list(tmp_path.iterdir()) == []
 
 
@@ -618,6 +620,12 @@ class TestBench:
     ) -> None:
         monkeypatch.setattr(steprule.bench, "measure_steps", lambda *_, **__: pytest.fail("it measures"))
         assert "absent" in one_sentence(run("bench", "--json", str(tmp_path / "absent" / "made.json")))
+        assert "no file" in one_sentence(run("bench", "--json", str(tmp_path)))
+        os.mkfifo(tmp_path / "pipe")
+        assert "no file" in one_sentence(run("bench", "--json", str(tmp_path / "pipe")))
+        assert (tmp_path / "pipe").is_fifo()
+        monkeypatch.setattr(os, "access", lambda folder, _: folder != tmp_path)
+        assert "cannot be written" in one_sentence(run("bench", "--json", str(tmp_path / "made.json")))
 
 
 def test_the_installed_command_is_this_one() -> None:

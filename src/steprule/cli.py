@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import traceback
 from pathlib import Path
@@ -201,7 +202,7 @@ def bench(
         _one_of("--sizes", each, tuple(known))
     for each in chosen_rules:
         _one_of("--rules", each, tuple(TWINS))
-    _require_folder(file)
+    _require_place(file)
     if on_gpu:
         measure.require_gpu()
     measure_steps = measure.measure_steps_on_gpu if on_gpu else measure.measure_steps
@@ -225,6 +226,7 @@ def bench(
 
 
 def _bench_jax(sizes: str, rule_names: str, file: Path | None) -> None:
+    from . import jax as _  # noqa: F401  # first, for it says what to install where JAX is missing
     from .bench.in_jax import JAX_SIZES, OPTAX, jax_as_json, jax_tables, measure_jax
 
     chosen_sizes = options.names(sizes) if sizes else JAX_SIZES
@@ -232,7 +234,7 @@ def _bench_jax(sizes: str, rule_names: str, file: Path | None) -> None:
     for size, name in chosen:
         _one_of("--sizes", size, tuple(JAX_SIZES))
         _one_of("--rules", name, tuple(OPTAX))
-    _require_folder(file)
+    _require_place(file)
     benches, progress = [], Console(stderr=True)
     for size, name in chosen:
         with progress.status(f"{name}, {size}"):
@@ -242,9 +244,16 @@ def _bench_jax(sizes: str, rule_names: str, file: Path | None) -> None:
     _write_json(file, jax_as_json(benches))
 
 
-def _require_folder(file: Path | None) -> None:
-    if file is not None and not file.parent.is_dir():
+def _require_place(file: Path | None) -> None:
+    """Raise `ValueError` where no file can be written: what is measured takes minutes, and would be lost."""
+    if file is None:
+        return
+    if not file.parent.is_dir():
         raise ValueError(f"--json is {file}, and there is no folder {file.parent}")
+    if file.exists() and not file.is_file():  # a file would take the place of a pipe or a device
+        raise ValueError(f"--json is {file}, which is there and no file; allowed is a path for a file")
+    if not os.access(file.parent, os.W_OK):
+        raise ValueError(f"--json is {file}, and the folder {file.parent} cannot be written to")
 
 
 def _write_json(file: Path | None, made: Any) -> None:
