@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -64,6 +65,27 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert done.returncode == 0, done.stdout + done.stderr
     (made,) = (folder / "dist").iterdir()
     return made
+
+
+def named_in_the_readme() -> list[str]:
+    """The files of the project that the README names."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    linked = re.findall(r"\]\((?!https?://)([^)#]+)\)", text)
+    return linked + re.findall(r"\b(?:examples|docs|benchmarks)/[\w./-]+\w", text)
+
+
+@pytest.mark.serial
+def test_the_source_distribution_has_what_the_readme_and_its_commands_need(tmp_path: Path) -> None:
+    require_installed("build", "hatchling")
+    command = ["-m", "build", "--sdist", "--no-isolation", "--outdir", str(tmp_path), str(ROOT)]
+    done = python(Path(sys.executable), *command, cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    with tarfile.open(tmp_path / f"steprule-{steprule.__version__}.tar.gz") as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    places = names | {parent.as_posix() for name in names for parent in Path(name).parents}
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    needed = {"Makefile", "pyproject.toml", *re.findall(r"\bconstraints[\w-]*\.txt", makefile)}
+    assert {name.rstrip("/") for name in named_in_the_readme()} | needed <= places
 
 
 def installed(wheel: Path, folder: Path) -> Path:
@@ -197,11 +219,7 @@ class TestTheReadme:
         exec(code, {"__name__": f"readme_{number}"})
 
     def test_every_file_that_it_names_is_there(self) -> None:
-        text = (ROOT / "README.md").read_text(encoding="utf-8")
-        named = re.findall(r"\]\((?!https?://)([^)#]+)\)", text) + re.findall(
-            r"\b(?:examples|docs|benchmarks)/[\w./-]+\w", text
-        )
-        assert [name for name in named if not (ROOT / name).exists()] == []
+        assert [name for name in named_in_the_readme() if not (ROOT / name).exists()] == []
 
     def test_nothing_in_it_is_still_to_be_written(self) -> None:
         assert re.findall(r"^[A-Z_]{4,}$", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE) == []
