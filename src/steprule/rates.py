@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -202,8 +203,8 @@ def _records(state: Mapping[str, Sequence[Any]]) -> Iterable[Record]:
         name: np.asarray(state[name], _DTYPES.get(name, None if name == "layer" else np.float64)) for name in COLUMNS
     }
     keys = list(zip(columns["step"].tolist(), columns["layer"].tolist(), strict=True))
-    ends = [place for place in range(1, len(keys) + 1) if place == len(keys) or keys[place] != keys[place - 1]]
-    for begin, end in zip([0, *ends[:-1]], ends, strict=True):
+    begins = [place for place in range(len(keys)) if place == 0 or keys[place] != keys[place - 1]]
+    for begin, end in itertools.pairwise([*begins, len(keys)]):
         parts = (columns[name][begin:end] for name in ("dimension", "update", "gradient", "rounding"))
         yield Record(*keys[begin], *parts)
 

@@ -366,6 +366,16 @@ def test_tables_are_kept_as_csv_and_in_checkpoints(tmp_path: Path):
         again.load_state_dict({})
 
 
+def test_a_checkpoint_from_before_the_first_step_is_taken_over():
+    model = net()
+    optimizer = ours.Adadelta(model.parameters())
+    state = RateMonitor(optimizer, model=model).state_dict()
+    again = RateMonitor(optimizer, model=model)
+    train(model, optimizer, 1)
+    again.load_state_dict(state)
+    assert (again.step, again.summary()) == (0, [])
+
+
 class Writer:
     def __init__(self) -> None:
         self.scalars: list[tuple[str, float, int]] = []
