@@ -141,7 +141,9 @@ def test_a_slot_that_stays_has_no_line_and_one_that_is_passed_on_has() -> None:
         (lambda g: -g / 2 / 3, r"-\frac{\frac{g_t}{2}}{3}"),
         (lambda g: 1e-8 * g, r"10^{-8} \, g_t"),
         (lambda g: 25e8 * g, r"2500000000 \, g_t"),
-        (lambda g: g * 2.5e-7, r"g_t \, 2.5 \cdot 10^{-7}"),
+        (lambda g: g * 2.5e-7, r"g_t \cdot 2.5 \cdot 10^{-7}"),
+        (lambda g: 2 * (3 * g), r"2 \cdot 3 \, g_t"),
+        (lambda g: -g * (2 * 0.9**g), r"-g_t \cdot 2 \cdot 0.9^{g_t}"),
     ],
 )
 def test_brackets_stand_where_they_must_and_nowhere_else(written: Callable[..., Any], line: str) -> None:
@@ -375,8 +377,9 @@ class Reader:
 
     def product(self) -> Exact:
         found = self.power()
-        while self.next() == r"\,":
-            self.take()
+        while self.next() in (r"\,", r"\cdot"):
+            spaced = self.take() == r"\,"
+            assert not (spaced and self.next()[0].isdigit()), "a number after a space reads as digits of the one before"
             found = found * self.power()
         return found
 

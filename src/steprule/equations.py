@@ -137,9 +137,10 @@ class _Writer:
             # Names have subscripts only, so the exponent needs no brackets: g_t^2.
             return f"{held}^2", _POWER
         right_text = self._held(right, _PRODUCT)
+        sign = r"\cdot" if right_text[0].isdigit() else r"\,"  # 2 and 3 side by side would read as 23
         if self._negated(left):
-            return rf"{self.write(left)[0]} \, {right_text}", _SUM
-        return rf"{self._held(left, _PRODUCT)} \, {right_text}", _PRODUCT
+            return f"{self.write(left)[0]} {sign} {right_text}", _SUM
+        return f"{self._held(left, _PRODUCT)} {sign} {right_text}", _PRODUCT
 
     def _fraction(self, above: Value, below: Value) -> tuple[str, int]:
         text, sign, rank = self.write(above)[0], "", _PRODUCT
