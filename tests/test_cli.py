@@ -94,6 +94,10 @@ class TestHelp:
         assert ended.status == 2
         assert ended.out + ended.err == run("--help").out
 
+    def test_says_which_version_it_is(self, run: Run) -> None:
+        ended = run("--version")
+        assert (ended.status, ended.out, ended.err) == (0, f"steprule {steprule.__version__}\n", "")
+
     @pytest.mark.parametrize("command", COMMANDS)
     def test_says_what_a_command_does(self, run: Run, command: str) -> None:
         ended = run(command, "--help")

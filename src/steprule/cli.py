@@ -15,7 +15,7 @@ try:
 except ModuleNotFoundError as missing:
     raise ModuleNotFoundError(f"the command line needs {missing.name}: pip install 'steprule[lab]'") from missing
 
-from . import around, clustering, equations, options, reproducing
+from . import __version__, around, clustering, equations, options, reproducing
 from .console import stoppable, terminal
 from .folders import replace
 from .named import place_of
@@ -24,7 +24,8 @@ from .program import lower
 __all__ = ["app", "main"]
 
 app = typer.Typer(
-    help="Adaptive, per-dimension learning rates: update rules, their engines, and experiments on them.",
+    help="Adaptive, per-dimension learning rates: update rules, their engines, and experiments on them. An error "
+    "is one sentence; with --traceback behind the command it says where it was raised.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -32,6 +33,21 @@ app = typer.Typer(
 )
 app.add_typer(reproducing.app, name="reproduce")
 app.add_typer(clustering.app, name="cluster")
+
+
+def _tell_version(asked: bool) -> None:
+    if asked:
+        print(f"steprule {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _group(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_tell_version, is_eager=True, help="Print the version and end.")
+    ] = False,
+) -> None:
+    """Take what stands before a command."""
 
 
 @app.command()
