@@ -3,6 +3,8 @@
 `optimizer(rule)` makes such a class of any rule; those below are the built-in ones.
 """
 
+from typing import TYPE_CHECKING
+
 try:
     import torch as _torch  # noqa: F401
 except ModuleNotFoundError as missing:
@@ -35,15 +37,30 @@ __all__ = [
     "step_in_backward",
 ]
 
-SGD = optimizer(rules.sgd, name="SGD")
-Momentum = optimizer(rules.momentum)
-Nesterov = optimizer(rules.nesterov)
-Adagrad = optimizer(rules.adagrad)
-RMSProp = optimizer(rules.rmsprop, name="RMSProp")
-RMSPropNesterov = optimizer(rules.rmsprop_nesterov, name="RMSPropNesterov")
-Adadelta = optimizer(rules.adadelta)
-Adam = optimizer(rules.adam)
-AdamW = optimizer(rules.adam, name="AdamW", weight_decay=1e-2, decoupled_weight_decay=True)
-DiagonalNewton = optimizer(rules.diagonal_newton)
-VSGD = optimizer(rules.vsgd, name="VSGD")
-VSGDfd = optimizer(rules.vsgd_fd, name="VSGDfd")
+if TYPE_CHECKING:
+    # A name for what a call returns is no type: these may stand in annotations, and be subclassed.
+    SGD = RuleOptimizer
+    Momentum = RuleOptimizer
+    Nesterov = RuleOptimizer
+    Adagrad = RuleOptimizer
+    RMSProp = RuleOptimizer
+    RMSPropNesterov = RuleOptimizer
+    Adadelta = RuleOptimizer
+    Adam = RuleOptimizer
+    AdamW = RuleOptimizer
+    DiagonalNewton = RuleOptimizer
+    VSGD = RuleOptimizer
+    VSGDfd = RuleOptimizer
+else:
+    SGD = optimizer(rules.sgd, name="SGD")
+    Momentum = optimizer(rules.momentum)
+    Nesterov = optimizer(rules.nesterov)
+    Adagrad = optimizer(rules.adagrad)
+    RMSProp = optimizer(rules.rmsprop, name="RMSProp")
+    RMSPropNesterov = optimizer(rules.rmsprop_nesterov, name="RMSPropNesterov")
+    Adadelta = optimizer(rules.adadelta)
+    Adam = optimizer(rules.adam)
+    AdamW = optimizer(rules.adam, name="AdamW", weight_decay=1e-2, decoupled_weight_decay=True)
+    DiagonalNewton = optimizer(rules.diagonal_newton)
+    VSGD = optimizer(rules.vsgd, name="VSGD")
+    VSGDfd = optimizer(rules.vsgd_fd, name="VSGDfd")
