@@ -130,6 +130,7 @@ class TestTheWheel:
             entries = archive.read(f"{about}/entry_points.txt").decode()
             assert archive.read(f"{about}/licenses/LICENSE") == (ROOT / "LICENSE").read_bytes()
         assert metadata["Version"] == steprule.__version__
+        assert f"\nversion: {steprule.__version__}\n" in (ROOT / "CITATION.cff").read_text(encoding="utf-8")
         assert metadata["License-Expression"] == "Apache-2.0"
         needs = metadata.get_all("Requires-Dist") or []
         core = {re.split(r"[^\w-]", need)[0] for need in needs if "extra ==" not in need}
