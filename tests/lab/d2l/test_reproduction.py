@@ -77,6 +77,17 @@ def test_an_engine_whose_process_fails_is_told_with_what_it_said(tmp_path: Path)
     assert found.missing[0].cause == "its process ended with exit status 3, saying last: no such thing here"
 
 
+def test_what_fails_has_of_each_plan_all_seeds_or_none(tmp_path: Path) -> None:
+    require_data_set("airfoil")
+    python = tmp_path / "python"
+    # Of three messages the first has the versions; then it dies within the first plan's seeds.
+    python.write_text(f'#!/bin/sh\n"{sys.executable}" "$@" | head -n 3\nexit 3\n')
+    python.chmod(0o755)
+    found = reproduce(["numpy"], seeds=3, epochs=1, pythons={"numpy": python})
+    assert found.trainings == ()
+    assert found.missing[0].cause.startswith("its process ended with exit status 3")
+
+
 def test_what_another_python_lacks_is_installed_there(tmp_path: Path) -> None:
     require_data_set("airfoil")
     python = tmp_path / "my python"

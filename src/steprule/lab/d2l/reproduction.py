@@ -69,7 +69,7 @@ def reproduce(
     Seeds are 0 to `seeds - 1`; `epochs` is the book's number for each plan unless given. An engine runs in a process of
     its own, one after another, in one thread and on the CPU; `pythons` names the interpreter of an engine, by default
     `.venv-ENGINE/bin/python` where that is in the working folder, else this one. What is not installed, or fails, is
-    told in `missing`.
+    told in `missing`; of each plan there are all seeds or none.
 
     Raises `ValueError` for arguments that cannot be, and `steprule.lab.data.DataError` where the data set cannot be had. A
     `KeyboardInterrupt` while engines run comes out as a `Stopped`, which has what is finished.
@@ -91,7 +91,7 @@ def reproduce(
     def made() -> Reproduction:
         facts = machine.facts() | {"threads": f"{processes.THREADS}, one engine after another"}
         run = Run(machine.command(), began.isoformat(timespec="seconds"), time.monotonic() - clock, facts)
-        return Reproduction(plans, seeds, tuple(found.trainings), tuple(found.missing), found.versions, run)
+        return Reproduction(plans, seeds, found.whole(seeds), tuple(found.missing), found.versions, run)
 
     if progress:
         progress.begin(len(plans) * seeds)
@@ -101,7 +101,7 @@ def reproduce(
         try:
             found.run(engine, given.get(engine) or processes.interpreter(engine), own, job | {"plans": told})
         except KeyboardInterrupt:
-            found.stop(engines[number:], seeds)
+            found.stop(engines[number:])
             raise Stopped(made()) from None
     return made()
 
@@ -125,11 +125,14 @@ class _Found:
         except RuntimeError as failure:
             self._miss(engine, python, str(failure))
 
-    def stop(self, engines: Sequence[str], seeds: int) -> None:
-        """Leave these engines as they are, and take of each plan all seeds or none."""
-        plans = [training.plan for training in self.trainings]
-        self.trainings = [training for training in self.trainings if plans.count(training.plan) == seeds]
+    def stop(self, engines: Sequence[str]) -> None:
+        """Leave these engines as they are."""
         self.missing += [Missing(engine, "stopped before it had ended", "") for engine in engines]
+
+    def whole(self, seeds: int) -> tuple[Training, ...]:
+        """Return the trainings of each plan that has all seeds: an engine that fails or is stopped may leave fewer."""
+        plans = [training.plan for training in self.trainings]
+        return tuple(training for training in self.trainings if plans.count(training.plan) == seeds)
 
     def _take(self, engine: str, python: Path, plans: Sequence[Plan], message: Mapping[str, Any]) -> None:
         if "absent" in message:
