@@ -94,7 +94,7 @@ def test_each_figure_is_a_png_and_an_svg(page: Path) -> None:
 def test_where_nothing_ran_the_page_and_the_table_say_why(tmp_path: Path) -> None:
     nothing = replace(reproduction(), trainings=())
     text = write_reproduction(nothing, tmp_path).read_text(encoding="utf-8")
-    assert "No engine that the book reports has been run." in text
+    assert "No run is one whose loss the book reports." in text
     assert "pip install" in as_text(nothing)
 
 

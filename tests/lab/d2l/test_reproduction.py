@@ -88,6 +88,18 @@ def test_what_fails_has_of_each_plan_all_seeds_or_none(tmp_path: Path) -> None:
     assert found.missing[0].cause.startswith("its process ended with exit status 3")
 
 
+@pytest.mark.parametrize(("epochs", "known"), [(None, [0.245, 0.243]), (2, [0.245, None]), (1, [None, None])])
+def test_the_book_has_no_loss_after_another_number_of_epochs(
+    tmp_path: Path, epochs: int | None, known: list[float | None]
+) -> None:
+    require_data_set("airfoil")
+    python = tmp_path / "python"
+    python.write_text('#!/bin/sh\ncat > /dev/null\necho \'{"absent": "torch"}\'\n')
+    python.chmod(0o755)
+    found = reproduce(["torch"], seeds=1, epochs=epochs, pythons={"torch": python})
+    assert [plan.loss for plan in found.plans if plan.way != "steprule"] == known
+
+
 def test_what_another_python_lacks_is_installed_there(tmp_path: Path) -> None:
     require_data_set("airfoil")
     python = tmp_path / "my python"

@@ -66,10 +66,10 @@ def reproduce(
 ) -> Reproduction:
     """Train the airfoil regression as the book does, in each of `engines`, and return what was measured.
 
-    Seeds are 0 to `seeds - 1`; `epochs` is the book's number for each plan unless given. An engine runs in a process of
-    its own, one after another, in one thread and on the CPU; `pythons` names the interpreter of an engine, by default
-    `.venv-ENGINE/bin/python` where that is in the working folder, else this one. What is not installed, or fails, is
-    told in `missing`; of each plan there are all seeds or none.
+    Seeds are 0 to `seeds - 1`; `epochs` is the book's number for each plan unless given: after another the book has no
+    loss. An engine runs in a process of its own, one after another, in one thread and on the CPU; `pythons` names the
+    interpreter of an engine, by default `.venv-ENGINE/bin/python` where that is in the working folder, else this one. What
+    is not installed, or fails, is told in `missing`; of each plan there are all seeds or none.
 
     Raises `ValueError` for arguments that cannot be, and `steprule.lab.data.DataError` where the data set cannot be had. A
     `KeyboardInterrupt` while engines run comes out as a `Stopped`, which has what is finished.
@@ -79,7 +79,7 @@ def reproduce(
     _check(engines, seeds, epochs, given)
     began, clock = datetime.now(timezone.utc), time.monotonic()
     plans = tuple(
-        plan if epochs is None else dataclasses.replace(plan, epochs=epochs)
+        plan if epochs in (None, plan.epochs) else dataclasses.replace(plan, epochs=epochs, loss=None)
         for engine in engines
         for plan in expected()
         if plan.engine == engine

@@ -79,7 +79,7 @@ def verdict(reproduction: Reproduction, summary: Summary) -> str:
     """The reproduction in one sentence, computed from its numbers."""
     told = [line for line in summary.lines if line.holds_the_book is not None]
     if not told:
-        return "No engine that the book reports has been run."
+        return "No run is one whose loss the book reports."
     inside = [line for line in told if line.holds_the_book]
     outside = [name(line) for line in told if not line.holds_the_book]
     seeds = words.plural(reproduction.seeds, "seed")
