@@ -88,6 +88,17 @@ def test_what_cannot_be_aligned_is_left_out_with_a_warning(root: Path) -> None:
     assert len(made.recordings) == 22
 
 
+@pytest.mark.parametrize(("speaker", "use"), [("s0", "train"), ("s1", "choose"), ("s2", "test")])
+def test_a_part_of_which_all_is_left_out_is_told(root: Path, speaker: str, use: str) -> None:
+    for path in (root / speaker / "7").glob("*.wav"):
+        write_wav(path, spoken(("ab",), 0, 0)[:240])
+    with (
+        pytest.warns(UserWarning, match="shorter than their words' states are left out: 8"),
+        pytest.raises(DataError, match=f"all utterances of {speaker}, whom the corpus has to {use} by, are left out"),
+    ):
+        prepare(folder(root))
+
+
 def test_a_broken_file_stops_the_work_with_its_name(root: Path) -> None:
     path = root / "s1" / "7" / "s1-7-00.wav"
     path.write_bytes(path.read_bytes()[:1000])

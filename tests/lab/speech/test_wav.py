@@ -101,3 +101,11 @@ def test_no_samples_and_no_numbers_are_refused(tmp_path: Path) -> None:
     wavfile.write(tmp_path / "b.wav", RATE, np.array([0, np.nan], np.float32))
     with pytest.raises(DataError, match="b holds samples that are not finite"):
         read_wav(tmp_path / "b.wav", "b", RATE, Notices())
+
+
+def test_a_rate_of_less_than_a_sample_in_each_frame_is_refused_with_its_name(tmp_path: Path) -> None:
+    path = tmp_path / "a.wav"
+    for rate in (0, 99):
+        wavfile.write(path, rate, np.zeros(100, np.int16))
+        with pytest.raises(DataError, match=f"a.wav has a rate of {rate} Hz; allowed is 100 Hz at least"):
+            read_wav(path, "a.wav", RATE, Notices())

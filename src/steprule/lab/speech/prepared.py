@@ -84,7 +84,8 @@ def prepare(corpus: Corpus) -> Prepared:
     An utterance with a word that no training speaker says, or with fewer frames than states, is left out, with a warning.
 
     Raises:
-        DataError: a wav file is not sound, there are too few speakers, or a file in the cache is not whole.
+        DataError: a wav file is not sound, there are too few speakers, all utterances to train, choose or test by are left
+            out, or a file in the cache is not whole.
     """
     split = Split.of([each.speaker for each in corpus.recordings])
     raw = _energies(corpus)
@@ -93,6 +94,12 @@ def prepare(corpus: Corpus) -> Prepared:
     kept = _usable(corpus.recordings, raw, inventory)
     recordings = tuple(corpus.recordings[number] for number in kept)
     speakers = [each.speaker for each in recordings]
+    for use, who in (("train", split.train), ("choose", split.validation), ("test", split.test)):
+        if not set(who) & set(speakers):
+            raise DataError(
+                f"all utterances of {', '.join(who)}, whom the corpus has to {use} by, are left out; allowed are some that "
+                "can be aligned"
+            )
     features = normalise([cepstra(raw[number]) for number in kept], speakers)
     model, iterations, paths = _alignment(corpus, recordings, features, inventory, split)
     energies = normalise([raw[number] for number in kept], speakers)

@@ -8,6 +8,7 @@ import struct
 import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,9 @@ from numpy.typing import NDArray
 from ..data import DataError
 
 __all__ = ["Notices", "read_wav"]
+
+# That of a sample in each step of 10 ms from one frame to the next.
+_LEAST_RATE: Final = 100
 
 
 @dataclass
@@ -40,9 +44,12 @@ def read_wav(source: Path | bytes, name: str, rate: int | None, notices: Notices
     samples of 8 to 32 bits and floating-point ones are read.
 
     Raises:
-        DataError: the file is truncated, is no wav file, has no samples, or holds numbers that are not finite.
+        DataError: the file is truncated, is no wav file, has no samples, holds numbers that are not finite, or has a rate
+            below 100 Hz.
     """
     found, samples = _parsed(source, name)
+    if found < _LEAST_RATE:
+        raise DataError(f"{name} has a rate of {found} Hz; allowed is {_LEAST_RATE} Hz at least")
     signal = _scaled(samples)
     if signal.ndim == 2:
         notices.add(f"the channels of a wav file with {signal.shape[1]} of them are averaged", name)
