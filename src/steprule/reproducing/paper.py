@@ -140,9 +140,11 @@ def _run_parts(console: Console, parts: Sequence[Part], options: Options) -> Non
     for part in parts:
         # A display for each, since each has trials and a best of its own.
         with Display(console) as display:
-            done.append(part.run(options, display))
-        write_comparisons(done[-1], options.out)
-        write_reproduction(done, options.out)
+            result = part.run(options, display)
+        if options.train or not result.is_empty:  # else a page that is there would be replaced by one of nothing
+            done.append(result)
+            write_comparisons(result, options.out)
+            write_reproduction(done, options.out)
     there = [result for result in done if not result.is_empty]
     if not there:
         raise ValueError(f"nothing of these parts is finished in {options.out}")

@@ -54,6 +54,11 @@ def test_runs_says_how_long_and_checks_what_was_committed(steprule: CliRunner, t
     kept = run(steprule, "--no-train", "--seeds", "3", "--jobs", "1", "--out", str(out))
     assert "1 of 3 trials are not finished" in kept
 
+    pages = {page: page.read_bytes() for page in out.rglob("*.html")}
+    with pytest.raises(ValueError, match="nothing of these parts is finished in zeiler2012"):
+        run(steprule, "--no-train", "--epochs", "1", "--jobs", "1")
+    assert {page: page.read_bytes() for page in out.rglob("*.html")} == pages, "what is there stays"
+
     with pytest.raises(ValueError, match=r"there are no committed results: committed.json"):
         run(steprule, "--published")
     committed = tmp_path / "committed.json"
