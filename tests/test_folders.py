@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import math
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from steprule.folders import made_folder, replace, write_json
+from steprule.folders import held, made_folder, replace, write_json
 
 
 def test_json_has_null_for_what_is_no_finite_number(tmp_path: Path) -> None:
@@ -48,3 +50,23 @@ def test_what_can_be_no_folder_is_told(tmp_path: Path) -> None:
     for out in (file, file / "below"):
         with pytest.raises(ValueError, match=f"^out is {out}, where no folder can be made: .*"):
             made_folder(out)
+
+
+def test_a_folder_is_held_by_one_process_until_it_ends(tmp_path: Path) -> None:
+    code = f"from steprule.folders import Path, held\nwith held(Path({str(tmp_path)!r})): print(flush=True); input()"
+    other = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert other.stdin is not None
+    assert other.stdout is not None
+    other.stdout.readline()
+    told = re.escape(f"{tmp_path} is in use by another process; wait for it, or use another folder")
+    with pytest.raises(ValueError, match=told), held(tmp_path):
+        pass
+    other.kill()
+    other.communicate()
+    with held(tmp_path), pytest.raises(ValueError, match=told), held(tmp_path):
+        pass
+    with (
+        pytest.raises(ValueError, match=r"\.held cannot be made or locked \(unable to open"),
+        held(tmp_path / "nowhere"),
+    ):
+        pass

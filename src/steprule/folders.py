@@ -7,11 +7,11 @@ import math
 import os
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any
 
-__all__ = ["cache_folder", "made_folder", "replace", "write_json", "written_aside"]
+__all__ = ["cache_folder", "held", "made_folder", "replace", "write_json", "written_aside"]
 
 
 def cache_folder() -> Path:
@@ -40,6 +40,27 @@ def made_folder(out: Path) -> Path:
     if not os.access(out, os.W_OK):
         raise ValueError(f"out is {out}, a folder that cannot be written to")
     return out
+
+
+@contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Keep other processes from holding the same folder; the end of this one, however it ends, lets go of it too.
+
+    Raises `ValueError` where another holds it, or the file that says so, `folder/.held`, cannot be made.
+    """
+    # Its locks are those of every system, and of what is mounted from another machine.
+    import sqlite3
+
+    path = folder / ".held"
+    with ExitStack() as opened:
+        try:
+            lock = opened.enter_context(closing(sqlite3.connect(path, isolation_level=None, timeout=0)))
+            lock.execute("BEGIN EXCLUSIVE")
+        except sqlite3.Error as error:
+            if "locked" in str(error):
+                raise ValueError(f"{folder} is in use by another process; wait for it, or use another folder") from None
+            raise ValueError(f"{path} cannot be made or locked ({error}); allowed is a folder where it can") from None
+        yield
 
 
 @contextmanager

@@ -234,6 +234,23 @@ def test_a_training_goes_on_where_it_was(tmp_path: Path):
     )
 
 
+def test_a_second_training_in_the_same_folder_is_refused(tmp_path: Path):
+    refused = []
+
+    def again(_: Any) -> None:
+        from steprule.cluster import Plan, train
+
+        with pytest.raises(ValueError, match="snapshots is in use by another process") as told:
+            train(bowl.work(), rules.sgd, Plan(updates=9, options=SGD), tmp_path / "snapshots", resume=True)
+        refused.append(told)
+
+    found = trained(tmp_path, progress=Once(20, again))
+    assert refused
+    assert close(found) and all(
+        shard.lost == 0 and shard.outcomes == {"applied": 200} for shard in found.progress.shards
+    )
+
+
 @pytest.mark.parametrize(
     ("address", "told"),
     [

@@ -12,6 +12,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from ..folders import held, made_folder
 from ..specification import Rule
 from . import engine
 from .client import may_begin
@@ -54,8 +55,8 @@ def train(
 
     Without an `address`, a Ray of its own is started on this machine, listening on loopback; "auto" or host:port joins one.
     `folder` takes the shards' snapshots; on several machines it is one that all of them see. With `resume`, training goes on
-    from the snapshots that are there; without, there must be none. `progress` is called at the beginning, about once a
-    second, and at the end.
+    from the snapshots that are there; without, there must be none. One process at a time trains in it. `progress` is called
+    at the beginning, about once a second, and at the end.
 
     Raises `ValueError` and `TypeError` for arguments that cannot be, `FloatingPointError` as `on_nonfinite` says,
     `RuntimeError` where all pushes to a shard are refused or a process cannot be started, and what a replica's gradient
@@ -63,7 +64,10 @@ def train(
     """
     check(rule, plan, folder, resume=resume, address=address, dashboard=dashboard)
     gpus = 0 if plan.device == "cpu" else plan.shards
-    with engine.running(address, plan.replicas + plan.shards, gpus=gpus, dashboard=dashboard):
+    with (
+        held(made_folder(folder)),
+        engine.running(address, plan.replicas + plan.shards, gpus=gpus, dashboard=dashboard),
+    ):
         training = Training(work, rule, plan, folder.resolve())
         try:
             progress(training)
