@@ -64,6 +64,31 @@ def test_words_are_recognised_of_whom_no_model_has_heard(prepared: Prepared) -> 
     assert "100.0 % of 9" in recognition(speakers, recordings)
 
 
+def test_speakers_who_say_each_word_once_have_no_recordings_to_leave_out(prepared: Prepared) -> None:
+    once = prepared.of(("s0", "s1", "s2"))[::4]
+    some = replace(
+        prepared,
+        energies=[prepared.energies[each] for each in once],
+        features=[prepared.features[each] for each in once],
+        paths=[prepared.paths[each] for each in once],
+        recordings=tuple(prepared.recordings[each] for each in once),
+    )
+    told = []
+    assert facts.recordings_held_out(some) is None
+    speakers = facts.speakers_held_out(some, lambda: told.append(1))
+    assert len(told) == facts.trainings(some)
+    assert "no speaker says a word twice" in recognition(speakers, None)
+
+
+def test_a_speaker_of_whom_all_is_left_out_is_not_counted(prepared: Prepared) -> None:
+    split = replace(prepared.split, train=("nobody", *prepared.split.train))
+    assert [(each.name, each.share > 0) for each in facts.by_speaker(replace(prepared, split=split))] == [
+        ("s0", True),
+        ("s1", True),
+        ("s2", True),
+    ]
+
+
 def test_the_page_says_it_all(prepared: Prepared, tmp_path: Path) -> None:
     speakers = [facts.Recognised(name, 11, 12) for name in ("s0", "s1", "s2")]
     lengths = facts.durations(prepared)

@@ -84,19 +84,17 @@ def _single(prepared: Prepared) -> bool:
 def trainings(prepared: Prepared) -> int:
     """Return how many models `speakers_held_out` and `recordings_held_out` train together, in alignments."""
     speakers = len({each.speaker for each in prepared.recordings})
-    return (speakers + 1) * sum(ROUNDS) if _single(prepared) else 0
+    return (speakers + bool(_held_out(prepared))) * sum(ROUNDS) if _single(prepared) else 0
 
 
 def by_speaker(prepared: Prepared) -> list[Recognised]:
-    """Return what the model recognises of each speaker; nothing where utterances have several words."""
+    """Return what the model recognises of each speaker with an utterance; nothing where these have several words."""
     if not _single(prepared):
         return []
     right = _right(prepared, range(len(prepared.recordings)), prepared.model.recognise(prepared.features))
     split = prepared.split
-    return [
-        Recognised(speaker, int(right[prepared.of([speaker])].sum()), len(prepared.of([speaker])))
-        for speaker in (*split.train, *split.validation, *split.test)
-    ]
+    own = {speaker: prepared.of([speaker]) for speaker in (*split.train, *split.validation, *split.test)}
+    return [Recognised(speaker, int(right[each].sum()), len(each)) for speaker, each in own.items() if each]
 
 
 def speakers_held_out(prepared: Prepared, advance: Callable[[], None] = lambda: None) -> list[Recognised]:
@@ -112,17 +110,20 @@ def speakers_held_out(prepared: Prepared, advance: Callable[[], None] = lambda: 
 
 
 def recordings_held_out(prepared: Prepared, advance: Callable[[], None] = lambda: None) -> Recognised | None:
-    """Return what is recognised of every tenth recording of each word by each speaker, by a model of all the others."""
-    if not _single(prepared):
-        return None
-    seen: dict[tuple[str, ...], int] = {}
-    held = []
+    """Return what is recognised of every tenth recording of each word by each speaker, by a model of all the others.
+
+    None where utterances have several words, or no speaker says a word twice.
+    """
+    held = _held_out(prepared) if _single(prepared) else []
+    return _trained_without(prepared, "recordings", held, advance) if held else None
+
+
+def _held_out(prepared: Prepared) -> list[int]:
+    """Return the first of every ten recordings of a word by a speaker who says it more than once."""
+    said: dict[tuple[str, ...], list[int]] = {}
     for number, each in enumerate(prepared.recordings):
-        key = (each.speaker, *each.words)
-        seen[key] = seen.get(key, -1) + 1
-        if seen[key] % _EVERY == 0:
-            held.append(number)
-    return _trained_without(prepared, "recordings", held, advance)
+        said.setdefault((each.speaker, *each.words), []).append(number)
+    return sorted(number for numbers in said.values() if len(numbers) > 1 for number in numbers[::_EVERY])
 
 
 def _trained_without(prepared: Prepared, name: str, held: Sequence[int], advance: Callable[[], None]) -> Recognised:

@@ -59,13 +59,19 @@ def described(prepared: Prepared) -> str:
 
 def recognition(speakers: Sequence[Recognised], recordings: Recognised | None) -> str:
     """Return how many words of speakers, and of recordings, that no model has heard are recognised, as a sentence."""
-    if not speakers or recordings is None:
+    if not speakers:
         return "Utterances have several words, so that no word recogniser is measured."
     spread = Spread.of([each.share for each in speakers])
-    return (
+    unheard = (
         f"Of a speaker that the model has not heard, {spread.mean:.1f} % of the words are recognised (mean over "
-        f"{len(speakers)} speakers, each left out in turn; {spread.low:.1f} to {spread.high:.1f} %); of recordings that it "
-        f"has not heard by speakers that it has, {recordings.share:.1f} % of {recordings.words:,}."
+        f"{len(speakers)} speakers, each left out in turn; {spread.low:.1f} to {spread.high:.1f} %); "
+    )
+    if recordings is None:
+        return (
+            unheard + "no speaker says a word twice, so that no recording of a speaker that it has heard is left out."
+        )
+    return unheard + (
+        f"of recordings that it has not heard by speakers that it has, {recordings.share:.1f} % of {recordings.words:,}."
     )
 
 
