@@ -323,6 +323,21 @@ def test_a_snapshot_of_before_options_were_kept_goes_on(tmp_path: Path):
     assert again.shard.version == Version(1, 1)
 
 
+@pytest.mark.parametrize("spoilt", [b"", b"\0\0", b"[]", b'{"begun": [1]}'])
+def test_a_spoilt_note_of_what_was_lost_is_no_end(tmp_path: Path, spoilt: bytes):
+    server = kept(tmp_path)
+    known = server.push(push(0)).version
+    assert server.snapshot()
+    (note,) = tmp_path.glob("*.life-0.json")
+    note.write_bytes(spoilt)
+    with pytest.warns(
+        RuntimeWarning, match="life-0.json is no note of what was lost so far .* which may be miscounted"
+    ):
+        again = kept(tmp_path)
+    assert again.shard.version == Version(known.life + 1, known.updates)
+    assert [each.name for each in tmp_path.glob("*.life-*.json")] == [note.name.replace("-0.json", "-1.json")]
+
+
 def test_a_sync_of_no_journal_is_refused(tmp_path: Path):
     with pytest.raises(ValueError, match="sync is True and journal is False; allowed is sync with a journal"):
         kept(tmp_path, sync=True)

@@ -69,14 +69,14 @@ class KeptShard:
         self._journal: Final = found if journal else None
         noted = self._notes()
         life = max(noted, default=-1)
-        history: dict[str, Any] = json.loads(noted[life].read_text()) if noted else {"begun": [], "lost": []}
+        history: dict[str, Any] = _history(noted[life]) if noted else {}
         known = self._snapshot.exists()
         if known:
             shard.load(*snapshot.read(self._snapshot))
         if found is not None:
             self._replay(found)
         if known or noted:
-            shard.begin_life(max(life, shard.version.life) + 1, history["begun"], history["lost"])
+            shard.begin_life(max(life, shard.version.life) + 1, **history)
         self._note_life(is_first=not known)
         if not known:
             snapshot.write(self._snapshot, *shard.state())
@@ -175,3 +175,17 @@ class KeptShard:
             RuntimeWarning,
             stacklevel=3,
         )
+
+
+def _history(note: Path) -> dict[str, Any]:
+    """Return what a note says, as `Shard.begin_life` takes it; nothing, with a warning, where it is spoilt."""
+    try:
+        told = json.loads(note.read_bytes())
+        return {name: [(int(life), int(updates)) for life, updates in told[name]] for name in ("begun", "lost")}
+    except (KeyError, TypeError, ValueError) as error:
+        warnings.warn(
+            f"{note} is no note of what was lost so far ({error!r}), which may be miscounted",
+            RuntimeWarning,
+            stacklevel=3,
+        )
+        return {}
