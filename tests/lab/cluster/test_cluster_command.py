@@ -168,6 +168,7 @@ def test_a_measurement_that_cannot_be_written_yet_ends_no_training(tmp_path: Pat
     [
         ({"seed": 4}, "seed is 4; allowed with resume is 3"),
         ({"name": "digits"}, "problem is 'digits'; allowed with resume is '"),
+        ({"shards": 2}, "shards is 2; allowed with resume is 1"),
         ({"n_push": 2}, "n_push is 2; allowed with resume is 1"),
         ({"n_fetch": 2, "local_lr": 0.1}, "n_fetch is 2; allowed with resume is 1"),
         ({"local_lr": 0.1}, "local_lr is 0.1; allowed with resume is None"),

@@ -32,8 +32,8 @@ __all__ = ["Measured", "Run", "Watcher", "updates_of"]
 
 _RESULTS: Final = "results.json"
 _SNAPSHOTS: Final = "snapshots"
-_DECIDING: Final = ("n_fetch", "n_push", "local_lr", "overlap", "warm_start")
-"""What of a plan decides the result, beside what the shards compare with their snapshots. A cluster may grow and shrink."""
+_DECIDING: Final = ("shards", "n_fetch", "n_push", "local_lr", "overlap", "warm_start")
+"""What of a plan decides the result, beside what the shards compare with their snapshots. Replicas may grow and shrink."""
 
 
 @dataclass(frozen=True)
