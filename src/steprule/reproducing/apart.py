@@ -163,6 +163,10 @@ PARTS: Final[Mapping[str, Callable[[Console, Asked], None]]] = {
 TAKERS: Final[Mapping[str, tuple[str, ...]]] = {
     "--seeds": ("fig3", "fig4", "search"),
     "--epochs": ("search",),
+    "--jobs": ("fig3", "fig4", "search"),
+    "--device": ("fig3", "fig4", "search"),
+    "--on": ("search",),
+    "--address": ("search",),
     "--full": ("fig3", "fig4"),
     "--corpus": ("alignment", "fig3", "fig4"),
 }

@@ -125,8 +125,8 @@ def _takers() -> dict[str, list[str]]:
     from ..lab.zeiler2012 import parts
     from .apart import TAKERS
 
-    by_all = ("--seeds", "--epochs")
-    return {name: [*(parts() if name in by_all else ()), *able] for name, able in TAKERS.items()}
+    of_all = ("--seeds", "--epochs", "--jobs", "--device", "--on", "--address")
+    return {name: [*(parts() if name in of_all else ()), *able] for name, able in TAKERS.items()}
 
 
 def _run_parts(console: Console, parts: Sequence[Part], options: Options) -> None:

@@ -107,6 +107,9 @@ def test_a_part_is_not_passed_over(part: str, flag: str) -> None:
     [
         ("fig3 --epochs 1", "--epochs 1 is given with fig3; allowed with it are table1, "),
         ("alignment --seeds 2", "--seeds 2 is given with alignment; allowed with it are table1, "),
+        ("alignment --jobs 2", "--jobs 2 is given with alignment; allowed with it are table1, "),
+        ("alignment --device cpu", "--device cpu is given with alignment; allowed with it are table1, "),
+        ("fig3 fig4 --on ray", "--on ray is given with fig3, fig4; allowed with it are table1, "),
         ("table1 fig2 --full", "--full is given with table1, fig2; allowed with it are fig3, fig4"),
         ("table1 --corpus here", "--corpus here is given with table1; allowed with it are alignment, fig3, fig4"),
         ("--no-train --full", "--full is given with table1, "),

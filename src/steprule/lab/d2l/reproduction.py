@@ -123,7 +123,7 @@ class _Found:
                 for message in messages:
                     self._take(engine, python, plans, message)
         except RuntimeError as failure:
-            self._miss(engine, python, str(failure))
+            self._miss(Missing(engine, str(failure), ""))
 
     def stop(self, engines: Sequence[str]) -> None:
         """Leave these engines as they are."""
@@ -136,7 +136,7 @@ class _Found:
 
     def _take(self, engine: str, python: Path, plans: Sequence[Plan], message: Mapping[str, Any]) -> None:
         if "absent" in message:
-            self._miss(engine, python, f"{message['absent']} is not installed")
+            self._miss(Missing(engine, f"{message['absent']} is not installed", _install(engine, python)))
         elif "versions" in message:
             self.versions[engine] = message["versions"]
         else:
@@ -146,10 +146,10 @@ class _Found:
             if self._progress:
                 self._progress.trained(self.trainings[-1])
 
-    def _miss(self, engine: str, python: Path, cause: str) -> None:
-        self.missing.append(Missing(engine, cause, _install(engine, python)))
+    def _miss(self, missing: Missing) -> None:
+        self.missing.append(missing)
         if self._progress:
-            self._progress.missed(self.missing[-1])
+            self._progress.missed(missing)
 
 
 def _install(engine: str, python: Path) -> str:

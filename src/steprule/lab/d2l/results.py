@@ -24,7 +24,7 @@ class Training:
 
 @dataclass(frozen=True)
 class Missing:
-    """An engine that is absent, failed or was stopped, why, and the command that installs what it needs; else empty."""
+    """An engine that is absent, failed or was stopped, why, and the command that installs what is absent; else empty."""
 
     engine: str
     cause: str
