@@ -115,6 +115,30 @@ class TestByDefinition:
         net, shares = chain([nn.Linear(4, 3)]), torch.softmax(batch(6, 3), 1)
         assert_near(bbprop(net, cross_entropy, batch(6, 4), shares), diagonal(net, cross_entropy, batch(6, 4), shares))
 
+    @pytest.mark.parametrize("smoothing", [0.0, 0.3])
+    def test_cross_entropy_of_shares_that_do_not_add_up_to_one(self, smoothing: float) -> None:
+        loss = nn.CrossEntropyLoss(label_smoothing=smoothing)
+        net, shares = chain([nn.Conv1d(2, 3, 2)]), batch(4, 3, 5).abs()
+        assert_near(bbprop(net, loss, batch(4, 2, 6), shares), diagonal(net, loss, batch(4, 2, 6), shares))
+
+    def test_cross_entropy_of_many_places(self) -> None:
+        # All products of so many outputs at once would take 55 GiB.
+        net, x = chain([nn.Conv2d(1, 21, 1)], torch.float32), batch(2, 1, 64, 64, dtype=torch.float32)
+        places = torch.randint(21, (2, 64, 64), generator=torch.Generator().manual_seed(3))
+        p = torch.softmax(net(x), 1).detach()
+        expected = (p * (1 - p)).mean((0, 2, 3))
+        assert_near({"b": bbprop(net, cross_entropy, x, places)["0.bias"]}, {"b": expected})
+
+    @pytest.mark.parametrize("outputs", [63, 64, 65, 130])
+    def test_more_outputs_than_are_differentiated_at_a_time(self, outputs: int) -> None:
+        net, x, t, loss = (
+            chain([nn.Linear(1, outputs)]),
+            batch(3, 1),
+            batch(3, outputs).sigmoid(),
+            nn.BCEWithLogitsLoss(),
+        )
+        assert_near(bbprop(net, loss, x, t), diagonal(net, loss, x, t))
+
     @pytest.mark.filterwarnings("ignore:Using padding='same'")
     @settings(max_examples=40)
     @given(st.data())

@@ -15,6 +15,10 @@ from torch import Tensor, nn
 __all__ = ["Loss", "half_squared_error"]
 
 
+_ROWS: Final = 64
+"""How many second derivatives of each example are made at a time: all at once take memory by the square of its outputs."""
+
+
 def half_squared_error(outputs: Tensor, targets: Tensor) -> Tensor:
     """Return the mean over the batch of half the squared distance between an example's outputs and its targets.
 
@@ -58,11 +62,18 @@ def _refusing_ignored(ignored: int) -> Callable[[Tensor, Tensor], None]:
     return refuse
 
 
-def _of_cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:
-    if outputs.dim() != 2 or targets.dim() != 1:
-        return _second_derivatives(functional.cross_entropy, outputs, targets)
-    p = torch.softmax(outputs, 1)
-    return p * (1 - p) / outputs.shape[0]
+def _of_cross_entropy(smoothing: float) -> Callable[[Tensor, Tensor], Tensor]:
+    """Return the second derivative of the mean over examples and their places, the labels smoothed by `smoothing`."""
+
+    def diagonal(outputs: Tensor, targets: Tensor) -> Tensor:
+        p = torch.softmax(outputs, 1)
+        found = p * (1 - p) / (outputs.numel() // outputs.shape[1])
+        if targets.shape != outputs.shape:
+            return found  # whichever the classes are: they, and smoothing, move the gradient alone
+        # Probabilities may add up to something else than 1.
+        return found * ((1 - smoothing) * targets.sum(1, keepdim=True) + smoothing)
+
+    return diagonal
 
 
 def _summed_squared_error(outputs: Tensor, targets: Tensor) -> Tensor:
@@ -78,7 +89,7 @@ class _Known:
 
 
 _KNOWN: Final[Mapping[Any, _Known]] = {
-    functional.cross_entropy: _Known(_of_cross_entropy, _refusing_ignored(-100)),
+    functional.cross_entropy: _Known(_of_cross_entropy(0.0), _refusing_ignored(-100)),
     functional.mse_loss: _Known(_of_squared_error, _refuse_other_shape),
     _summed_squared_error: _Known(_of_summed_squared_error, _refuse_other_shape, mean=False),
     half_squared_error: _Known(_of_half_squared_error, _refuse_other_shape),
@@ -90,8 +101,7 @@ def _known(loss: Any) -> _Known | None:
     if type(loss) is nn.MSELoss and loss.reduction in ("mean", "sum"):
         return _KNOWN[functional.mse_loss if loss.reduction == "mean" else _summed_squared_error]
     if type(loss) is nn.CrossEntropyLoss and loss.weight is None and loss.reduction == "mean":
-        # Smoothing moves the gradient and not what is behind it.
-        return _Known(_of_cross_entropy, _refusing_ignored(loss.ignore_index))
+        return _Known(_of_cross_entropy(loss.label_smoothing), _refusing_ignored(loss.ignore_index))
     return _KNOWN.get(loss)
 
 
@@ -204,11 +214,14 @@ def _second_derivatives(loss: Callable[..., Tensor], outputs: Tensor, targets: A
         outputs = outputs.detach().requires_grad_()
         (first,) = torch.autograd.grad(loss(outputs, targets), outputs, create_graph=True, materialize_grads=True)
         found = torch.zeros_like(outputs).flatten(1) if outputs.dim() > 1 else torch.zeros_like(outputs)[:, None]
-        if first.requires_grad:
+        for begin in range(0, found.shape[1] if first.requires_grad else 0, _ROWS):
+            count = min(_ROWS, found.shape[1] - begin)
             # A one for the same output of every example: no two of them have a second derivative together.
-            ones = torch.eye(found.shape[1], dtype=found.dtype, device=found.device)[:, None, :].expand(
-                -1, *found.shape
+            ones = found.new_zeros(count, *found.shape)
+            ones[:, :, begin : begin + count].diagonal(dim1=0, dim2=2).fill_(1)
+            (seconds,) = torch.autograd.grad(
+                first, outputs, ones.reshape(-1, *outputs.shape), is_grads_batched=True, retain_graph=True
             )
-            (seconds,) = torch.autograd.grad(first, outputs, ones.reshape(-1, *outputs.shape), is_grads_batched=True)
-            found = seconds.reshape(-1, *found.shape).diagonal(dim1=0, dim2=2)
+            seconds = seconds.reshape(-1, *found.shape)[:, :, begin : begin + count]
+            found[:, begin : begin + count] = seconds.diagonal(dim1=0, dim2=2)
     return found.reshape(outputs.shape).detach()
