@@ -308,6 +308,22 @@ class TestRefusals:
         with pytest.raises(ValueError, match=r"^inputs has no example; allowed is a batch of at least one$"):
             curvature(batch(0, 4), targets_of("cross", 0, 3))
 
+    @pytest.mark.parametrize("h", ["bbprop", "exact", None])
+    def test_inference_mode(self, h: str | None) -> None:
+        curvature = Curvature(small(), cross_entropy, h=h)
+        said = "model runs under torch.inference_mode, which has no gradients; allowed is torch.no_grad"
+        with torch.inference_mode(), pytest.raises(ValueError, match=f"^{re.escape(said)}$"):
+            curvature(batch(6, 4), targets_of("cross", 6, 3))
+        with torch.no_grad():
+            curvature(batch(6, 4), targets_of("cross", 6, 3))
+
+    @pytest.mark.parametrize(
+        ("loss", "said"), [(nn.MSELoss, "the class MSELoss"), (None, "None"), ("mse_loss", "'mse_loss'")]
+    )
+    def test_what_is_no_loss(self, loss: Any, said: str) -> None:
+        with pytest.raises(TypeError, match=f"^loss is {said}; allowed is a function of outputs and targets, or a"):
+            Curvature(small(), loss)
+
     @pytest.mark.filterwarnings("ignore:Using a target size")
     def test_it_leaves_nothing_behind(self) -> None:
         net = chain([nn.Linear(4, 3)])

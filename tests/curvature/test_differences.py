@@ -210,3 +210,8 @@ def test_what_is_no_optimizer_is_refused(optimizer: Any) -> None:
         TypeError, match=re.escape(f"optimizer is of type {type(optimizer).__name__}; allowed is a torch")
     ):
         Curvature(Scales(1.0), half_squared_error, h="differences", optimizer=optimizer)
+
+
+def test_it_needs_an_optimizer() -> None:
+    with pytest.raises(TypeError, match="^optimizer is of type NoneType; allowed is a torch"):
+        Curvature(Scales(1.0), half_squared_error, h="differences")

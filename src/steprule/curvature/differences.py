@@ -26,7 +26,7 @@ class Differences:
     differentiable: ClassVar = False
     repeats: ClassVar = True
 
-    def __init__(self, *, optimizer: torch.optim.Optimizer) -> None:
+    def __init__(self, *, optimizer: torch.optim.Optimizer | None = None) -> None:
         """`optimizer` keeps an average gradient of each parameter in its state, `grad_avg`."""
         if not isinstance(optimizer, torch.optim.Optimizer):
             raise TypeError(

@@ -116,6 +116,10 @@ class Loss:
     """A loss of outputs and targets that is the mean over the examples of each one's own loss, or their sum."""
 
     def __init__(self, loss: Callable[..., Tensor]) -> None:
+        """Raises `TypeError` for what cannot be called, and for a class, such as `MSELoss` without its brackets."""
+        if not callable(loss) or isinstance(loss, type):
+            said = f"the class {loss.__name__}" if isinstance(loss, type) else repr(loss)
+            raise TypeError(f"loss is {said}; allowed is a function of outputs and targets, or a module")
         self._loss: Final = loss
         self._known: Final = _known(loss)
         self._weighted: Final = _is_weighted_mean(loss)

@@ -125,6 +125,8 @@ def estimate(
     model: nn.Module, loss: Loss, inputs: Any, targets: Any, estimators: Mapping[str, Estimator]
 ) -> tuple[Pass, dict[str, dict[str, Tensor]]]:
     """Run the model forward and back once; return the pass and what each estimator makes of it."""
+    if torch.is_inference_mode_enabled():
+        raise ValueError("model runs under torch.inference_mode, which has no gradients; allowed is torch.no_grad")
     parameters = {name: each for name, each in model.named_parameters() if each.requires_grad}
     _refuse_parameters(parameters)
     run = Pass(model, loss, inputs, targets, parameters, Recording(model, LAYERS))
