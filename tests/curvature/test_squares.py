@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 
 import pytest
@@ -11,6 +12,7 @@ from tests.curvature.test_bbprop import ACTIVATIONS, LOSSES, batch, targets_of
 from tests.curvature.test_hessian import Residual
 from tests.curvature.truths import assert_near, chain, gradients_one_by_one
 from torch.nn.functional import cross_entropy, mse_loss
+from torch.nn.utils import parametrizations
 
 import torch
 from steprule.curvature import Curvature, mean_square_gradients
@@ -82,6 +84,35 @@ def test_any_model(by: bool | str) -> None:
     net, x, t = Residual().double(), batch(7, 4), targets_of("cross", 7, 3)
     found = mean_square_gradients(net, cross_entropy, x, t, by=by, examples=3)
     assert_near(found, gradients_one_by_one(net, cross_entropy, x, t))
+
+
+class Averaging(nn.Linear):
+    """A layer that counts its passes, and keeps the average of its inputs."""
+
+    def __init__(self) -> None:
+        super().__init__(4, 3)
+        self.register_buffer("passes", torch.zeros(()))
+        self.register_buffer("average", torch.zeros(4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.passes.add_(1)
+        self.average.lerp_(x.detach().mean(0), 0.5)
+        return super().forward(x)
+
+
+@pytest.mark.parametrize(
+    ("layer", "examples"),
+    # Of several examples at a time, PyTorch cannot write what is of one into what is of all.
+    [(Averaging(), 1), *((parametrizations.spectral_norm(nn.Linear(4, 3)), number) for number in (1, 16))],
+    ids=["averages", "spectral norm, one by one", "spectral norm"],
+)
+def test_buffers_change_as_in_one_forward_pass(layer: nn.Module, examples: int) -> None:
+    net, x, t = copy.deepcopy(layer).double(), batch(6, 4), targets_of("cross", 6, 3)
+    once = copy.deepcopy(net)
+    once(x)
+    mean_square_gradients(net, cross_entropy, x, t, by="vmap", examples=examples)
+    for mine, other in zip(net.buffers(), once.buffers(), strict=True):
+        assert torch.equal(mine, other)
 
 
 def test_a_batchs_square_is_another_number() -> None:

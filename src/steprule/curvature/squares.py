@@ -84,12 +84,13 @@ class ByExample:
     def __call__(self, run: Pass) -> dict[str, Tensor]:
         run.refuse_sparse("vmap")
         parameters: dict[str, Tensor] = {name: each.detach() for name, each in run.parameters.items()}
-        others = dict(run.model.named_buffers()) | {
-            name: each.detach() for name, each in run.model.named_parameters() if name not in parameters
-        }
+        still = {name: each.detach() for name, each in run.model.named_parameters() if name not in parameters}
+        kept = dict(run.model.named_buffers())
 
         def own_loss(trained: dict[str, Tensor], x: Tensor, target: Tensor) -> Tensor:
-            outputs = torch.func.functional_call(run.model, (trained, others), (x.unsqueeze(0),))
+            # A forward pass may change buffers, such as running averages: one of a batch is enough.
+            buffers = {name: each.clone() for name, each in kept.items()}
+            outputs = torch.func.functional_call(run.model, (trained, still, buffers), (x.unsqueeze(0),))
             return run.loss(outputs, target.unsqueeze(0)).squeeze()
 
         gradients = self._gradients(torch.func.grad(own_loss))
