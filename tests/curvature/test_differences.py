@@ -152,6 +152,29 @@ def test_buffers_change_as_in_one_forward_pass() -> None:
         assert torch.equal(mine, other)
 
 
+class Warming(nn.Module):
+    """Multiply by the number of the pass."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("passes", torch.zeros(()))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.passes += 1
+        return x * self.passes.clone()
+
+
+def test_both_gradients_are_of_the_same_buffers() -> None:
+    torch.manual_seed(0)
+    first, last, x, t = nn.Linear(3, 4), nn.Linear(4, 2), torch.randn(5, 3), torch.randn(5, 2)
+    found = []
+    for between in (Warming(), nn.Identity()):
+        net = nn.Sequential(first, between, nn.Tanh(), last)
+        Curvature(net, mse_loss, h="differences", optimizer=SGD(net.parameters(), lr=0.1))(x, t)
+        found.append([each.h for each in net.parameters()])
+    torch.testing.assert_close(*found)
+
+
 @on_gpu
 def test_dropout_of_cudnn_is_refused() -> None:
     net = Sequence(nn.LSTM(3, 2, num_layers=2, dropout=0.5), 1).to("cuda")

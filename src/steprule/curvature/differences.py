@@ -20,7 +20,8 @@ class Differences:
     """|g(x + d) - g(x)| / |d|, both gradients of one batch, all dimensions moved at once: for any model.
 
     `d` is the average gradient that the rule `vsgd_fd` keeps, and where that is 0 the gradient itself. A dimension that does
-    not move has the curvature 0. PyTorch's random numbers, such as those of dropout, are the same at both points.
+    not move has the curvature 0. PyTorch's random numbers, such as those of dropout, are the same at both points, and so are
+    the model's buffers.
     """
 
     differentiable: ClassVar = False
@@ -49,12 +50,10 @@ class Differences:
         run.refuse_sparse("differences")
         before = {name: run.parameters[name].detach() for name in run.grads}
         after = {name: (each + self._shift(run, name)).requires_grad_() for name, each in before.items()}
-        # A forward pass may change buffers, such as running averages: one of a batch is enough.
-        buffers = {name: each.clone() for name, each in run.model.named_buffers()}
         # What is not moved is the model's own.
         assert run.random_state is not None
         with run.random_state.again():
-            outputs = torch.func.functional_call(run.model, {**buffers, **after}, (run.inputs,))
+            outputs = torch.func.functional_call(run.model, {**run.buffers, **after}, (run.inputs,))
             value = run.loss(outputs, run.targets)
             grads = torch.autograd.grad(value, list(after.values()), allow_unused=True)
         found = {}

@@ -70,6 +70,8 @@ class Pass:
     """By the parameter's name; a parameter that the loss does not depend on has none."""
     random_state: RandomState | None = None
     """PyTorch's random state from before the forward pass, where an estimator runs the model again."""
+    buffers: Mapping[str, Tensor] = field(default_factory=dict)
+    """The model's buffers from before the forward pass, where an estimator runs the model again: a pass may change them."""
 
     @cached_property
     def chain(self) -> list[Call]:
@@ -132,6 +134,7 @@ def estimate(
     run = Pass(model, loss, inputs, targets, parameters, Recording(model, LAYERS))
     if any(each.repeats for each in estimators.values()):
         run.random_state = RandomState(model.parameters())
+        run.buffers = {name: each.clone() for name, each in model.named_buffers()}
     with torch.enable_grad():
         if any(each.needs_recording() for each in estimators.values()):
             with run.recording:
