@@ -53,6 +53,24 @@ class TestWhatItSets:
         assert_near(attributes(net, "h"), expected_h)
         assert_near(attributes(net, "g2"), gradients_one_by_one(net, cross_entropy, x, t) if g2 else {})
 
+    @pytest.mark.parametrize("h", ["hutchinson", None])
+    def test_gradients_that_are_scaled_in_place_as_by_clipping(self, h: str | None) -> None:
+        class Summed(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.one, self.other, self.all = (nn.Parameter(torch.zeros(3)) for _ in range(3))
+
+            def forward(self, x: Tensor) -> Tensor:
+                return x + (self.one + self.other) + self.all.sum()
+
+        net, x, t = Summed().double(), batch(6, 3), batch(6, 3, seed=2)
+        Curvature(net, lambda outputs, targets: (outputs * targets).mean(), h=h)(x, t)
+        found = attributes(net, "grad")
+        expected = {name: 2 * each for name, each in found.items()}
+        for each in net.parameters():
+            each.grad.mul_(2)
+        assert_near(found, expected)
+
     def test_options_reach_their_estimators(self) -> None:
         net, x, t = small(), batch(6, 4), targets_of("cross", 6, 3)
         Curvature(net, cross_entropy, levenberg_marquardt=True)(x, t)

@@ -9,6 +9,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor, nn
 
+from ..torch.elements import plain
 from .backpropagation import BackPropagation
 from .differences import Differences
 from .hessian import Exact, Hutchinson
@@ -75,9 +76,9 @@ class Curvature:
         """
         self.clear()
         run, found = estimate(self.model, self._loss, inputs, targets, self._estimators)
+        grads = _apart(run.grads)
         for name, parameter in run.parameters.items():
-            grad = run.grads.get(name)
-            parameter.grad = grad.detach() if grad is not None and grad.requires_grad else grad
+            parameter.grad = grads.get(name)
             for attribute, arrays in found.items():
                 if name in arrays:
                     setattr(parameter, attribute, arrays[name])
@@ -90,6 +91,20 @@ class Curvature:
             for attribute in _ESTIMATORS:
                 if hasattr(parameter, attribute):
                     delattr(parameter, attribute)
+
+
+def _apart(grads: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return them each in memory of its own, as `backward` does: autograd gives one tensor to both summands of a sum."""
+    found, taken = {}, set()
+    for name, each in grads.items():
+        grad = each.detach() if each.requires_grad else each
+        if grad.layout is torch.strided:
+            memory = plain(grad).untyped_storage().data_ptr()
+            if memory in taken or 0 in grad.stride():
+                grad = grad.clone(memory_format=torch.contiguous_format)
+            taken.add(memory)
+        found[name] = grad
+    return found
 
 
 def _made(chosen: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Estimator]:
