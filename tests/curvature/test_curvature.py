@@ -384,6 +384,10 @@ class TestRefusals:
             ValueError, match="loss does not depend on a parameter of the model that requires a gradient"
         ):
             bbprop(net, mse_loss, x, t)
+        # Such as inputs that are trained, or a net that `fully_shard` has made others of for the pass.
+        net.requires_grad_()
+        with pytest.raises(ValueError, match="loss does not depend on a parameter of the model that requires a grad"):
+            Curvature(net, lambda outputs, targets: targets.square().mean(), h=None)(x, t.requires_grad_())
 
     def test_parameters(self) -> None:
         net = nn.Linear(4, 3, dtype=torch.complex64)

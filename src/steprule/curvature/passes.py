@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -155,18 +155,20 @@ def _backward(run: Pass, estimators: Mapping[str, Estimator]) -> None:
         its_calls, graph = each.prepare(run)
         calls += [call for call in its_calls if not any(call is other for other in calls)]
         kept, differentiable = kept or graph, differentiable or each.differentiable
-    if not run.value.requires_grad:
+    grads: Sequence[Tensor | None] = ()
+    if run.value.requires_grad:
+        grads = torch.autograd.grad(
+            run.value,
+            [*run.parameters.values(), *(call.y for call in calls)],
+            retain_graph=kept or differentiable,
+            create_graph=differentiable,
+            allow_unused=True,
+        )
+    run.grads = {name: grad for name, grad in zip(run.parameters, grads, strict=False) if grad is not None}
+    if not run.grads:
         raise ValueError(
             "loss does not depend on a parameter of the model that requires a gradient; allowed is one that does"
         )
-    grads = torch.autograd.grad(
-        run.value,
-        [*run.parameters.values(), *(call.y for call in calls)],
-        retain_graph=kept or differentiable,
-        create_graph=differentiable,
-        allow_unused=True,
-    )
-    run.grads = {name: grad for name, grad in zip(run.parameters, grads, strict=False) if grad is not None}
     for call, grad in zip(calls, grads[len(run.parameters) :], strict=True):
         call.y_grad = grad
 
