@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import copy
 import pickle
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 from unittest import mock
 
 import pytest
 from tests.interpreter import interpreting
 from tests.torch.checks import checked_step, parameter, paths
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import steprule.torch as ours
 import torch
@@ -322,6 +323,80 @@ class TestACapture:
         assert torch.equal(one, before)
         checked_step(optimizer)
         assert optimizer.state[one]["step"] == 2
+
+
+class Graph(TorchDispatchMode):
+    """What a step's capture hands to the device, which nothing does before `replay`: copies and launches."""
+
+    def __init__(self, optimizer: torch.optim.Optimizer) -> None:
+        super().__init__()
+        self._work: list[Callable[[], Any]] = []
+        with (
+            mock.patch.object(gpu, "_capturing", return_value=True),
+            mock.patch.object(kernels, "launch", self._later(kernels.launch)),
+            mock.patch.object(kernels, "fold", self._later(kernels.fold)),
+            mock.patch.object(gpu.DeviceLaunch, "_launch", self._within(gpu.DeviceLaunch._launch)),
+        ):
+            optimizer.step()
+
+    def _within(self, launch: Callable[..., None]) -> Callable[..., None]:
+        def recorded(*arguments: Any) -> None:
+            with self:
+                launch(*arguments)
+
+        return recorded
+
+    def _later(self, work: Callable[..., Any]) -> Callable[..., Any]:
+        return lambda *arguments: self._work.append(lambda: work(*arguments))
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        # Copies that do not wait for the device are its work, those within the host's memory are not.
+        if func is torch.ops.aten.copy_.default and args[2:] == (True,):
+            self._work.append(lambda: func(*args))
+            return args[0]
+        return func(*args, **(kwargs or {}))
+
+    def replay(self) -> None:
+        for work in self._work:
+            work()
+
+
+class TestAGraph:
+    @pytest.fixture
+    def runs(self) -> Any:
+        """Two alike parameters, the optimizer of each, and of the first the graph and the gradient it was captured with."""
+        one, other = (parameter(4, seed=1) for _ in range(2))
+        optimizer, twin = ours.Adam(capturable([one]), lr=0.25), ours.Adam([other], lr=0.25)
+        optimizer.step()
+        twin.step()
+        optimizer.param_groups[0]["lr"] = 0.125
+        one.grad = torch.full_like(one, 0.5)
+        captured = one.grad
+        before = one.detach().clone()
+        graph = Graph(optimizer)
+        assert torch.equal(one, before)
+        return one, other, optimizer, twin, graph, captured
+
+    def test_leaves_the_steps_outside_as_they_are(self, runs: Any) -> None:
+        one, other, optimizer, twin, graph, captured = runs
+        outside = torch.full_like(one, -2.0)
+        for rate in (0.125, 0.0625, 0.0625):
+            optimizer.param_groups[0]["lr"] = twin.param_groups[0]["lr"] = rate
+            one.grad = other.grad = outside
+            optimizer.step()
+            twin.step()
+            torch.testing.assert_close(one, other, rtol=1e-14, atol=0)
+            graph.replay()  # by its own gradient and rate
+            twin.param_groups[0]["lr"], other.grad = 0.125, captured
+            twin.step()
+            torch.testing.assert_close(one, other, rtol=1e-14, atol=0)
+
+    def test_takes_no_change_from_the_steps_outside(self, runs: Any) -> None:
+        one, other, optimizer, twin, _, captured = runs
+        twin.param_groups[0]["lr"], other.grad = 0.125, captured
+        optimizer.step()
+        twin.step()
+        torch.testing.assert_close(one, other, rtol=1e-14, atol=0)
 
 
 class TestWhereNoKernelRuns:

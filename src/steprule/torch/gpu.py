@@ -172,29 +172,37 @@ def _on(device: torch.device) -> AbstractContextManager[Any]:
 class _Sent:
     """An array of the host's that the device has a copy of, at one address for good."""
 
-    def __init__(self, values: NDArray[Any], device: torch.device, *, in_capture: bool = False) -> None:
+    def __init__(self, values: NDArray[Any], device: torch.device) -> None:
         self.there: Final = torch.empty(values.shape, dtype=torch.from_numpy(values).dtype, device=device)
-        self._in_capture: Final = in_capture
-        self._spare: Tensor | None = None
+        self._spare: tuple[Tensor, Tensor] | None = None
         self.send(values)
 
     def send(self, values: NDArray[Any]) -> None:
         """Copy `values` there, in the order of the device's work; the caller may change them at once."""
-        here, device = torch.from_numpy(values), self.there.device
-        if device.type == "cpu":
-            self.there.copy_(here)
-            return
-        if not _capturing(device):
-            # PyTorch gives pinned memory out again only when the copy is done.
-            self.there.copy_(torch.empty_like(here, pin_memory=True).copy_(here), non_blocking=True)
-            if self._in_capture and self._spare is None:
-                self._spare = torch.empty_like(here, pin_memory=True)
-            return
-        # Memory cannot be pinned in a capture everywhere, and the graph copies from it at each replay.
-        pinned = torch.empty_like(here, pin_memory=True) if self._spare is None else self._spare
+        # PyTorch gives pinned memory out again only when the copy is done.
+        self.there.copy_(self._here().copy_(torch.from_numpy(values)), non_blocking=True)
+
+    def _here(self) -> Tensor:
+        there = self.there
+        return torch.empty(there.shape, dtype=there.dtype, pin_memory=there.device.type != "cpu")
+
+    def await_capture(self) -> None:
+        """Make ready what the next graph's copy takes: memory cannot be pinned in a capture everywhere."""
+        if self._spare is None:
+            self._spare = self._here(), torch.empty_like(self.there)
+
+    def in_graph(self, values: NDArray[Any]) -> Tensor:
+        """Return a copy of `values` for the graph that is being captured, which makes it again at each replay.
+
+        It is the graph's own: what steps outside of graphs read stays as they have left it.
+        """
+        self.await_capture()
+        assert self._spare is not None
+        pinned, own = self._spare
         self._spare = None
-        self.there.copy_(pinned.copy_(here), non_blocking=True)
-        _captured.append((pinned, self.there))
+        own.copy_(pinned.copy_(torch.from_numpy(values)), non_blocking=True)
+        _captured.append((pinned, own))
+        return own
 
 
 class DeviceLaunch(Launch):
@@ -207,7 +215,7 @@ class DeviceLaunch(Launch):
         with _on(kind.device):
             sizes = [parameter.numel() for parameter in self.parameters]
             self._chunks: Final = self._sent(gpu.chunk_table(sizes))
-            self._pointers: Final = self._sent(self._table.pointers, in_capture=kind.capturable)
+            self._pointers: Final = self._sent(self._table.pointers)
             self._rows_there: Final = self._sent(self._table.rows)
             self._scalars_there: _Sent | None = None
             self._counted: Final = _Counted(self, bounds) if kind.capturable else None
@@ -218,28 +226,31 @@ class DeviceLaunch(Launch):
         if self._counted is not None:
             self.kept.extend(self._counted.counts)
 
-    def _sent(self, values: NDArray[Any], *, in_capture: bool = False) -> _Sent:
-        return _Sent(values, self._kind.device, in_capture=in_capture)
+    def _sent(self, values: NDArray[Any]) -> _Sent:
+        return _Sent(values, self._kind.device)
 
     def _kernel(self) -> gpu.Kernel:
         return gpu.kernel(self.program, dict(self._kind.formats))
 
     def _launch(self, values: Sequence[Mapping[str, Any]], changed: bool) -> None:
         with _on(self._kind.device):
-            capturing = _capturing(self._kind.device)
-            # A graph steps what it was captured with, whatever later steps send.
-            if capturing or self._moves_seen != self._moves:
-                self._pointers.send(self._table.pointers)
-                self._moves_seen = self._moves
-            rows, scalars = self._on_device(values, changed or capturing)
-            gpu.launch(self._run, self._pointers.there, rows, self._chunks.there, scalars)
-            if capturing and self._counted is not None:
-                _captured.append((self._pointers.there, self._chunks.there, rows, scalars, self._counted.tables))
+            if self._counted is not None and _capturing(self._kind.device):
+                pointers = self._pointers.in_graph(self._table.pointers)
+                rows, scalars = self._counted.folded(values, changed, capturing=True)
+                _captured.append((self._chunks.there, rows, scalars, self._counted.tables))
+            else:
+                if self._moves_seen != self._moves:
+                    self._pointers.send(self._table.pointers)
+                    self._moves_seen = self._moves
+                pointers = self._pointers.there
+                rows, scalars = self._on_device(values, changed)
+            gpu.launch(self._run, pointers, rows, self._chunks.there, scalars)
 
     def _on_device(self, values: Sequence[Mapping[str, Any]], changed: bool) -> tuple[Tensor, Tensor]:
         """Return each tensor's row of scalars, and those rows."""
         if self._counted is not None:
-            return self._counted.folded(values, changed)
+            self._pointers.await_capture()
+            return self._counted.folded(values, changed, capturing=False)
         if self._rows_seen is not self._rows:
             self._rows_there.send(self._table.rows)
             self._rows_seen = self._rows
@@ -270,17 +281,18 @@ class _Counted:
         self._group_of: Final = launch._sent(places.astype(np.int64))
         self._rows: Final = launch._sent(np.arange(number, dtype=np.int64))
         shape = (len(self._groups), len(gpu.value_names(launch.program)))
-        self._values: Final = launch._sent(np.zeros(shape), in_capture=True)
+        self._values: Final = launch._sent(np.zeros(shape))
         real: torch.dtype = getattr(torch, launch._run.real)
         self._scalars: Final = torch.empty((number, len(launch.program.scalars)), dtype=real, device=device)
-        self._fresh = True
+        self._stale = True
+        """Whether what steps outside of graphs read has other values than the groups."""
 
     @property
     def tables(self) -> tuple[Tensor, ...]:
         """What the device reads beside what `folded` returns."""
-        return self._counts.there, self._group_of.there, self._values.there, *self.counts
+        return self._counts.there, self._group_of.there, *self.counts
 
-    def folded(self, values: Sequence[Mapping[str, Any]], changed: bool) -> tuple[Tensor, Tensor]:
+    def folded(self, values: Sequence[Mapping[str, Any]], changed: bool, *, capturing: bool) -> tuple[Tensor, Tensor]:
         """Count a step and return each tensor's row of scalars, and those rows."""
         names = gpu.value_names(self._launch.program)
         table = [[values[group].get(name, 1.0) for name in names] for group in self._groups]
@@ -290,11 +302,22 @@ class _Counted:
             for column, value in enumerate(known)
             if is_live(value)
         ]
-        if changed or self._fresh:
-            numbers = [[0.0 if is_live(value) else value for value in known] for known in table]
-            self._values.send(np.array(numbers, dtype=np.float64).reshape(len(table), len(names)))
-            self._fresh = False
+        self._stale |= changed
+        there = self._values.there
+        if capturing:
+            there = self._values.in_graph(self._numbers(table))
+        else:
+            self._values.await_capture()
+            if self._stale:
+                self._values.send(self._numbers(table))
+                self._stale = False
         for row, column, value in live:
-            self._values.there[row, column].copy_(value.detach().reshape(()), non_blocking=True)
-        gpu.fold(self._launch._run, self._counts.there, self._group_of.there, self._values.there, self._scalars)
+            there[row, column].copy_(value.detach().reshape(()), non_blocking=True)
+        gpu.fold(self._launch._run, self._counts.there, self._group_of.there, there, self._scalars)
         return self._rows.there, self._scalars
+
+    @staticmethod
+    def _numbers(table: Sequence[Sequence[Any]]) -> NDArray[np.float64]:
+        """Return the values without those that are on a device, which go there without the host."""
+        numbers = [[0.0 if is_live(value) else value for value in known] for known in table]
+        return np.array(numbers, dtype=np.float64).reshape(len(table), -1)
