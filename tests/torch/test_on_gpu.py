@@ -178,6 +178,17 @@ def test_a_whole_iteration_may_be_a_graph() -> None:
     assert loss.item() < first
 
 
+def test_parameters_in_the_same_memory_step_one_after_the_other() -> None:
+    memory = torch.ones(300_000, device="cuda")
+    some = [torch.nn.Parameter(memory[:200_000]), torch.nn.Parameter(memory[100_000:])]
+    for each in some:
+        each.grad = torch.full_like(each, 0.25)
+    optimizer = ours.SGD(some, lr=1.0)
+    optimizer.step()
+    assert paths(optimizer) == (0, 2)
+    assert [float(memory[place]) for place in (0, 150_000, 299_999)] == [0.75, 0.5, 0.75]
+
+
 def test_several_devices_step_together() -> None:
     if torch.cuda.device_count() < 2:
         pytest.skip("there is one GPU only")

@@ -61,13 +61,16 @@ def sharing(written: Sequence[Iterable[Tensor]]) -> set[int]:
     """Return the places in `written`, of tensors that are written together, whose memory another tensor writes too.
 
     Memory counts from a tensor's first element to its last. Only what a kernel may write is looked at: plain tensors on the
-    CPU.
+    CPU and on GPUs, which divide one range of addresses.
     """
     reaches = sorted(
         (tensor.data_ptr(), tensor.data_ptr() + _length(tensor), place)
         for place, tensors in enumerate(written)
         for tensor in tensors
-        if type(tensor) in PLAIN_TYPES and tensor.device.type == "cpu" and tensor.numel() and _has_memory(tensor)
+        if type(tensor) in PLAIN_TYPES
+        and tensor.device.type in ("cpu", "cuda")
+        and tensor.numel()
+        and _has_memory(tensor)
     )
     found: set[int] = set()
     end, last = 0, -1
