@@ -272,6 +272,21 @@ def test_a_checkpoint_of_another_form_is_brought_to_this_one(before: str | None,
         assert close.all()
 
 
+@pytest.mark.parametrize("form", FORMS)
+def test_small_numbers_come_to_this_form_as_they_are_and_not_through_the_parameters_dtype(form: str):
+    theirs, mine = (torch.nn.Parameter(torch.ones(4, dtype=dtype)) for dtype in (torch.float32, torch.float16))
+    twin = torch.optim.Adam([theirs])
+    theirs.grad = torch.full_like(theirs, 2.0**-13)
+    twin.step()
+    squares = twin.state[theirs]["exp_avg_sq"].clone()
+    assert squares.to(torch.float16).count_nonzero() == 0
+    opt = ours.Adam([mine], state_dtype=FORMS[form])
+    opt.load_state_dict(twin.state_dict())
+    mine.grad = torch.zeros_like(mine)
+    opt.step()
+    torch.testing.assert_close(numbers(opt, mine)["exp_avg_sq"], squares, rtol=0.2, atol=0)
+
+
 def test_no_slot_of_squares_has_a_sign():
     assert never_negative(RULES["adadelta"]) == {"square_avg", "acc_delta"}
     assert never_negative(RULES["adam"]) == {"exp_avg_sq"}

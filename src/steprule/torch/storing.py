@@ -207,7 +207,8 @@ def restore(optimizer: torch.optim.Optimizer, saved: Mapping[str, Any]) -> None:
             if not isinstance(value, Tensor) or name == "step" or state[name].dtype is value.dtype:
                 continue
             own = name == MASTER or name.endswith("_scale") or value.dtype is torch.uint8
-            if own or (name in rule.slots and value.dtype is storing.dtype(name, parameter)):
+            # On the way to another form, the parameter's dtype may lose what that form can hold.
+            if own or (name in rule.slots and storing.dtype(name, parameter) is not parameter.dtype):
                 state[name] = value.detach().to(parameter.device, copy=True)
 
 
