@@ -28,13 +28,12 @@ WITHOUT_FRAMEWORKS := tests/test_notation.py tests/test_specification.py tests/t
 OLDEST_TORCH := tests/torch tests/kernels tests/curvature tests/rules tests/lab tests/report tests/cluster tests/distributed \
 	tests/trainers tests/test_*.py
 
-.PHONY: help compare test test-serial test-mxnet test-keras test-oldest test-oldest-torch test-oldest-jax conformance reproduce-d2l \
+.PHONY: help compare test test-mxnet test-keras test-oldest test-oldest-torch test-oldest-jax conformance reproduce-d2l \
 	docs-d2l reproduce-zeiler2012 docs-zeiler2012 docs-staleness docs-speech lint format bench bench-gpu bench-jax bench-simulate docs wheel browser clean
 
 help:
 	@echo "make compare   compare the update rules on real data; writes compare/index.html"
 	@echo "make test      all tests"
-	@echo "make test-serial tests that start many processes, one after another; part of make test"
 	@echo "make test-keras the Keras optimizers, on each backend in a process of its own; part of make test"
 	@echo "make test-mxnet the core's tests, and the rules on MXNet, in an environment of its own; part of make test"
 	@echo "make test-oldest tests in the oldest versions that pyproject.toml allows; downloads some 3 GB of CUDA with PyTorch"
@@ -87,14 +86,9 @@ compare: .venv/lab
 test: export OMP_WAIT_POLICY = passive
 test:
 	$(MAKE) -j 2 .venv/trainers $(MXNET)
-	$(BIN)/python -m pytest -n 3 --dist worksteal -m "not serial"
-	@echo "the rest, side by side, in some ten minutes; each is told when it has ended"
-	$(MAKE) -j 3 --output-sync test-serial test-keras $(TEST_MXNET)
-
-# They mostly wait for what they have started, so that others may run meanwhile.
-test-serial: export OMP_WAIT_POLICY = passive
-test-serial: .venv/trainers
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not serial"
 	$(BIN)/python -m pytest -m serial
+	$(MAKE) -j 2 --output-sync test-keras $(TEST_MXNET)
 
 # Keras has one backend in a process.
 test-keras: $(addprefix test-keras-,tensorflow jax torch)
