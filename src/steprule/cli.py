@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import json
-import os
 import sys
 import traceback
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 try:
     import typer
-    from rich.console import Console
 except ModuleNotFoundError as missing:
     raise ModuleNotFoundError(f"the command line needs {missing.name}: pip install 'steprule[lab]'") from missing
 
 from . import __version__, around, clustering, equations, options, reproducing
+from .benching import bench
 from .console import stoppable, terminal
-from .folders import replace
 from .named import place_of
 from .program import lower
 
@@ -137,9 +134,9 @@ def show(
     from .kernels import gpu
     from .lab.grids import find_rule
 
-    _one_of("--engine", engine, ("", "cpu", "gpu"))
-    _one_of("--dtype", dtype, tuple(gpu.TYPES) if engine == "gpu" else ("float32", "float64"))
-    _one_of("--weight-decay", weight_decay, ("none", "coupled", "decoupled"))
+    options.one_of("--engine", engine, ("", "cpu", "gpu"))
+    options.one_of("--dtype", dtype, tuple(gpu.TYPES) if engine == "gpu" else ("float32", "float64"))
+    options.one_of("--weight-decay", weight_decay, ("none", "coupled", "decoupled"))
     rule = find_rule(name)
     program = lower(rule, around.Around(weight_decay, maximize))  # type: ignore[arg-type]  # checked above
     if engine == "cpu":
@@ -159,11 +156,6 @@ def show(
     print(f"{comment} a step in {dtype}{form} moves {moved} bytes and does {program.operations} operations per element")
 
 
-def _one_of(option: str, value: str, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise ValueError(f"{option} is {value!r}; allowed are {', '.join(each for each in allowed if each)}")
-
-
 @app.command()
 def data() -> None:
     """List the data sets, where each is, and its licence."""
@@ -180,101 +172,7 @@ def data() -> None:
     terminal(folded=False).print(table)
 
 
-@app.command()
-def bench(
-    sizes: Annotated[
-        str,
-        typer.Option(help="Sizes, with commas between: mnist, small, large, transformer; on a GPU huge, too."),
-    ] = "",
-    rule_names: Annotated[
-        str, typer.Option("--rules", help="Rules: sgd, adagrad, adadelta, adam; in JAX rmsprop, too.")
-    ] = "adadelta,adam",
-    compiled: Annotated[
-        bool, typer.Option("--compile/--no-compile", help="Measure torch.compile of torch's step too.")
-    ] = True,
-    first_step: Annotated[bool, typer.Option(help="Measure the first step of a process, on the CPU.")] = True,
-    epoch: Annotated[bool, typer.Option(help="Measure a whole epoch, on the CPU.")] = True,
-    sparse: Annotated[bool, typer.Option(help="Measure steps by sparse gradients, on the CPU; takes 2 GB.")] = True,
-    device: Annotated[str, typer.Option(help="cpu or cuda: where the steps are.")] = "cpu",
-    framework: Annotated[str, typer.Option(help="torch, or jax for steps beside optax's and nothing else.")] = "torch",
-    file: Annotated[Path | None, typer.Option("--json", help="Write every repetition to this file.")] = None,
-) -> None:
-    """Measure our steps against PyTorch's and the memory's limit, those by sparse gradients, the first, and an epoch."""
-    from . import bench as measure
-    from .bench.sparse import RULES
-    from .bench.steps import TWINS
-
-    _one_of("--device", device, ("cpu", "cuda"))
-    _one_of("--framework", framework, ("torch", "jax"))
-    if framework == "jax":
-        _one_of("--device with --framework jax", device, ("cpu",))
-        _bench_jax(sizes, rule_names, file)
-        return
-    on_gpu = device == "cuda"
-    known = measure.GPU_SIZES if on_gpu else measure.SIZES
-    chosen_sizes = options.names(sizes) if sizes else list(known)
-    chosen_rules = options.names(rule_names)
-    for each in chosen_sizes:
-        _one_of("--sizes", each, tuple(known))
-    for each in chosen_rules:
-        _one_of("--rules", each, tuple(TWINS))
-    _require_place(file)
-    if on_gpu:
-        measure.require_gpu()
-    measure_steps = measure.measure_steps_on_gpu if on_gpu else measure.measure_steps
-    console, progress = terminal(folded=False), Console(stderr=True)
-    steps = []
-    for size in chosen_sizes:
-        for rule_name in chosen_rules:
-            with progress.status(f"{rule_name}, {size}"):
-                steps.append(measure_steps(size, rule_name, compiled=compiled))
-    with progress.status("first step"):
-        first = measure.measure_first_step() if first_step and not on_gpu else {}
-    with progress.status("one epoch"):
-        whole = measure.measure_epoch() if epoch and not on_gpu else {}
-    by_rows = []
-    for rule_name in RULES if sparse and not on_gpu else ():
-        with progress.status(f"{rule_name}, sparse"):
-            by_rows.append(measure.measure_sparse(rule_name))
-    for table in measure.tables(steps, first, whole, by_rows):
-        console.print(table)
-    _write_json(file, measure.as_json(steps, first, whole, by_rows, device))
-
-
-def _bench_jax(sizes: str, rule_names: str, file: Path | None) -> None:
-    from . import jax as _  # noqa: F401  # first, for it says what to install where JAX is missing
-    from .bench.in_jax import JAX_SIZES, OPTAX, jax_as_json, jax_tables, measure_jax
-
-    chosen_sizes = options.names(sizes) if sizes else JAX_SIZES
-    chosen = [(size, name) for size in chosen_sizes for name in options.names(rule_names)]
-    for size, name in chosen:
-        _one_of("--sizes", size, tuple(JAX_SIZES))
-        _one_of("--rules", name, tuple(OPTAX))
-    _require_place(file)
-    benches, progress = [], Console(stderr=True)
-    for size, name in chosen:
-        with progress.status(f"{name}, {size}"):
-            benches.append(measure_jax(size, name))
-    for table in jax_tables(benches):
-        terminal(folded=False).print(table)
-    _write_json(file, jax_as_json(benches))
-
-
-def _require_place(file: Path | None) -> None:
-    """Raise `ValueError` where no file can be written: what is measured takes minutes, and would be lost."""
-    if file is None:
-        return
-    if not file.parent.is_dir():
-        raise ValueError(f"--json is {file}, and there is no folder {file.parent}")
-    if file.exists() and not file.is_file():  # a file would take the place of a pipe or a device
-        raise ValueError(f"--json is {file}, which is there and no file; allowed is a path for a file")
-    if not os.access(file.parent, os.W_OK):
-        raise ValueError(f"--json is {file}, and the folder {file.parent} cannot be written to")
-
-
-def _write_json(file: Path | None, made: Any) -> None:
-    if file is not None:
-        replace(file, json.dumps(made).encode())
+app.command()(bench)
 
 
 def main() -> None:

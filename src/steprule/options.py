@@ -21,6 +21,7 @@ __all__ = [
     "Values",
     "WarmStart",
     "names",
+    "one_of",
 ]
 
 Trained = Annotated[
@@ -51,3 +52,9 @@ Device = Annotated[
 def names(text: str) -> list[str]:
     """Return the names that stand in an option's value with commas between them."""
     return [name.strip() for name in text.split(",")]
+
+
+def one_of(option: str, value: str, allowed: tuple[str, ...]) -> None:
+    """Raise `ValueError` where an option's value is not one of those that are allowed."""
+    if value not in allowed:
+        raise ValueError(f"{option} is {value!r}; allowed are {', '.join(each for each in allowed if each)}")
