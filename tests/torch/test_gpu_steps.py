@@ -157,7 +157,7 @@ class TestAStep:
 
 def sends(optimizer: torch.optim.Optimizer) -> int:
     """Step and return how many arrays went to the device."""
-    with mock.patch.object(gpu._Sent, "send", autospec=True, side_effect=gpu._Sent.send) as send:
+    with mock.patch.object(gpu.Sent, "send", autospec=True, side_effect=gpu.Sent.send) as send:
         optimizer.step()
     return send.call_count
 

@@ -27,6 +27,7 @@ from ..kernels.codecs import STORAGES
 from ..kernels.cpu import Elements
 from ..specification import Rule
 from .launch import Bound, Launch, lie_alike
+from .sending import CAPTURED, Sent
 from .storing import Storing
 
 __all__ = [
@@ -51,8 +52,6 @@ _FORMATS: Final = {
     torch.bfloat16: "bfloat16",
     torch.float16: "float16",
 }
-
-_captured: Final[list[object]] = []  # memory that a graph reads at each replay; nothing tells when a graph is gone
 
 
 @dataclass(frozen=True)
@@ -169,42 +168,6 @@ def _on(device: torch.device) -> AbstractContextManager[Any]:
     return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
 
 
-class _Sent:
-    """An array of the host's that the device has a copy of, at one address for good."""
-
-    def __init__(self, values: NDArray[Any], device: torch.device) -> None:
-        self.there: Final = torch.empty(values.shape, dtype=torch.from_numpy(values).dtype, device=device)
-        self._spare: tuple[Tensor, Tensor] | None = None
-        self.send(values)
-
-    def send(self, values: NDArray[Any]) -> None:
-        """Copy `values` there, in the order of the device's work; the caller may change them at once."""
-        # PyTorch gives pinned memory out again only when the copy is done.
-        self.there.copy_(self._here().copy_(torch.from_numpy(values)), non_blocking=True)
-
-    def _here(self) -> Tensor:
-        there = self.there
-        return torch.empty(there.shape, dtype=there.dtype, pin_memory=there.device.type != "cpu")
-
-    def await_capture(self) -> None:
-        """Make ready what the next graph's copy takes: memory cannot be pinned in a capture everywhere."""
-        if self._spare is None:
-            self._spare = self._here(), torch.empty_like(self.there)
-
-    def in_graph(self, values: NDArray[Any]) -> Tensor:
-        """Return a copy of `values` for the graph that is being captured, which makes it again at each replay.
-
-        It is the graph's own: what steps outside of graphs read stays as they have left it.
-        """
-        self.await_capture()
-        assert self._spare is not None
-        pinned, own = self._spare
-        self._spare = None
-        own.copy_(pinned.copy_(torch.from_numpy(values)), non_blocking=True)
-        _captured.append((pinned, own))
-        return own
-
-
 class DeviceLaunch(Launch):
     """The parameters that one kernel steps on one device."""
 
@@ -217,7 +180,7 @@ class DeviceLaunch(Launch):
             self._chunks: Final = self._sent(gpu.chunk_table(sizes))
             self._pointers: Final = self._sent(self._table.pointers)
             self._rows_there: Final = self._sent(self._table.rows)
-            self._scalars_there: _Sent | None = None
+            self._scalars_there: Sent | None = None
             self._counted: Final = _Counted(self, bounds) if kind.capturable else None
         self._folds = not kind.capturable
         self._moves_seen = 0
@@ -226,8 +189,8 @@ class DeviceLaunch(Launch):
         if self._counted is not None:
             self.kept.extend(self._counted.counts)
 
-    def _sent(self, values: NDArray[Any]) -> _Sent:
-        return _Sent(values, self._kind.device)
+    def _sent(self, values: NDArray[Any]) -> Sent:
+        return Sent(values, self._kind.device)
 
     def _kernel(self) -> gpu.Kernel:
         return gpu.kernel(self.program, dict(self._kind.formats))
@@ -237,7 +200,7 @@ class DeviceLaunch(Launch):
             if self._counted is not None and _capturing(self._kind.device):
                 pointers = self._pointers.in_graph(self._table.pointers)
                 rows, scalars = self._counted.folded(values, changed, capturing=True)
-                _captured.append((self._chunks.there, rows, scalars, self._counted.tables))
+                CAPTURED.append((self._chunks.there, rows, scalars, self._counted.tables))
             else:
                 if self._moves_seen != self._moves:
                     self._pointers.send(self._table.pointers)
