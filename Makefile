@@ -6,6 +6,8 @@ PYTHON_OLDEST ?= python3.10
 PYTHON_OLDEST_JAX ?= python3.11
 BIN := .venv/bin
 # Modules are compiled as they are imported: most of what the frameworks bring never is, and pip would take minutes for all.
+# What is compiled must be kept, then: the tests start hundreds of processes.
+export PYTHONDONTWRITEBYTECODE :=
 INSTALL := pip install --quiet --disable-pip-version-check --no-compile
 
 # The data sets lie here on some machines; elsewhere they are downloaded on first use.

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import functools
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -23,6 +24,7 @@ __all__ = [
     "RULES",
     "SHAPES",
     "Form",
+    "Shapes",
     "beside",
     "gradients",
     "hyper",
@@ -61,17 +63,20 @@ def hyper(name: str) -> dict[str, float]:
     return dict(_HYPER.get(name, {}))
 
 
-SHAPES: Final[Mapping[str, list[tuple[int, ...]]]] = {
-    "0-dim": [()],
-    "empty": [(0,)],
-    "one": [(1,)],
-    "17": [(17,)],
-    "3x5": [(3, 5)],
-    "a chunk": [(CHUNK,)],
-    "a chunk and one": [(CHUNK + 1,)],
-    "40000": [(40_000,)],
-    "about a block": [(), (0,), (1,), (BLOCK - 1,), (BLOCK,), (3, 5), (BLOCK + 1,)],
-    "several": [(17,), (), (3, 5), (0, 4), (CHUNK + 1,), (1,), (2, 3, 4, 5), (1, 7)],
+Shapes = tuple[tuple[int, ...], ...]
+
+SHAPES: Final[Mapping[str, Shapes]] = {
+    "0-dim": ((),),
+    "empty": ((0,),),
+    "one": ((1,),),
+    "17": ((17,),),
+    "3x5": ((3, 5),),
+    "500": ((500,),),
+    "a chunk": ((CHUNK,),),
+    "a chunk and one": ((CHUNK + 1,),),
+    "40000": ((40_000,),),
+    "about a block": ((), (0,), (1,), (BLOCK - 1,), (BLOCK,), (3, 5), (BLOCK + 1,)),
+    "several": ((17,), (), (3, 5), (0, 4), (CHUNK + 1,), (1,), (2, 3, 4, 5), (1, 7)),
 }
 
 
@@ -99,26 +104,35 @@ EACH_PART_ONCE: Final = ("plain", "coupled, maximize", "decoupled, decaying rate
 forms others test."""
 
 
-def parameters(shapes: list[tuple[int, ...]], dtype: str) -> Arrays:
-    """Return a start for each shape, in float64 but made of numbers that `dtype` has."""
+@functools.cache
+def parameters(shapes: Shapes, dtype: str) -> Arrays:
+    """Return a start for each shape, in float64 but made of numbers that `dtype` has; not to be written to."""
     rng = np.random.default_rng(0)
-    return [rounded(rng.standard_normal(shape), dtype) for shape in shapes]
+    return [_kept(rounded(rng.standard_normal(shape), dtype)) for shape in shapes]
 
 
-def gradients(shapes: list[tuple[int, ...]], dtype: str, steps: int, *, non_finite: bool = False) -> Iterator[Arrays]:
-    """Yield the gradients of each step: zeros, tiny and large ones of both signs among ordinary ones.
+@functools.cache
+def gradients(shapes: Shapes, dtype: str, steps: int, *, non_finite: bool = False) -> list[Arrays]:
+    """Return the gradients of each step: zeros, tiny and large ones of both signs among ordinary ones; not to be written to.
 
     `non_finite` adds infinities, NaN and numbers whose square is beyond float32.
     """
     rng = np.random.default_rng(1)
     scales = [0.0, 1e-30, 1e-6, 1e3] + ([np.inf, np.nan, 1e25] if non_finite else [])
+    made = []
     for _ in range(steps):
         arrays = []
         for shape in shapes:
             scale = rng.choice([*scales, *[1.0] * 8], size=shape)
             with np.errstate(invalid="ignore"):  # inf times 0
-                arrays.append(rounded(rng.standard_normal(shape) * scale, dtype))
-        yield arrays
+                arrays.append(_kept(rounded(rng.standard_normal(shape) * scale, dtype)))
+        made.append(arrays)
+    return made
+
+
+def _kept(array: NDArray[np.float64]) -> NDArray[np.float64]:
+    array.setflags(write=False)
+    return array
 
 
 def beside(rule: Rule, g: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
@@ -126,6 +140,8 @@ def beside(rule: Rule, g: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]
 
     They are made of the gradient's numbers, as powers of two, which every element type has.
     """
+    if not rule.curvature:
+        return {}
     with np.errstate(divide="ignore", invalid="ignore"):
         other = np.roll(g, 1)
         h = np.sign(other) * np.exp2(np.round(np.log2(np.abs(other)) / 4))

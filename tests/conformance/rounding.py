@@ -7,6 +7,8 @@ that it needs and no other is.
 
 from __future__ import annotations
 
+import functools
+import operator
 from collections.abc import Mapping
 from typing import Any
 
@@ -27,24 +29,28 @@ class Rounded:
     """
 
     def __init__(self, value: Any, error: Any, beyond: Any, kind: str) -> None:
-        self.value = np.asarray(value, np.float64)
-        finite, bounded = np.isfinite(self.value), np.isfinite(error)
-        # What is no number has no error: it must be there.
-        self.error = np.where(finite & bounded, error, 0.0)
-        self.beyond = np.asarray(beyond) | (finite & (~bounded | (np.abs(self.value) > FORMATS[kind].largest)))
-        self.kind = kind
+        self.value, self.error, self.beyond, self.kind = np.asarray(value, np.float64), np.asarray(error), beyond, kind
+        bounded, within = np.isfinite(self.error), np.abs(self.value) <= FORMATS[kind].largest
+        if not (bounded.all() and within.all()):
+            finite = np.isfinite(self.value)
+            # What is no number has no error: it must be there.
+            self.error = np.where(finite & bounded, self.error, 0.0)
+            self.beyond = beyond | (finite & ~(bounded & within))
 
     def _with(self, other: Any) -> Rounded:
         if isinstance(other, Rounded):
             return other
-        return Rounded(other, abs(other - float(rounded(other, self.kind))), False, self.kind)
+        return Rounded(other, _lost(other, self.kind), False, self.kind)
 
     def _made(self, value: Any, error: Any, *others: Rounded, roundings: int = 1, lost: Any = False) -> Rounded:
         form: Format = FORMATS[self.kind]
-        error = np.where(np.isfinite(value), error, 0.0)
-        size = np.where(np.isfinite(value), np.abs(value), 0.0) + error
-        beyond = np.logical_or.reduce(np.broadcast_arrays(lost, self.beyond, *(other.beyond for other in others)))
-        return Rounded(value, error + roundings * (size * form.half + form.smallest), beyond, self.kind)
+        error = error + roundings * ((np.abs(value) + error) * form.half + form.smallest)
+        return Rounded(
+            value,
+            error,
+            functools.reduce(operator.or_, (each.beyond for each in others), self.beyond | lost),
+            self.kind,
+        )
 
     def __array_namespace__(self, *, api_version: str | None = None) -> Any:
         return _Namespace
@@ -134,6 +140,12 @@ class Rounded:
         error = self.error + (np.abs(self.value) + self.error) * form.half + form.smallest
         near_the_end = np.abs(np.abs(self.value) - form.largest) <= 2 * form.half * form.largest + self.error
         return Rounded(value, error, self.beyond | near_the_end, self.kind)
+
+
+@functools.cache
+def _lost(number: float, kind: str) -> float:
+    """Return what `kind` has not of a number: an engine rounds it."""
+    return abs(number - float(rounded(number, kind)))
 
 
 class _Namespace:

@@ -130,10 +130,10 @@ class TestEveryRule:
         close(scanned, expected)
         assert state.count == (5 if lower(RULES[name]).counts else None)
         several = jax.tree.map(lambda x: jnp.stack([x, x + 1]), params())
-        state = jax.vmap(made.init)(several)
+        state, update = jax.vmap(made.init)(several), jax.jit(jax.vmap(made.update))
         for _ in range(5):
             grads = jax.grad(bowl)(several)
-            updates, state = jax.jit(jax.vmap(made.update))(grads, state, several, **beside(name, grads))
+            updates, state = update(grads, state, several, **beside(name, grads))
             several = optax.apply_updates(several, updates)
         close(jax.tree.map(lambda x: x[0], several), expected)
 

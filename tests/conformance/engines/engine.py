@@ -43,12 +43,12 @@ class Engine:
     many_steps: bool = True
     absent: str = ""
 
-    def forms_with(self, shape: str) -> list[str]:
-        """Return the forms to test a shape with: all of them with the last shape.
+    def shapes_with(self, form: str) -> list[str]:
+        """Return the shapes to test a form with: all of them, or the last one where each part of the form has been tested.
 
-        Where tensors begin and end is the same in each.
+        Where tensors begin and end is the same in each form.
         """
-        return [form for form in self.forms if form in EACH_PART_ONCE or shape == self.shapes[-1]]
+        return list(self.shapes) if form in EACH_PART_ONCE else [self.shapes[-1]]
 
     def takes(self, rule: Rule) -> bool:
         """Whether the engine can step by the rule."""

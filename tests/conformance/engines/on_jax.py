@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, Final
 
@@ -14,8 +15,29 @@ from tests.conformance.cases import EACH_PART_ONCE, Arrays, Form, beside
 
 from steprule import Rule
 from steprule.jax import apply, applying, kernel, transformation
+from steprule.jax.applying import Step
 
 from .engine import Engine, State
+
+Arguments = tuple[tuple[str, Any], ...]
+
+# What has been compiled is kept: one test begins where another did.
+
+
+@functools.cache
+def _transformed(rule: Rule, arguments: Arguments) -> optax.GradientTransformationExtraArgs:
+    made = transformation(rule)(**dict(arguments))
+    return made._replace(update=jax.jit(made.update))
+
+
+@functools.cache
+def _applied(rule: Rule, arguments: Arguments) -> Step:
+    return apply(rule, **dict(arguments))
+
+
+@functools.cache
+def _applied_plainly(step: Step) -> Callable[..., Any]:
+    return jax.jit(functools.partial(applying._step, step._settings, False))
 
 
 class _InJax:
@@ -23,9 +45,9 @@ class _InJax:
         self._rule, self._dtype = rule, dtype
         self._params = [self._array(x) for x in start]
         around = {"decoupled_weight_decay": form.decoupled, "maximize": form.maximize}
-        self._begin({**values, **form.values, **around})
+        self._begin(rule, tuple({**values, **form.values, **around}.items()))
 
-    def _begin(self, arguments: Mapping[str, Any]) -> None:
+    def _begin(self, rule: Rule, arguments: Arguments) -> None:
         raise NotImplementedError
 
     def _array(self, values: NDArray[np.float64]) -> jax.Array:
@@ -50,9 +72,9 @@ class _InJax:
 class _Transformation(_InJax):
     """`transformation(rule)` with `optax.apply_updates`, each compiled."""
 
-    def _begin(self, arguments: Mapping[str, Any]) -> None:
-        made = transformation(self._rule)(**arguments)
-        self._update, self._state = jax.jit(made.update), made.init(self._params)
+    def _begin(self, rule: Rule, arguments: Arguments) -> None:
+        made = _transformed(rule, arguments)
+        self._update, self._state = made.update, made.init(self._params)
 
     def step(self, grads: Arrays) -> None:
         given = [self._array(g) for g in grads]
@@ -63,8 +85,8 @@ class _Transformation(_InJax):
 class _Apply(_InJax):
     """`apply(rule)`, which must take the fused loop."""
 
-    def _begin(self, arguments: Mapping[str, Any]) -> None:
-        self._step = apply(self._rule, **arguments)
+    def _begin(self, rule: Rule, arguments: Arguments) -> None:
+        self._step = _applied(rule, arguments)
         self._state = self._step.init(self._params)
 
     def step(self, grads: Arrays) -> None:
@@ -79,12 +101,8 @@ class _Apply(_InJax):
 class _ApplyPlain(_Apply):
     """`apply(rule)` in XLA's operations, as where no loop serves."""
 
-    def _begin(self, arguments: Mapping[str, Any]) -> None:
-        super()._begin(arguments)
-        self._compiled = jax.jit(lambda *trees: applying._step(self._step._settings, False, *trees))
-
     def _made(self, grads: list[jax.Array], more: dict[str, list[jax.Array]]) -> Any:
-        return self._compiled(self._params, grads, self._state, more)
+        return _applied_plainly(self._step)(self._params, grads, self._state, more)
 
 
 _ALL_TYPES: Final = ("float32", "float64", "bfloat16", "float16")
@@ -95,12 +113,12 @@ def _in_64_bits() -> Any:
 
 
 _ENGINES: Final = {
-    "steprule.jax, transformation": Engine(_Transformation, shapes=("17",), summed=True),
-    "steprule.jax, apply": Engine(_Apply, _ALL_TYPES, shapes=("several",), flushes=True),
-    "steprule.jax, apply, plain": Engine(_ApplyPlain, _ALL_TYPES, shapes=("17",)),
+    "steprule.jax, transformation": Engine(_Transformation, shapes=("500",), summed=True),
+    "steprule.jax, apply": Engine(_Apply, _ALL_TYPES, shapes=("several",)),
+    "steprule.jax, apply, plain": Engine(_ApplyPlain, _ALL_TYPES, shapes=("500",)),
 }
 
-# XLA's threads, in which the loop runs, flush subnormal numbers. Each form is compiled anew.
+# XLA's threads flush subnormal numbers. Each form is compiled anew.
 ENGINES: Final[Mapping[str, Engine]] = {
-    name: replace(each, forms=EACH_PART_ONCE, within=_in_64_bits) for name, each in _ENGINES.items()
+    name: replace(each, forms=EACH_PART_ONCE, within=_in_64_bits, flushes=True) for name, each in _ENGINES.items()
 }
