@@ -89,14 +89,15 @@ def _joined(states: State) -> dict[str, NDArray[np.float64]]:
     return {name: np.concatenate([np.ravel(each[name]) for each in states]) for name in states[0]}
 
 
-@pytest.mark.parametrize(("engine", "dtype", "rule"), CASES)
+# Of "module" scope, so that tests of one engine and rule follow each other: what the first compiles serves the second.
+@pytest.mark.parametrize(("engine", "dtype", "rule"), CASES, scope="module")
 def test_engine_agrees_with_the_reference(engine: str, dtype: str, rule: str):
     kind = ENGINES[engine]
     for form in kind.forms:
         _agrees(engine, dtype, rule, FORMS[form], [SHAPES[shape] for shape in kind.shapes_with(form)])
 
 
-@pytest.mark.parametrize(("engine", "dtype", "rule"), CASES)
+@pytest.mark.parametrize(("engine", "dtype", "rule"), CASES, scope="module")
 def test_infinities_and_nan_stand_where_the_reference_has_them(engine: str, dtype: str, rule: str):
     for form in ENGINES[engine].forms:
         _agrees(engine, dtype, rule, FORMS[form], [SHAPES["500"]], non_finite=True)

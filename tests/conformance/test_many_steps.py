@@ -26,13 +26,15 @@ CASES = [
     if engine.widens or (dtype, rule) not in WITHOUT_BOUND
 ]
 
+# Of "module" scope, so that tests of one engine and rule follow each other: what the first compiles serves the second.
+
 
 @pytest.fixture(autouse=True)
 def _digits() -> None:
     require_installed("sklearn")
 
 
-@pytest.mark.parametrize(("engine", "dtype", "rule"), CASES)
+@pytest.mark.parametrize(("engine", "dtype", "rule"), CASES, scope="module")
 def test_an_engine_keeps_to_the_oracles_way(engine: str, dtype: str, rule: str):
     allowed = over_steps(dtype, rule)
     assert ulps_apart(engine, dtype, rule) <= allowed.amount, allowed.reason
@@ -43,7 +45,9 @@ def _by_themselves(engine: str, dtype: str) -> bool:
     return dtype != "float64" and ("NumPy" in engine or not engine.startswith("reference on "))
 
 
-@pytest.mark.parametrize(("engine", "dtype", "rule"), [case for case in CASES if _by_themselves(*case.values[:2])])
+@pytest.mark.parametrize(
+    ("engine", "dtype", "rule"), [case for case in CASES if _by_themselves(*case.values[:2])], scope="module"
+)
 def test_an_engine_comes_to_the_oracles_loss_by_itself(engine: str, dtype: str, rule: str):
     assert loss_apart(engine, dtype, rule) <= LOSSES[dtype].amount, LOSSES[dtype].reason
 

@@ -102,19 +102,9 @@ class TestEveryRule:
             leaves, states = [x for x, _ in made], [state for _, state in made]
         close(found, treedef.unflatten(leaves))
 
-    def test_many_small_steps_as_one(self, name: str) -> None:
-        several = optax.MultiSteps(transformed(name), 2)
-        close(trained(name, several, params(), 6), _by_means(name, transformed(name), params()))
-
     def test_hyperparameters_as_part_of_the_state(self, name: str) -> None:
         injected = optax.inject_hyperparams(transformation(RULES[name]))(**values_of(name))
         close(trained(name, injected, params()), by_itself(name), SHARES["hyperparameters in float32"])
-        others = {each: value for each, value in values_of(name).items() if each != "lr"}
-        by_alias = optax.inject_hyperparams(transformation(RULES[name]))(
-            **others,
-            learning_rate=optax.constant_schedule(values_of(name).get("lr", 1.0)),
-        )
-        close(trained(name, by_alias, params()), by_itself(name), SHARES["hyperparameters in float32"])
 
     def test_under_scan_vmap_and_no_jit_at_all(self, name: str) -> None:
         made, expected = transformed(name), by_itself(name)
@@ -218,6 +208,18 @@ class TestEveryRule:
 
 @pytest.mark.parametrize("name", REPRESENTATIVES)
 class TestRulesOfEachKind:
+    def test_many_small_steps_as_one(self, name: str) -> None:
+        several = optax.MultiSteps(transformed(name), 2)
+        close(trained(name, several, params(), 6), _by_means(name, transformed(name), params()))
+
+    def test_a_scheduled_rate_as_part_of_the_state(self, name: str) -> None:
+        others = {each: value for each, value in values_of(name).items() if each != "lr"}
+        injected = optax.inject_hyperparams(transformation(RULES[name]))(
+            **others,
+            learning_rate=optax.constant_schedule(values_of(name).get("lr", 1.0)),
+        )
+        close(trained(name, injected, params()), by_itself(name), SHARES["hyperparameters in float32"])
+
     def test_in_a_chain_with_a_mask_and_in_parts(self, name: str) -> None:
         alone = by_itself(name)
         close(trained(name, optax.chain(optax.clip(1e9), transformed(name)), params()), alone)
