@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+import typer
 from rich.console import Console
 
 import steprule.bench
@@ -40,7 +41,9 @@ from tests.report.comparisons import realistic
 from tests.requirements import require_release
 
 COMMANDS = ("compare", "show", "data", "bench")
-OWN_RULE = Path(__file__).parents[1] / "examples" / "own_rule.py"
+ROOT = Path(__file__).parents[1]
+OWN_RULE = ROOT / "examples" / "own_rule.py"
+PAGES = [ROOT / "README.md", ROOT / "benchmarks" / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
 class Ended(NamedTuple):
@@ -78,6 +81,28 @@ def one_sentence(ended: Ended) -> str:
     assert (ended.status, ended.out) == (2, "")
     assert re.fullmatch(r"steprule: [^\n]+\n", ended.err), ended.err
     return ended.err.removeprefix("steprule: ").rstrip()
+
+
+def told_of(text: str) -> list[tuple[str, list[str]]]:
+    """The commands that a page names, each with the options that it gives to them."""
+    joined = re.sub(r"\\?\n +(?=\[|--)", " ", text)
+    found = re.findall(r"(?:^    |^|`|\$ )steprule ((?:[a-z]\w* )[^`\n#]*)", joined, re.MULTILINE)
+    return [(words, re.findall(r"(?<![\w-])--[a-z][a-z-]*", words)) for words in found]
+
+
+class TestTheGuide:
+    @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+    def test_names_no_option_that_its_command_lacks(self, page: Path) -> None:
+        for words, options in told_of(page.read_text(encoding="utf-8")):
+            command: Any = typer.main.get_command(cli.app)
+            for word in words.split():
+                command = getattr(command, "commands", {}).get(word, command)
+            known = {name for each in command.params for name in (*each.opts, *each.secondary_opts)}
+            assert set(options) <= known, words
+
+    def test_is_read(self) -> None:
+        usage = told_of((ROOT / "docs" / "zeiler2012.md").read_text(encoding="utf-8"))[0][1]
+        assert {"--seeds", "--jobs", "--resume", "--fresh", "--published", "--seed"} <= set(usage)
 
 
 class TestHelp:

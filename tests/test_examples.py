@@ -21,6 +21,29 @@ ROOT = Path(__file__).parents[1]
 EXAMPLES = ROOT / "examples"
 
 
+def _blocks(page: str) -> list[str]:
+    return re.findall(
+        r"^```python\n(.*?)^```$", (ROOT / "docs" / page).read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL
+    )
+
+
+# Pages whose programs need more than this process have tests of their own.
+GUIDE = [
+    pytest.param(block, page, id=f"{page}-{number}")
+    for page in ("torch.md", "jax.md", "low_precision.md", "own_rule.md", "rate_monitor.md")
+    for number, block in enumerate(_blocks(page))
+    if "import RateMonitorCallback" not in block
+]
+
+
+@pytest.mark.parametrize(("block", "page"), GUIDE)
+def test_the_guides_examples_run_as_they_stand(block: str, page: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if page == "jax.md":
+        require_installed("jax", "optax")
+    monkeypatch.syspath_prepend(EXAMPLES)
+    exec(compile(block, f"docs/{page}", "exec"), {"__name__": "guide"})
+
+
 def test_a_users_problem_and_rules_are_compared(tmp_path: Path) -> None:
     require_installed("sklearn", "typer", "altair", "vl_convert")
     words = [

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
+import statistics
 import subprocess
 import sys
 from collections.abc import Iterator
 from io import StringIO
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -39,6 +42,8 @@ from steprule.bench.steps import LOW, TWINS, StepBench
 from steprule.bench.timing import Times, interleaved
 from steprule.program import lower
 from torch import Tensor
+
+ROOT = Path(__file__).parents[2]
 
 
 def bench(**changes: Any) -> StepBench:
@@ -369,3 +374,65 @@ def test_a_process_measures_its_first_step() -> None:
 def test_a_process_measures_an_epoch() -> None:
     command = [sys.executable, "-m", "steprule.bench.epoch", "products", str(torch.get_num_threads())]
     assert float(subprocess.run(command, check=True, capture_output=True, text=True).stdout) > 0
+
+
+def _rows(page: str, head: str) -> list[list[str]]:
+    """Return the rows of the table of a page whose first line begins with `head`."""
+    lines = (ROOT / page).read_text(encoding="utf-8").splitlines()
+    (start,) = [number for number, line in enumerate(lines) if line.startswith(head)]
+    rows = itertools.takewhile(lambda line: line.startswith("|"), lines[start + 2 :])
+    return [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]
+
+
+def _milliseconds(times: dict[str, list[float]], *names: str) -> list[str]:
+    return [f"{1000 * statistics.median(times[name]):.3g}" if name in times else "-" for name in names]
+
+
+class TestTheCommittedRun:
+    """The tables of `benchmarks/README.md` are those of the file that it names."""
+
+    RUN = json.loads((ROOT / "benchmarks" / "cpu.json").read_text(encoding="utf-8"))
+
+    def test_steps(self) -> None:
+        columns = ("steprule", "torch for-loop", "torch foreach", "torch fused", "torch compiled", "limit")
+        rows = [
+            [
+                each["rule"],
+                f"{each['size']}: {each['tensors']} tensors, {each['elements']:,}",
+                *_milliseconds(each["seconds"], *columns),
+            ]
+            for each in self.RUN["steps"]
+        ]
+        assert _rows("benchmarks/README.md", "| rule | parameters | steprule |") == rows
+
+    def test_state_in_fewer_bits(self) -> None:
+        rows = [
+            [each["rule"], each["size"], *_milliseconds(each["seconds"], "steprule", "bfloat16 state", "int8 state")]
+            for each in self.RUN["steps"]
+            if each["size"] in ("large", "transformer")
+        ]
+        assert _rows("benchmarks/README.md", "| rule | parameters | float32 state |") == rows
+
+    def test_sparse_gradients(self) -> None:
+        rows = [
+            [each["rule"], *_milliseconds(each["seconds"], "sparse", "dense", "torch")] for each in self.RUN["sparse"]
+        ]
+        assert [row[:4] for row in _rows("benchmarks/README.md", "| rule | ours | ours, dense")] == rows
+
+    def test_the_readme_says_the_same(self) -> None:
+        shown = [
+            [float(cell.removesuffix(" ms")) for cell in row[3:] if cell[0].isdigit()]
+            for row in _rows("README.md", "| | eager")
+        ]
+        found = []
+        for rule, size in itertools.product(("adadelta", "adam"), ("mnist", "small", "large")):
+            (times,) = [each["seconds"] for each in self.RUN["steps"] if (each["rule"], each["size"]) == (rule, size)]
+            found.append([1000 * statistics.median(times[name]) for name in ("torch compiled", "steprule", "limit")])
+        assert shown[:6] == [pytest.approx(row, abs=0.006, rel=0.01) for row in found]
+
+
+def test_the_table_of_low_precision_is_of_its_file() -> None:
+    runs = json.loads((ROOT / "benchmarks" / "low_precision.json").read_text(encoding="utf-8"))
+    for rule, form, _, mean, *_ in _rows("docs/low_precision.md", "| rule | state | bytes"):
+        errors = [each["error"] for each in runs if (each["rule"], each["form"]) == (rule, form)]
+        assert (len(errors), f"{statistics.mean(errors):.3f}") == (10, mean)
