@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import pydoc
 import re
 import subprocess
 import sys
@@ -42,6 +44,20 @@ def test_the_guides_examples_run_as_they_stand(block: str, page: str, monkeypatc
         require_installed("jax", "optax")
     monkeypatch.syspath_prepend(EXAMPLES)
     exec(compile(block, f"docs/{page}", "exec"), {"__name__": "guide"})
+
+
+def test_no_example_of_the_reference_runs_together() -> None:
+    require_installed("docutils", "jax", "optax", "ray")
+    from docutils import core, nodes
+
+    # Keras has one backend in a process, and a test of its own asks for it.
+    page = re.findall(
+        r"auto(?:class|function):: (?!steprule\.keras)([\w.]+)", (ROOT / "docs" / "api.md").read_text("utf-8")
+    )
+    for name in page:
+        read = core.publish_doctree(inspect.getdoc(pydoc.locate(name)) or "", settings_overrides={"report_level": 5})
+        assert not list(read.findall(nodes.block_quote)), name
+    assert len(page) > 50
 
 
 def test_a_users_problem_and_rules_are_compared(tmp_path: Path) -> None:

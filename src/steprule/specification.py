@@ -212,7 +212,7 @@ def rule(*, source: str = "", url: str = "") -> Callable[[Callable[..., Any]], R
 def rule(
     function: Callable[..., Any] | None = None, /, *, source: str = "", url: str = ""
 ) -> Rule | Callable[[Callable[..., Any]], Rule]:
-    """Make an update rule of a function whose signature is its specification (see the module).
+    """Make an update rule of a function whose signature is its specification, as `steprule.specification` says.
 
     `source` names the paper and the equation, `url` where to read it. Raises `TypeError` for a signature that says no
     rule::

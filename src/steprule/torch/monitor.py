@@ -37,7 +37,7 @@ class RateMonitor(Rates):
     Between the recorded steps nothing but a number is counted; a recorded one copies 3 * `sample` numbers a parameter to the
     host. The monitor ends with `remove()` or as a context manager; copies of the optimizer are not monitored.
 
-    Raises `TypeError` for what is no optimizer or no model, and `ValueError` for an `every` or a `sample` below 1.
+    Raises `TypeError` for what is no optimizer or no model, and `ValueError` for an `every` or a `sample` below 1::
 
         monitor = RateMonitor(optimizer, model=net)
         ...  # train
