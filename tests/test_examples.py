@@ -46,6 +46,16 @@ def test_the_guides_examples_run_as_they_stand(block: str, page: str, monkeypatc
     exec(compile(block, f"docs/{page}", "exec"), {"__name__": "guide"})
 
 
+@pytest.mark.parametrize(
+    "page", [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))], ids=lambda page: page.name
+)
+def test_what_a_page_names_is_there(page: Path) -> None:
+    require_installed("jax", "optax", "ray")
+    # Keras has one backend in a process, and what imports Lightning cannot be beside it.
+    named = re.findall(r"\bsteprule(?!\.(?:keras|torch\.lightning|git)\b)(?:\.\w+)+", page.read_text(encoding="utf-8"))
+    assert [name for name in dict.fromkeys(named) if pydoc.locate(name) is None] == []
+
+
 def test_no_example_of_the_reference_runs_together() -> None:
     require_installed("docutils", "jax", "optax", "ray")
     from docutils import core, nodes
