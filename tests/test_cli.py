@@ -119,6 +119,9 @@ class TestHelp:
         assert ended.status == 2
         assert ended.out + ended.err == run("--help").out
 
+    def test_tells_of_replicas(self, run: Run) -> None:
+        assert "mnist@100 is mnist, trained by 100 simulated replicas" in " ".join(run("compare", "--help").out.split())
+
     def test_says_which_version_it_is(self, run: Run) -> None:
         ended = run("--version")
         assert (ended.status, ended.out, ended.err) == (0, f"steprule {steprule.__version__}\n", "")
@@ -128,7 +131,7 @@ class TestHelp:
         ended = run(command, "--help")
         assert (ended.status, ended.err) == (0, "")
         said = " ".join(ended.out.split())
-        assert str(getattr(cli, command).__doc__) in said
+        assert " ".join(str(getattr(cli, command).__doc__).split()) in said
 
     @pytest.mark.parametrize(
         ("command", "options"),

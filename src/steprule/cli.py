@@ -78,7 +78,10 @@ def compare(
         bool, typer.Option("--resume/--fresh", help="Keep or drop what an earlier run has finished.")
     ] = True,
 ) -> None:
-    """Train one model by several rules over grids of settings; write a page that shows which suits the problem."""
+    """Train one model by several rules over grids of settings; write a page that shows which suits the problem.
+
+    The problem mnist@100 is mnist, trained by 100 simulated replicas; likewise any other.
+    """
     from .lab.comparison import RULES
     from .lab.comparison import compare as run
     from .lab.display import Display
