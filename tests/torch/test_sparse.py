@@ -509,6 +509,25 @@ def test_lower_types_round_to_what_they_have(dtype: torch.dtype):
     torch.testing.assert_close(pair.sparse.float(), pair.dense.float(), rtol=0.05, atol=0.05)
 
 
+@pytest.mark.skipif(
+    not hasattr(torch.Tensor, "grad_dtype"), reason="this PyTorch gives a gradient its parameter's type"
+)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_gradient_of_another_type_is_read_as_what_it_is(dtype: torch.dtype):
+    for other in (torch.float32, torch.float64, torch.bfloat16, torch.float16):
+        pair = Pair("adadelta", (ROWS, 3), dtype)
+        for seed, rows in enumerate(([1, 2], [6, 2, 0])):
+            for each in (pair.sparse, pair.dense):
+                each.grad_dtype = None
+            grad = gradient(rows, pair.dense, seed).to(other)
+            pair.sparse.grad, pair.dense.grad = grad, grad.to_dense()
+            for each in pair.optimizers:
+                each.step()
+            pair.steps += 1
+            assert sparse_paths(pair.optimizers[0]) == (1, 0)
+        pair.agrees()
+
+
 @pytest.mark.parametrize("shape", [(0, 3), (3, 0), (0,)])
 def test_empty_tables(shape: tuple[int, ...]):
     pair = Pair("adadelta", shape, torch.float32)

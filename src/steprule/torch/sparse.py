@@ -166,7 +166,8 @@ class _RowSteps:
         return not self.bound.raises or bool(rows.grads.isfinite().all())
 
     def _launch(self, rows: _Rows, factors: Mapping[str, NDArray[Any]]) -> None:
-        columns: dict[str, Tensor] = {**self.arrays, "g": rows.grads}
+        # A gradient may have a type of its own.
+        columns: dict[str, Tensor] = {**self.arrays, "g": rows.grads.to(self.bound.parameter.dtype)}
         addresses = [columns[name].data_ptr() for name in self._program.arrays]
         addresses += [self._width, rows.numbers.ctypes.data]
         addresses += [factors[name].ctypes.data for name in self._scales]
