@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -118,6 +120,13 @@ def test_the_form_follows_from_the_values(maximize: bool):
     assert Around.of({"weight_decay": 0.1}, decoupled=True, maximize=maximize) == Around("decoupled", maximize)
     assert Around.of({"weight_decay": 0.1}, decoupled=False, maximize=maximize) == Around("coupled", maximize)
     assert Around.of({"lr_decay": 0.1}, decoupled=False, maximize=maximize) == Around("none", maximize, lr_decay=True)
+
+
+@pytest.mark.parametrize("value", ["no", 0.01, 1, None, [True]])
+@pytest.mark.parametrize("name", ["decoupled", "maximize"])
+def test_what_is_neither_true_nor_false_is_no_switch(name: str, value: object):
+    with pytest.raises(ValueError, match=rf"{name}.* is {re.escape(repr(value))}; allowed is False or True"):
+        Around.of({}, **{"decoupled": False, "maximize": False, name: value})
 
 
 def test_values_are_completed_in_order_as_floats():

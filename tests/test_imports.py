@@ -45,6 +45,7 @@ PUBLIC = {
         "PLAIN",
         "Around",
         "change",
+        "check_switch",
         "completed",
         "hyperparameters",
         "is_finite",

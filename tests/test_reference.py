@@ -118,6 +118,8 @@ def test_hyperparameters_are_checked():
         reference.step(rules.adadelta, 1.0, 1.0, state, rho=1.1)
     with pytest.raises(TypeError, match="sgd needs lr"):
         reference.step(rules.sgd, 1.0, 1.0, {"step": 0})
+    with pytest.raises(ValueError, match=r"^maximize is 'no'; allowed is False or True$"):
+        reference.step(rules.sgd, 1.0, 1.0, {"step": 0}, lr=0.5, maximize="no")
 
 
 def test_what_is_around_the_rule():

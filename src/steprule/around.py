@@ -13,7 +13,18 @@ from typing import Any, Literal
 from .notation import where
 from .specification import Hyperparameter, Range, Rule
 
-__all__ = ["PLAIN", "Around", "change", "completed", "hyperparameters", "is_finite", "step", "update", "validated"]
+__all__ = [
+    "PLAIN",
+    "Around",
+    "change",
+    "check_switch",
+    "completed",
+    "hyperparameters",
+    "is_finite",
+    "step",
+    "update",
+    "validated",
+]
 
 
 @dataclass(frozen=True)
@@ -35,7 +46,12 @@ class Around:
 
     @classmethod
     def of(cls, values: Mapping[str, float], *, decoupled: bool, maximize: bool) -> Around:
-        """Return the form of step that the hyperparameters' `values` ask for: no decay where its rate is 0."""
+        """Return the form of step that the hyperparameters' `values` ask for: no decay where its rate is 0.
+
+        Raises `ValueError` where `decoupled` or `maximize` is neither True nor False.
+        """
+        check_switch("decoupled_weight_decay", decoupled)
+        check_switch("maximize", maximize)
         lr_decay = bool(values.get("lr_decay"))
         if not values.get("weight_decay"):
             return cls("none", maximize, lr_decay)
@@ -47,6 +63,13 @@ PLAIN = Around()
 _LR = Hyperparameter("lr", Range(low=0), 1.0)
 _WEIGHT_DECAY = Hyperparameter("weight_decay", Range(low=0), 0.0)
 _LR_DECAY = Hyperparameter("lr_decay", Range(low=0), 0.0)
+
+
+def check_switch(name: str, value: Any) -> None:
+    """Raise `ValueError` for what is neither True nor False, such as a rate or a word, which Python takes for true."""
+    # NumPy's truths are some too.
+    if not type(value).__name__.startswith("bool"):
+        raise ValueError(f"{name} is {value!r}; allowed is False or True")
 
 
 def hyperparameters(rule: Rule) -> dict[str, Hyperparameter]:

@@ -44,8 +44,8 @@ def step(
     and `lr_decay`.
 
     Raises `TypeError` for a hyperparameter that is unknown or missing, an input that is missing or no array, or such a
-    parameter as `init` refuses, and `ValueError` for a value out of range, an array of another shape, or a state of another
-    rule.
+    parameter as `init` refuses, and `ValueError` for a value out of range, a switch that is neither True nor False, an array
+    of another shape, or a state of another rule.
     """
     check_rule(rule)
     _check(x)

@@ -543,6 +543,8 @@ class TestErrors:
             (ours.sgd, {}, TypeError, r"sgd needs lr, a number in \[0, inf\); it has no default"),
             (ours.adam, {"lr": 0.1, "learning_rate": 0.2}, TypeError, "lr and learning_rate are both given to adam"),
             (ours.adam, {"momentum": 0.9}, TypeError, "momentum"),
+            (ours.adam, {"maximize": "no"}, ValueError, "maximize is 'no'; allowed is False or True"),
+            (ours.adam, {"decoupled_weight_decay": 0.01}, ValueError, "decoupled_weight_decay is 0.01; allowed is"),
         ],
     )
     def test_name_the_argument_the_value_and_what_is_allowed(

@@ -93,6 +93,8 @@ def test_a_rate_without_default_is_asked_for():
             "Adadelta: got an unexpected keyword argument 'momentum'; it takes: learning_rate",
         ),
         ({"sparse": "lazy"}, ValueError, "sparse is 'lazy'; allowed are 'exact' and 'dense'"),
+        ({"maximize": "no"}, ValueError, "maximize is 'no'; allowed is False or True"),
+        ({"decoupled_weight_decay": 0.01}, ValueError, "decoupled_weight_decay is 0.01; allowed is False or True"),
     ],
 )
 def test_wrong_arguments_are_refused(arguments: dict[str, Any], error: Any, message: str):

@@ -107,7 +107,7 @@ class Keywords:
         """Return what a call with these arguments asks for.
 
         Raises `TypeError` for an argument that there is not or is missing, and for what is no number, scalar array or
-        schedule, and `ValueError` for a number out of range.
+        schedule, and `ValueError` for a number out of range or a switch that is neither True nor False.
         """
         try:
             bound = self.signature.bind(*places, **named)
@@ -127,7 +127,7 @@ class Keywords:
         }
         # What is not known yet may be another number than 0.
         known = {name: value if isinstance(value, float) else 1.0 for name, value in values.items()}
-        return Settings(self.rule, values, Around.of(known, decoupled=bool(decoupled), maximize=bool(maximize)))
+        return Settings(self.rule, values, Around.of(known, decoupled=decoupled, maximize=maximize))
 
     def _is_default_rate(self, lr: Any) -> bool:
         """Whether `lr` may stand there because nobody gave one: `optax.inject_hyperparams` hands on arrays of defaults."""

@@ -115,7 +115,8 @@ class Keywords:
     def bound(self, values: tuple[Any, ...], named: Mapping[str, Any]) -> dict[str, Any]:
         """Return the value of every argument of a constructor call, the numbers of the rule checked.
 
-        Raises `TypeError` for an argument that there is not or is missing, and what `Hyperparameter.validated` raises.
+        Raises `TypeError` for an argument that there is not or is missing, and what `Hyperparameter.validated` and
+        `around.check_switch` raise.
         """
         for name, keras_name in self.names.items():
             if name in named and name != keras_name:
@@ -136,7 +137,9 @@ class Keywords:
             return self.numbers[name].validated(value)
         if name == "sparse" and value not in ("exact", "dense"):
             raise ValueError(f"sparse is {value!r}; allowed are 'exact' and 'dense'")
-        return bool(value) if name in OPTIONS and name != "sparse" else value
+        if name in OPTIONS and name != "sparse":
+            around.check_switch(name, value)
+        return value
 
     def values(self, taken: Mapping[str, Any]) -> dict[str, float]:
         """Return of what `bound` has returned the hyperparameters but the rate, by the rule's names."""
