@@ -111,6 +111,15 @@ def test_a_rule_without_gradient_is_refused():
     assert _refused(odd) == "rule odd does not take the gradient `g`"
 
 
+@pytest.mark.parametrize("made_of", ["Zeiler 2012", None, functools.partial(rules.sgd.function, lr=0.1)])
+def test_what_is_no_function_with_a_name_makes_no_rule(made_of: object):
+    if made_of is None:
+        with pytest.raises(TypeError, match="^a rule is made of None; allowed is a function that has a name"):
+            rule(source="Zeiler 2012")(made_of)
+    else:
+        assert _refused(made_of).startswith(f"a rule is made of {made_of!r}; allowed is a function that has a name")
+
+
 def test_variadic_parameters_are_refused():
     def many(g, *slots):
         return -g

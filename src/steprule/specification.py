@@ -111,6 +111,11 @@ class Rule:
     """
 
     def __init__(self, function: Callable[..., Any], source: str, url: str) -> None:
+        if not callable(function) or not hasattr(function, "__name__"):
+            raise TypeError(
+                f"a rule is made of {function!r}; allowed is a function that has a name: write @rule above it, or "
+                '@rule(source="...")'
+            )
         functools.update_wrapper(self, function)
         self.function: Final = function
         self.name: Final[str] = function.__name__
