@@ -6,6 +6,7 @@ import copy
 import pickle
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -341,6 +342,17 @@ class TestRefusals:
     def test_what_is_no_loss(self, loss: Any, said: str) -> None:
         with pytest.raises(TypeError, match=f"^loss is {said}; allowed is a function of outputs and targets, or a"):
             Curvature(small(), loss)
+
+    def test_a_loss_may_be_an_object_without_a_hash(self) -> None:
+        @dataclass
+        class Scaled:
+            by: float
+
+            def __call__(self, outputs: Tensor, targets: Tensor) -> Tensor:
+                return self.by * mse_loss(outputs, targets)
+
+        net, x, t = small(), batch(6, 4), batch(6, 3)
+        assert_near(bbprop(net, Scaled(1.0), x, t), bbprop(net, mse_loss, x, t))
 
     @pytest.mark.filterwarnings("ignore:Using a target size")
     def test_it_leaves_nothing_behind(self) -> None:

@@ -102,7 +102,8 @@ def _known(loss: Any) -> _Known | None:
         return _KNOWN[functional.mse_loss if loss.reduction == "mean" else _summed_squared_error]
     if type(loss) is nn.CrossEntropyLoss and loss.weight is None and loss.reduction == "mean":
         return _Known(_of_cross_entropy(loss.label_smoothing), _refusing_ignored(loss.ignore_index))
-    return _KNOWN.get(loss)
+    # By what it is: an object that may be called need not have a hash.
+    return next((known for each, known in _KNOWN.items() if each is loss), None)
 
 
 def _is_weighted_mean(loss: Any) -> bool:
