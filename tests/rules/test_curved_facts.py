@@ -139,6 +139,15 @@ class TestVSGD:
         # Of both averages, after one step of a memory of ten.
         assert 0.01 < rates[10.0] / rates[1.0] < 0.02
 
+    def test_a_curvature_whose_reciprocal_is_no_float32_gives_no_nan(self, rule: Any) -> None:
+        """As that of a weight behind a saturated sigmoid: its slope is 1e-20, and the curvature the square of that."""
+        h, x = np.full(1, 1e-40, np.float32), np.ones(1, np.float32)
+        state = reference.init(rule, x)
+        with np.errstate(all="ignore"):
+            for g in np.array([1e-20, 1e-20, 1e-20, 0.0], np.float32):
+                x, state = reference.step(rule, x, np.full(1, g), state, h=h, g2=np.full(1, g * g), slow_start=2)
+                assert np.isfinite(x).all(), f"step {state['step']}"
+
     @pytest.mark.parametrize("dtype", ["float32", "float64"])
     def test_no_gradient_and_no_curvature_give_no_nan_and_no_step(self, rule: Any, dtype: str) -> None:
         #          dead, flat, a line, curved without slope, alive

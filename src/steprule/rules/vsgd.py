@@ -54,6 +54,6 @@ def vsgd(
     noisy = square_avg + (batch_size - 1) * squared
     share = where(noisy > 0, batch_size * squared / noisy, 0.0)
     moved = where(starting, 0.0, 1.0)
-    rate = where(curvature_avg > 0, share / curvature_avg, 0.0)
-    dx = -(moved * rate) * g
+    # The gradient before the curvature: of a saturated unit's, which may be 1e-40, float32 holds no reciprocal.
+    dx = where(curvature_avg > 0, -(moved * share) * g / curvature_avg, 0.0)
     return dx, grad_avg, square_avg, curvature_avg, tau
