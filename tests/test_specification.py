@@ -79,7 +79,14 @@ def test_an_annotation_for_a_type_checker_is_no_matter():
     assert typed.hyperparameters["size"].range == Range(low=0, without_low=True)
 
 
-@pytest.mark.parametrize("each", [*rules.ALL.values(), users_rules.yogi, whole], ids=lambda each: each.name)
+def _undecorated(g, *, lr: NonNegative):
+    return -lr * g
+
+
+decorated = rule(_undecorated)
+
+
+@pytest.mark.parametrize("each", [*rules.ALL.values(), users_rules.yogi, whole, decorated], ids=lambda each: each.name)
 def test_a_copy_of_a_rule_is_the_rule(each):
     assert pickle.loads(pickle.dumps(each)) is each
     assert copy.deepcopy(each) is each

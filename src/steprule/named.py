@@ -16,7 +16,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
 
-__all__ = ["digest", "is_file", "is_installed", "load", "name_of", "place_of"]
+__all__ = ["digest", "is_file", "is_installed", "load", "name_of", "name_within", "place_of"]
 
 _FILES: Final = "steprule_user_"
 """With which the names of modules begin that are files of users'."""
@@ -96,18 +96,26 @@ def place_of(error: BaseException) -> str:
     return f" ({users[-1].filename}, line {users[-1].lineno})" if users and not isinstance(error, SyntaxError) else ""
 
 
+def name_within(thing: Any) -> str:
+    """Return the name, with dots, by which its module has a function or rule; empty where it has not."""
+    module = sys.modules.get(getattr(thing, "__module__", None) or "")
+    qualified: str = getattr(thing, "__qualname__", "")
+    found: Any = module
+    for part in qualified.split("."):
+        found = getattr(found, part, None)
+    if found is thing:
+        return qualified
+    # `plain = rule(_plain)`: the function's name is not the rule's.
+    return next((name for name, value in vars(module).items() if value is thing), "") if module else ""
+
+
 def name_of(thing: Any) -> str:
     """Return the name under which another process finds a function or rule. Raises `ValueError` where it has none."""
     module = sys.modules.get(getattr(thing, "__module__", None) or "")
     qualified = getattr(thing, "__qualname__", "")
     if "<locals>" in qualified:
         raise ValueError(f"{qualified} is local to a function; another process can find only what a module defines")
-    found: Any = module
-    for part in qualified.split("."):
-        found = getattr(found, part, None)
-    if found is not thing:
-        # `plain = rule(_plain)`: the function's name is not the rule's.
-        qualified = next((name for name, value in vars(module).items() if value is thing), "") if module else ""
+    qualified = name_within(thing)
     file = getattr(module, "__file__", None)
     in_file = module is not None and (module.__name__ == "__main__" or is_file(module.__name__))
     if module is None or not qualified or (in_file and not (file and Path(file).is_file())):

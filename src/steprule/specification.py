@@ -152,7 +152,8 @@ class Rule:
     def __reduce__(self) -> str | tuple[Any, ...]:
         if named.is_file(self.__module__):
             return named.load, (named.name_of(self),)  # which another process finds without the module
-        return self.__qualname__  # type: ignore[attr-defined, no-any-return]  # set by update_wrapper
+        own: str = self.__qualname__  # type: ignore[attr-defined]  # set by update_wrapper
+        return named.name_within(self) or own  # of what no module has, pickle says so in its own words
 
     def __deepcopy__(self, memo: object) -> Rule:
         return self
