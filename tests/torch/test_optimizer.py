@@ -542,8 +542,9 @@ def test_one_tensor_instead_of_a_list_is_refused_as_torch_does():
     ],
 )
 def test_what_is_neither_parameters_nor_groups_is_refused(params: Any, message: str):
-    with pytest.raises(TypeError, match=f"^{re.escape(message)}$"):
-        ours.Adadelta(params)
+    for cls in (ours.Adadelta, ours.VSGD):  # the latter looks at its parameters first
+        with pytest.raises(TypeError, match=f"^{re.escape(message)}$"):
+            cls(params)
 
 
 @pytest.mark.parametrize("each", ["adadelta", rules.adadelta.__wrapped__])

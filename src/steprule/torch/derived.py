@@ -29,13 +29,16 @@ def with_derived(rule: Rule, params: Any) -> tuple[Any, dict[str, float]]:
     """Return `params`, which may be an iterator, to be read again, and the defaults that follow from them."""
     if rule not in DERIVED or isinstance(params, (Tensor, dict)):
         return params, {}
-    groups = [{**each, "params": _listed(each)} if isinstance(each, dict) else each for each in params]
-    held = [entry for each in groups for entry in (each["params"] if isinstance(each, dict) else [each])]
+    groups = [_listed(each) if isinstance(each, dict) else each for each in params]
+    held = [entry for each in groups for entry in (each.get("params", []) if isinstance(each, dict) else [each])]
     tensors = [entry[1] if isinstance(entry, tuple) else entry for entry in held]
     number = sum(tensor.numel() for tensor in tensors if isinstance(tensor, Tensor) and tensor.requires_grad)
     return groups, {name: of(number) for name, (of, _) in DERIVED[rule].items()}
 
 
-def _listed(group: Mapping[str, Any]) -> list[Any]:
-    params = group.get("params", [])
-    return [params] if isinstance(params, Tensor) else list(params)
+def _listed(group: dict[str, Any]) -> dict[str, Any]:
+    """Return a group with its parameters in a list; one that has none is refused later, as by any class."""
+    if "params" not in group:
+        return group
+    params = group["params"]
+    return {**group, "params": [params] if isinstance(params, Tensor) else list(params)}
