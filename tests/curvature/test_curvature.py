@@ -343,6 +343,14 @@ class TestRefusals:
         with pytest.raises(TypeError, match=f"^loss is {said}; allowed is a function of outputs and targets, or a"):
             Curvature(small(), loss)
 
+    @pytest.mark.parametrize("model", [None, nn.Linear, lambda x: x])
+    def test_what_is_no_model(self, model: Any) -> None:
+        said = f"^model is a {type(model).__name__}; allowed is a torch.nn.Module$"
+        with pytest.raises(TypeError, match=said):
+            Curvature(model, mse_loss)
+        with pytest.raises(TypeError, match=said):
+            mean_square_gradients(model, mse_loss, batch(6, 4), batch(6, 3))
+
     def test_a_loss_may_be_an_object_without_a_hash(self) -> None:
         @dataclass
         class Scaled:

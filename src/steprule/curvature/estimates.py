@@ -50,7 +50,7 @@ class Curvature:
     "layers" (a chain of linear and convolution layers and what has no parameters), "vmap" (any model; option `examples`,
     default 16: how many to run at a time), False, or True: "layers" where the model's first pass allows it, else "vmap".
 
-    Raises `ValueError` for another `h` or `g2`, `TypeError` for an option that neither takes.
+    Raises `ValueError` for another `h` or `g2`, `TypeError` for what is no model, and for an option that neither takes.
     """
 
     def __init__(
@@ -62,6 +62,7 @@ class Curvature:
         g2: bool | str = False,
         **options: Any,
     ) -> None:
+        _check_model(model)
         self.model: Final = model
         self._loss: Final = Loss(loss)
         self._estimators: Final = _made({"h": h, "g2": None if g2 is False else g2}, options)
@@ -91,6 +92,11 @@ class Curvature:
             for attribute in _ESTIMATORS:
                 if hasattr(parameter, attribute):
                     delattr(parameter, attribute)
+
+
+def _check_model(model: Any) -> None:
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model is a {type(model).__name__}; allowed is a torch.nn.Module")
 
 
 def _apart(grads: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -128,6 +134,7 @@ def _made(chosen: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Es
 def _by_name(
     model: nn.Module, loss: Callable[..., Tensor], inputs: Any, targets: Any, estimator: Estimator
 ) -> dict[str, Tensor]:
+    _check_model(model)
     _, found = estimate(model, Loss(loss), inputs, targets, {"it": estimator})
     return found["it"]
 
