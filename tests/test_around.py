@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -122,11 +124,16 @@ def test_the_form_follows_from_the_values(maximize: bool):
     assert Around.of({"lr_decay": 0.1}, decoupled=False, maximize=maximize) == Around("none", maximize, lr_decay=True)
 
 
-@pytest.mark.parametrize("value", ["no", 0.01, 1, None, [True]])
+@pytest.mark.parametrize("value", ["no", "", 0.01, 0.0, 2, [True]])
 @pytest.mark.parametrize("name", ["decoupled", "maximize"])
 def test_what_is_neither_true_nor_false_is_no_switch(name: str, value: object):
     with pytest.raises(ValueError, match=rf"{name}.* is {re.escape(repr(value))}; allowed is False or True"):
         Around.of({}, **{"decoupled": False, "maximize": False, name: value})
+
+
+@pytest.mark.parametrize(("value", "truth"), [(1, True), (0, False), (None, False), (np.True_, True)])
+def test_what_counts_as_a_truth(value: Any, truth: bool):
+    assert Around.of({}, decoupled=False, maximize=value) == Around("none", truth)
 
 
 def test_values_are_completed_in_order_as_floats():

@@ -17,11 +17,11 @@ __all__ = [
     "PLAIN",
     "Around",
     "change",
-    "check_switch",
     "completed",
     "hyperparameters",
     "is_finite",
     "step",
+    "switched",
     "update",
     "validated",
 ]
@@ -50,8 +50,7 @@ class Around:
 
         Raises `ValueError` where `decoupled` or `maximize` is neither True nor False.
         """
-        check_switch("decoupled_weight_decay", decoupled)
-        check_switch("maximize", maximize)
+        decoupled, maximize = switched("decoupled_weight_decay", decoupled), switched("maximize", maximize)
         lr_decay = bool(values.get("lr_decay"))
         if not values.get("weight_decay"):
             return cls("none", maximize, lr_decay)
@@ -65,11 +64,16 @@ _WEIGHT_DECAY = Hyperparameter("weight_decay", Range(low=0), 0.0)
 _LR_DECAY = Hyperparameter("lr_decay", Range(low=0), 0.0)
 
 
-def check_switch(name: str, value: Any) -> None:
-    """Raise `ValueError` for what is neither True nor False, such as a rate or a word, which Python takes for true."""
-    # NumPy's truths are some too.
-    if not type(value).__name__.startswith("bool"):
+def switched(name: str, value: Any) -> bool:
+    """Return a switch as a truth: 1, 0 and None count as such, as in `torch.optim`.
+
+    Raises `ValueError` for what else Python takes for true, such as a rate or a word.
+    """
+    # NumPy's truths are some too, and by either of their class's names.
+    known = isinstance(value, (int, type(None))) or type(value).__name__.startswith("bool")
+    if not known or value not in (None, 0, 1):
         raise ValueError(f"{name} is {value!r}; allowed is False or True")
+    return bool(value)
 
 
 def hyperparameters(rule: Rule) -> dict[str, Hyperparameter]:

@@ -116,7 +116,7 @@ class Keywords:
         """Return the value of every argument of a constructor call, the numbers of the rule checked.
 
         Raises `TypeError` for an argument that there is not or is missing, and what `Hyperparameter.validated` and
-        `around.check_switch` raise.
+        `around.switched` raise.
         """
         for name, keras_name in self.names.items():
             if name in named and name != keras_name:
@@ -137,9 +137,7 @@ class Keywords:
             return self.numbers[name].validated(value)
         if name == "sparse" and value not in ("exact", "dense"):
             raise ValueError(f"sparse is {value!r}; allowed are 'exact' and 'dense'")
-        if name in OPTIONS and name != "sparse":
-            around.check_switch(name, value)
-        return value
+        return around.switched(name, value) if name in OPTIONS and name != "sparse" else value
 
     def values(self, taken: Mapping[str, Any]) -> dict[str, float]:
         """Return of what `bound` has returned the hyperparameters but the rate, by the rule's names."""
