@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import math
+import pickle
 import re
 import weakref
 from typing import Any
@@ -129,6 +131,19 @@ def test_the_same_rule_gives_the_same_class():
     assert optimizer(rules.adam, name="AdamW", decoupled_weight_decay=True, weight_decay=1e-2) is ours.AdamW
     assert optimizer(rules.adam, lr=0.5) is not ours.Adam
     assert optimizer(rules.adam, lr=0.5)([parameter(2)]).param_groups[0]["lr"] == 0.5
+
+
+def test_a_default_may_be_a_mapping_or_a_list():
+    low = optimizer(rules.adam, state_dtype={"exp_avg": "int8"}, betas=[0.5, 0.75])
+    assert low is optimizer(rules.adam, state_dtype={"exp_avg": "int8"}, betas=[0.5, 0.75])
+    assert low is not optimizer(rules.adam, state_dtype={"exp_avg": torch.bfloat16}, betas=[0.5, 0.75])
+    each = parameter(2, dtype=torch.float32)
+    made = low([each])
+    assert type(copy.deepcopy(made)) is type(pickle.loads(pickle.dumps(made))) is low
+    made.step()
+    assert made.param_groups[0]["betas"] == [0.5, 0.75]
+    assert made.state[each]["exp_avg"].dtype is torch.uint8
+    assert made.state[each]["exp_avg_sq"].dtype is torch.float32
 
 
 def test_a_default_that_is_no_hyperparameter_is_refused():

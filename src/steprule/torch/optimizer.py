@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import collections
-import functools
 import inspect
-from collections.abc import Callable, Sequence
-from typing import Any, ClassVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar, Final
 
 import torch
 
@@ -181,11 +180,24 @@ def optimizer(rule: Rule, *, name: str | None = None, **defaults: Any) -> type[R
     gradient: dense tensors of its shape. `steprule.curvature` sets them.
     """
     check_rule(rule)
-    return _optimizer(rule, name or rule.class_name, tuple(sorted(defaults.items())))
+    name, given = name or rule.class_name, tuple(sorted(defaults.items()))
+    key = rule, name, tuple((each, _with_hash(value)) for each, value in given)
+    if key not in _classes:
+        _classes[key] = _made(rule, name, given)
+    return _classes[key]
 
 
-@functools.cache
-def _optimizer(rule: Rule, name: str, defaults: tuple[tuple[str, Any], ...]) -> type[RuleOptimizer]:
+_classes: Final[dict[tuple[Any, ...], type[RuleOptimizer]]] = {}
+
+
+def _with_hash(value: Any) -> Any:
+    """Return what stands in a key for a mapping, as of slots to dtypes, or for a list."""
+    if isinstance(value, Mapping):
+        return frozenset(value.items())
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _made(rule: Rule, name: str, defaults: tuple[tuple[str, Any], ...]) -> type[RuleOptimizer]:
     for taken in ("params", "closure", "param_names", *OPTIONS, *PAIRS):
         if taken in rule.hyperparameters:
             raise TypeError(f"rule {rule.name} has a hyperparameter {taken!r}, which has a meaning in every optimizer")
