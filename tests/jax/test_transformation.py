@@ -515,8 +515,12 @@ class TestInputs:
         made, x = transformation(_newton)(), jnp.ones(2)
         given = {"h": x, "g2": x}
         del given[missing]
-        with pytest.raises(TypeError, match=rf"rule _newton takes {missing}, and none was given"):
+        said = rf"^rule _newton takes {missing}, and none was given; hand it in by name: {missing}="
+        with pytest.raises(TypeError, match=said):
             made.update(x, made.init(x), x, **given)
+        step = ours.apply(_newton)
+        with pytest.raises(TypeError, match=said):
+            step(x, x, step.init(x), **given)
 
     def test_parameters_are_asked_for_where_the_step_reads_them(self) -> None:
         made = ours.adam(weight_decay=0.1)

@@ -125,7 +125,7 @@ def supplied(program: Program, given: Mapping[str, Any]) -> dict[str, Any]:
         if given.get(name) is None:
             if name == "x":
                 raise ValueError(f"the step of {program.title} reads the parameters; update() needs params")
-            raise TypeError(f"rule {program.title} takes {name}, and none was given: update(..., {name}=...)")
+            raise TypeError(f"rule {program.title} takes {name}, and none was given; hand it in by name: {name}=...")
         found[name] = given[name]
     return found
 
