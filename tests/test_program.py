@@ -44,8 +44,8 @@ COSTS = {
     "adam": (28, 14),  # 3; 4; 2 corrections; -lr m; root, + eps, /; x + dx
     "delta_bar_delta": (28, 16),  # start, its sign; bar g; 2 signs, +, *, 2 choices; 3; -rate, * g; lr dx, x + it
     "diagonal_newton": (16, 6),  # |h|, + mu, -g, /; lr dx, x + it
-    # memory; caution 5; 3; 4; 5; square; 3 of the signal; 4 of tau; 2, 4 of the share; 3 of the rate; 3; lr dx, x + it
-    "vsgd": (52, 40),
+    # memory; caution 5; 3; 4; 5; square; 3 of the signal; 4 of tau; 2, 4 of the share; 4 of the rate; 3; lr dx, x + it
+    "vsgd": (52, 41),
     # 3 apart; 5, 5, 2 of outliers; 2; caution 5, squared; 2, 4, 3, 5; square; 3; 4; 2, 4; 3, 1; 3; lr dx, x + it
     "vsgd_fd": (60, 60),
 }

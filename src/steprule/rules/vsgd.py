@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from ..notation import abs, maximum, where
+from ..notation import abs, maximum, minimum, where
 from ..specification import NonNegative, Range, rule
 
 
@@ -54,6 +54,7 @@ def vsgd(
     noisy = square_avg + (batch_size - 1) * squared
     share = where(noisy > 0, batch_size * squared / noisy, 0.0)
     moved = where(starting, 0.0, 1.0)
-    # The gradient before the curvature: of a saturated unit's, which may be 1e-40, float32 holds no reciprocal.
-    dx = where(curvature_avg > 0, -(moved * share) * g / curvature_avg, 0.0)
+    # Bounded, since infinity times 0 is NaN: of a saturated unit's curvature, 1e-40, float32 holds no reciprocal.
+    rate = where(curvature_avg > 0, minimum(share / curvature_avg, 3e38), 0.0)
+    dx = -(moved * rate) * g
     return dx, grad_avg, square_avg, curvature_avg, tau
