@@ -331,6 +331,24 @@ class TestCompare:
         table = re.sub(r"(?m)^\d+ of 160 epochs, .*\n", "", first.out.partition("\n")[2])
         assert again.out.partition("\n")[2] == table
 
+    @pytest.mark.parametrize(
+        ("words", "then"),
+        [(["compare"], "goes on"), (["compare", "--fresh"], "without --fresh goes on"),
+         (["cluster", "study", "--fresh"], "without --fresh goes on"),
+         (["reproduce", "zeiler2012", "table1", "--fresh"], "without --fresh goes on")],
+    )  # fmt: skip
+    def test_says_how_to_go_on_after_an_interruption(
+        self, run: Run, words: list[str], then: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def interrupted(*_: object, **__: object) -> None:
+            raise KeyboardInterrupt
+
+        for each in ("comparison.compare", "staleness.study", "zeiler2012.experiments.compare"):
+            monkeypatch.setattr(f"steprule.lab.{each}", interrupted)
+        ended = run(*words, "--out", str(tmp_path))
+        assert (ended.status, ended.err) == (130, "")
+        assert ended.out.endswith(f"is kept in {tmp_path}; the same command {then} from there.\n")
+
     def test_tells_of_failed_trials(self, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(steprule.report.page, "write_report", lambda comparison, folder: folder / "index.html")
         words = ["--rules", "sgd", "--rates", "0.1", "--seeds", "2", "--jobs", "1", "--out", str(tmp_path)]

@@ -93,7 +93,7 @@ def compare(
 
     console = terminal()
     with (
-        stoppable(console, out),
+        stoppable(console, out, fresh=not resume),
         place(on, jobs=jobs, device=device, address=address) as where,
         Display(console) as display,
     ):

@@ -32,13 +32,14 @@ def bar(console: Console, *, transient: bool = False) -> Progress:
 
 
 @contextmanager
-def stoppable(console: Console, out: Path, then: str = "goes on from there") -> Iterator[None]:
+def stoppable(console: Console, out: Path, then: str = "goes on from there", *, fresh: bool = False) -> Iterator[None]:
     """Let Ctrl-C end a command whose finished work is kept in `out`: say so, and exit with status 130.
 
-    `then` is what the same command does the next time.
+    `then` is what the same command does the next time; where it is `fresh`, without the flag that drops what is kept.
     """
     try:
         yield
     except KeyboardInterrupt:
+        then = f"without --fresh {then}" if fresh else then
         console.print(f"Stopped. What is finished is kept in {out}; the same command {then}.", soft_wrap=True)
         raise typer.Exit(130) from None

@@ -176,7 +176,7 @@ def study(
                 f"--rules names {name!r}, which has no grid; allowed are {', '.join(known)}, or --grid {name}.lr=..."
             )
     console = terminal()
-    with stoppable(console, out):
+    with stoppable(console, out, fresh=not resume):
         found = run(
             problem,
             rules=list(chosen),

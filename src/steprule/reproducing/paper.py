@@ -99,7 +99,8 @@ def zeiler2012(
         whole_or_none(name, value)
     apart.check(corpus)
     planned = paper.planned_seeds() if seeds is None else seeds
-    with place(on, jobs=jobs, device=device, address=address) as where, stoppable(console, out):
+    where = place(on, jobs=jobs, device=device, address=address)
+    with where, stoppable(console, out, fresh=not resume):
         made_folder(out)
         if names:
             how = paper.Options(planned, epochs, where, out, fresh=not resume, train=train)
