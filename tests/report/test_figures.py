@@ -43,6 +43,15 @@ class TestTheHeatMaps:
         cells = data_of(three_hyperparameters(), "heat-map-rmsprop")
         assert [(cell["row"], cell["column"]) for cell in cells] == [("rmsprop", v) for v in ("0.9", "0.95", "0.99")]
 
+    def test_of_rules_whose_names_differ_in_case_alone_have_names_of_their_own(self) -> None:
+        tried = {"adadelta": (0.9, 0.95), "Adadelta": (0.5, 0.1)}
+        trials = [outcome(Setting(rule, {"rho": rho}), 0, [rho]) for rule, values in tried.items() for rho in values]
+        made = comparison(trials, {rule: {"rho": values} for rule, values in tried.items()}, epochs=1, seeds=1)
+        drawn = [figure.name for figure in figures(made) if figure.name.startswith("heat")]
+        assert drawn == ["heat-map-adadelta", "heat-map-adadelta-2"]
+        assert {cell["row"] for cell in data_of(made, drawn[0])} == {"Adadelta"}
+        assert {cell["row"] for cell in data_of(made, drawn[1])} == {"adadelta"}
+
     def test_shades_are_strongest_near_the_best(self) -> None:
         rates = {10.0**-i: [score] for i, score in enumerate((2.0, 2.2, 2.5, 3.0, 4.0, 8.0, 20.0, 21.0))}
         cells = data_of(mean_scores({"sgd": rates}), "heat-map-lr")

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain, count
 from typing import Any
 
 try:
@@ -62,7 +63,17 @@ def heat_maps(summary: Summary, published: Mapping[Setting, float] | None = None
     by_rate = [rule for rule in summary.rules if set(_varied(rule)) <= {"lr"} and "lr" in _values(rule)]
     maps = [_rate_map(by_rate)] if any(_varied(rule) for rule in by_rate) else []
     maps += [_own_map(rule, summary) for rule in summary.rules if rule not in by_rate and _varied(rule)]
-    return tuple(_figure(found, summary, published or {}) for found in maps)
+    return tuple(_figure(found, summary, published or {}) for found in _apart(maps))
+
+
+def _apart(maps: Iterable[_Map]) -> Iterator[_Map]:
+    """The maps, each with a name of its own: `Adadelta` and `adadelta` may be two rules, and make one name of a file."""
+    taken: set[str] = set()
+    for each in maps:
+        names = chain([each.name], (f"{each.name}-{number}" for number in count(2)))
+        name = next(name for name in names if name not in taken)
+        taken.add(name)
+        yield replace(each, name=name)
 
 
 def _values(rule: RuleSummary) -> dict[str, tuple[float, ...]]:
