@@ -143,6 +143,14 @@ def plain(text: str) -> str:
     return text.replace(words.NO_BREAK_SPACE, " ")
 
 
+@pytest.mark.parametrize(
+    ("value", "epoch", "whole"),
+    [(0.0123, "12 ms", "0.0 s"), (0.0997, "0.10 s", "0.1 s"), (0.41, "0.41 s", "0.4 s"), (59.7, "60 s", "1 min 0 s")],
+)
+def test_times_are_told_in_the_unit_that_suits_them(value: float, epoch: str, whole: str) -> None:
+    assert (plain(words.seconds(value)), plain(words.duration(value))) == (epoch, whole)
+
+
 def test_a_duration_tells_of_what_it_leaves_out() -> None:
     made = mean_scores({"adam": {1.0: [2.0, 3.0]}})
     assert dict(facts(made, summarise(made)))["Duration"] == ["1 h 13 min"]

@@ -199,14 +199,14 @@ def seconds(value: float | None) -> str:
     """Wall time of an epoch: `12 ms`, `0.41 s`."""
     if value is None:
         return NOTHING
-    if value < 0.1:
+    if value < 0.0995:  # what two digits round to 100 would be in powers of ten
         return with_unit(f"{1000 * value:.2g}", "ms")
     return with_unit(f"{value:.2f}" if value < 10 else f"{value:.0f}", "s")
 
 
 def duration(value: float) -> str:
     """How long the whole took: `8.2 s`, `12 min 5 s`, `3 h 20 min`."""
-    if value < 60:
+    if value < 59.5:
         return with_unit(f"{value:.1f}" if value < 10 else f"{value:.0f}", "s")
     minutes, rest = divmod(round(value), 60)
     if minutes < 60:
