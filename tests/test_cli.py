@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib.util
 import json
+import math
 import os
 import re
 import subprocess
@@ -547,8 +548,31 @@ class TestProgress:
             self.tell(display, small.line())
         said = file.getvalue()
         assert "4/4" in said
-        assert "best so far: 6 by sgd(lr=0.1)" in said
+        # One trial was finished before, and may have been better.
+        assert "best so far of those that were left: 6 by sgd(lr=0.1)" in said
         assert "[red] is no number" in said
+
+    def test_an_infinite_score_is_not_the_best(self) -> None:
+        display, file = self.shown(watched=True)
+        problem = replace(small.line(), metric=Metric("PSNR", "dB", lower_is_better=False))
+        with display:
+            display.begin(problem, 2, 1, 0, 1)
+            for trial, test in zip(self.TRIALS[:2], (math.inf, 9.0), strict=True):
+                display.started(trial)
+                display.ended(Outcome(trial, "finished", (self.epoch(1, test),)))
+        assert "best so far: 9dB" in file.getvalue()
+        assert "inf" not in file.getvalue()
+
+    def test_of_many_that_run_only_some_are_named(self) -> None:
+        display, file = self.shown(watched=True)
+        with display:
+            display.begin(small.line(), 300, 1, 0, 1)
+            for seed in range(300):
+                display.started(Trial(Setting("sgd", {"lr": 0.1}), seed))
+        *_, last = file.getvalue().rpartition("seed 0: starting")
+        assert "seed 15: starting" in last
+        assert "seed 16: starting" not in last
+        assert "and 284 more" in last
 
     def test_the_best_is_the_highest_where_more_is_better(self) -> None:
         display, file = self.shown(watched=True)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import time
+from itertools import islice
 from types import TracebackType
 
 from rich.console import Console, Group
@@ -15,11 +15,15 @@ from rich.text import Text
 from .numerals import plural
 from .problem import Problem
 from .results import Epoch, Metric, Outcome, Trial
+from .summary import is_finished
 
 __all__ = ["Display"]
 
 # Where nobody watches, a line now and then.
 _SECONDS_BETWEEN_LINES = 10.0
+
+# Of a batch on a device hundreds run, and a terminal cuts off what stands below its last line.
+_RUNNING_SHOWN = 16
 
 
 class Display:
@@ -42,9 +46,10 @@ class Display:
         self._task = TaskID(0)
         self._live: Live | None = None
         self._metric = Metric("")
-        self._epochs = self._total = self._done = self._failed = 0
+        self._epochs = self._total = self._done = 0
         self._running: dict[Trial, Epoch | None] = {}
         self._best: tuple[float, Trial] | None = None
+        self._best_of = ""
         self._began = self._printed = 0.0
 
     def __enter__(self) -> Display:
@@ -64,8 +69,9 @@ class Display:
     def begin(self, problem: Problem, trials: int, epochs: int, kept: int, jobs: int) -> None:
         # One comparison may follow another, on another problem.
         self._stop()
-        self._done = self._failed = 0
+        self._done = 0
         self._running, self._best = {}, None
+        self._best_of = " of those that were left" if kept else ""
         for task in self._bar.task_ids:
             self._bar.remove_task(task)
         self._metric, self._epochs, self._total = problem.metric, epochs, trials * epochs
@@ -104,19 +110,16 @@ class Display:
         self._done += missing
         self._bar.advance(self._task, missing)
         if outcome.status == "failed":
-            self._failed += 1
             self._console.print(
                 f"failed: {outcome.trial.setting}, seed {outcome.trial.seed}: {outcome.cause}", markup=False
             )
-        if outcome.status == "finished":
+        if is_finished(outcome):
             self._note(outcome)
         self._show()
 
     def _note(self, outcome: Outcome) -> None:
         last = outcome.epochs[-1]
         score = last.test if last.validation is None else last.validation
-        if math.isnan(score):
-            return
         if self._best is None or (score < self._best[0] if self._metric.lower_is_better else score > self._best[0]):
             self._best = (score, outcome.trial)
 
@@ -126,11 +129,14 @@ class Display:
                 f"  {trial.setting}, seed {trial.seed}: {f'epoch {epoch.number}' if epoch else 'starting'}",
                 no_wrap=True,
             )
-            for trial, epoch in self._running.items()
+            for trial, epoch in islice(self._running.items(), _RUNNING_SHOWN)
         ]
+        if len(self._running) > _RUNNING_SHOWN:
+            lines.append(Text(f"  and {len(self._running) - _RUNNING_SHOWN} more"))
         if self._best is not None:
             score, trial = self._best
-            lines.append(Text(f"  best so far: {score:.4g}{self._metric.unit} by {trial.setting}", no_wrap=True))
+            best = f"  best so far{self._best_of}: {score:.4g}{self._metric.unit} by {trial.setting}"
+            lines.append(Text(best, no_wrap=True))
         return Group(self._bar, *lines)
 
     def _show(self) -> None:
