@@ -341,6 +341,22 @@ class TestWhatIsKept:
         anew = 2 if changed == "problem" else 1
         assert [(trials, kept) for trials, _, kept, _ in notes.begun] == [(2, 0), (0, 2), (anew, 2 - anew), (0, 2)]
 
+    def test_changed_data_are_trained_on_anew(self, tmp_path: Path, notes: Notes) -> None:
+        text, numbers = tmp_path / "problem.py", tmp_path / "numbers.txt"
+        read = f"torch.tensor([float(each) for each in Path({str(numbers)!r}).read_text().split()])[:, None]"
+        mine = MINE.replace("torch.linspace(-1, 1, 20)[:, None]", read)
+        text.write_text(f"from pathlib import Path\n{mine}", encoding="utf-8")
+
+        def again(last: float) -> Comparison:
+            numbers.write_text("".join(f"{each}\n" for each in (-1.0, 0.5, 0.25, last)), encoding="utf-8")
+            return compare(
+                f"{text}:problem", rules=["sgd"], rates=[0.1], seeds=1, jobs=1, out=tmp_path / "out", progress=notes
+            )
+
+        first, other, third = again(1.0), again(2.0), again(1.0)
+        assert [(trials, kept) for trials, _, kept, _ in notes.begun] == [(1, 0), (1, 0), (0, 1)]
+        assert timeless(first) == timeless(third) != timeless(other)
+
     def test_failed_trials_are_tried_again(self, tmp_path: Path, notes: Notes, monkeypatch: pytest.MonkeyPatch) -> None:
         broken = tmp_path / "broken"
         monkeypatch.setenv("SMALL_BROKEN", str(broken))

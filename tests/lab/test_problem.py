@@ -130,3 +130,15 @@ def test_a_metric_may_refuse_what_has_diverged_and_nothing_else() -> None:
     assert math.isnan(problem.value(torch.tensor([1.0, math.inf]), torch.zeros(2)))
     with pytest.raises(ValueError, match="contains NaN"):
         problem.value(torch.ones(2), torch.zeros(2))
+
+
+@pytest.mark.parametrize("part", ["train", "test", "validation"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.int64, torch.bool, torch.complex64])
+def test_a_change_of_one_number_is_another_digest(part: str, dtype: torch.dtype) -> None:
+    inputs = torch.zeros(4, 6, dtype=dtype)[:, ::2]
+    problem = replace(small.line(), **{part: (inputs, torch.zeros(4))})
+    assert problem.data_digest() == replace(problem, **{part: (inputs.clone(), torch.zeros(4))}).data_digest()
+    changed = inputs.clone()
+    changed[3, 2] = 1
+    assert problem.data_digest() != replace(problem, **{part: (changed, torch.zeros(4))}).data_digest()
+    assert problem.data_digest() != replace(problem, **{part: (inputs.t()[:, :3].t(), torch.zeros(3))}).data_digest()

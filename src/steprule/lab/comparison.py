@@ -114,7 +114,8 @@ def compare(
     tried = grids(chosen, rates, grid)
     with _place(on, jobs) as place:
         place.refuse(made, chosen)
-        keys = _keys(_name(problem, make), make, chosen, tried, seeds, epochs, place.deciding)
+        deciding = f"{place.deciding} {made.data_digest()}"
+        keys = _keys(_name(problem, make), make, chosen, tried, seeds, epochs, deciding)
         if train:
             with contextlib.closing(_store(Path(out), fresh=fresh)) as store:
                 taken_over = _run(keys, store, made, epochs, place, progress)

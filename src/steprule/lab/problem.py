@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import inspect
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -78,6 +79,15 @@ class Problem:
     def batches_per_epoch(self) -> int:
         """How many batches one pass through the training data has."""
         return math.ceil(len(self.train[0]) / self.batch_size)
+
+    def data_digest(self) -> str:
+        """Return a short hash of all its data: what is read from a file may change where no code does."""
+        found = hashlib.sha256()
+        for data in (self.train, self.test, self.validation or ()):
+            for part in data:
+                found.update(f"{part.dtype} {tuple(part.shape)} ".encode())
+                found.update(part.detach().cpu().contiguous().view(torch.uint8).numpy().data)
+        return found.hexdigest()[:12]
 
     def batches(self, order: torch.Generator) -> Iterator[Tensor]:
         """Yield the numbers of the examples of each batch, int64, once through the training data in a new order."""

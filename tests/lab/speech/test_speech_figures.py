@@ -12,6 +12,7 @@ import pytest
 from tests.lab.speech.tones import write_corpus
 
 import torch
+from steprule.lab.problems.speech import corpus_data
 from steprule.lab.results import Setting
 from steprule.lab.workers import share_threads
 from steprule.lab.zeiler2012.speech import DIVIDED, Course, Plan, Point, SpeechFigure, plans, run
@@ -113,6 +114,16 @@ def test_each_form_of_a_training_is_kept_and_taken_for_no_other(root: Path, tmp_
     finally:
         torch.set_num_threads(threads)
     assert {path: path.read_bytes() for path in before} == before
+
+
+def test_of_a_corpus_that_has_changed_nothing_is_kept(tmp_path: Path) -> None:
+    corpus, plan = tmp_path / "corpus", small("fig3", seeds=1, updates=10)
+    plan = dataclasses.replace(plan, settings={"adadelta": plan.settings["adadelta"]})
+    for takes in (1, 2):
+        write_corpus(corpus, takes=takes)
+        corpus_data.cache_clear()  # as in another process
+        run(plan, tmp_path / "out", corpus=corpus)
+        assert len(list((tmp_path / "out").iterdir())) == 2 * takes
 
 
 def test_trainings_side_by_side_are_those_of_one_process(root: Path, tmp_path: Path) -> None:

@@ -167,10 +167,10 @@ def run(
     make = find_problem(name)
     problem = make()
     folder = made_folder(Path(out))
-    # The description has the corpus and the net; code, device and number of threads are what else decides the numbers.
+    # The description has the net; code, device and number of threads are what else decides the numbers.
     settled = dataclasses.asdict(dataclasses.replace(plan, seeds=0, settings={}, beside={}))
     threads = torch.get_num_threads() if jobs == 1 else share_threads(jobs)
-    known = {"plan": settled, "problem": problem.description, "corpus": str(corpus)}
+    known = {"plan": settled, "problem": problem.description, "corpus": str(corpus), "data": problem.data_digest()}
     key = {**known, "code": _code(make), "device": device, "threads": threads}
     done: dict[tuple[Setting, int], Course] = {}
 
