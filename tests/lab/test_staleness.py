@@ -11,7 +11,7 @@ from tests.lab import small
 
 from steprule import rules
 from steprule.cluster import simulate
-from steprule.lab import Epoch
+from steprule.lab import Epoch, Metric
 from steprule.lab.cluster.simulated import CONDITIONS
 from steprule.lab.problem import find_problem
 from steprule.lab.staleness import GRIDS, Study, study
@@ -124,6 +124,30 @@ def test_a_rule_stands_what_hardly_changes_its_error(found: tuple[Study, Path]) 
     assert worse(1.6).stands("sgd", "kept") == 1
     gone = replace(made, rows=tuple(replace(row, kept=None) for row in made.rows))
     assert gone.stands("sgd", "kept") == 0
+
+
+@pytest.mark.parametrize(
+    ("metric", "scores", "stands"),
+    [
+        (Metric("likelihood"), (-50.0, -26.0), 6),
+        (Metric("likelihood"), (-50.0, -24.0), 1),
+        (Metric("accuracy", "%", lower_is_better=False), (90.0, 86.0), 6),
+        (Metric("accuracy", "%", lower_is_better=False), (90.0, 84.0), 1),
+        (Metric("R2", lower_is_better=False), (0.9, 0.5), 6),
+        (Metric("R2", lower_is_better=False), (0.9, 0.4), 1),
+    ],
+)
+def test_what_a_rule_stands_goes_by_the_metric(
+    found: tuple[Study, Path], metric: Metric, scores: tuple[float, float], stands: int
+) -> None:
+    made, _ = found
+    rows = []
+    for row in made.rows:
+        assert row.kept
+        assert row.kept.test
+        mean = scores[0 if row.replicas == 1 else 1]
+        rows.append(replace(row, kept=replace(row.kept, test=replace(row.kept.test, mean=mean))))
+    assert replace(made, metric=metric, rows=tuple(rows)).stands("sgd", "kept") == stands
 
 
 def test_the_staleness_is_that_of_every_training() -> None:

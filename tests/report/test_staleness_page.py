@@ -17,6 +17,7 @@ from steprule.lab.summary import SettingSummary
 from steprule.report.staleness.figures import figures
 from steprule.report.staleness.page import write_study
 from steprule.report.staleness.table import terminal_table
+from steprule.report.staleness.words import lines, protocol
 
 NUMBERS = (1, 10, 100)
 
@@ -67,7 +68,7 @@ def test_the_page_says_what_was_measured(browser: Browser, page: Path) -> None:
         "1.90 ± 0.14",
         "diverged (2 of 2)",
         "none finished",
-        "Not drawn, since a seed diverged: sgd at 100.",
+        "Not drawn, since a seed diverged or failed: sgd at 100.",
     ):
         assert words in text
 
@@ -81,6 +82,33 @@ def test_who_stands_most_comes_first(page: Path) -> None:
     assert first < shown.index("sgd")
     assert shown[first:].split("\n")[0].split()[-1] == "100"
     assert "lr=0.01" in shown and "2.10 ± 0.14" in shown
+
+
+def test_small_numbers_keep_their_digits() -> None:
+    spread = Spread.of([0.0035, 0.0037])
+    small = replace(setting("sgd", 0.1, 2.0), test=spread)
+    study = replace(made(), metric=Metric("squared error"))
+    study = replace(study, rows=tuple(replace(row, kept=small, own=small) for row in study.rows))
+    assert lines(study, "kept")[0].cells[0] == "0.00360 ± 0.00014"
+
+
+@pytest.mark.parametrize(
+    ("metric", "seeds", "spread", "stands"),
+    [
+        (Metric("error", "%"), 2, "mean ± sample standard deviation over 2 seeds", "its mean at most 1.5 times that"),
+        (Metric("accuracy", "%", False), 1, "one seed", "what its mean lacks to 100 % at most 1.5 times that"),
+        (Metric("R2", "", False), 1, "one seed", "its mean at most 50 % worse than that"),
+    ],
+)
+def test_the_protocol_is_that_of_the_metric(metric: Metric, seeds: int, spread: str, stands: str) -> None:
+    told = protocol(replace(made(), metric=metric, seeds=seeds)).replace("\N{NO-BREAK SPACE}", " ")
+    assert told.startswith(f"3 epochs of pushes in all, however many replicas; {spread}. ")
+    assert told.endswith(f" A rule stands as many replicas as leave {stands} of one.")
+
+
+def test_a_choice_on_the_test_data_is_told() -> None:
+    caption = figures(replace(made(), chosen_on="test", seeds=1))[0].caption
+    assert "chosen on the test data with seed 0, which flatters. One seed." in caption
 
 
 def test_the_figures_files_are_there(page: Path) -> None:

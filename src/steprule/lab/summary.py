@@ -17,7 +17,7 @@ from . import grids
 from .results import Comparison, Metric, Outcome, Setting
 from .spread import Spread
 
-__all__ = ["NEAR", "RuleSummary", "SettingSummary", "Summary", "is_finished", "reach", "summarise", "worse_by"]
+__all__ = ["NEAR", "RuleSummary", "SettingSummary", "Summary", "is_finished", "reach", "scale", "summarise", "worse_by"]
 
 NEAR = 0.10
 """A setting is near the best within this share of the best score: 10 %."""
@@ -171,9 +171,13 @@ def reach(metric: Metric, best: float, scores: Sequence[float]) -> float:
     - A best score at or near 0: the reach is never less than a thousandth of the median distance of `scores` (those
       of all finished settings of all rules) from `best`, so that the last digits of a 0 do not decide.
     """
+    return max(NEAR * scale(metric, best), median(abs(score - best) for score in scores) / 1000)
+
+
+def scale(metric: Metric, best: float) -> float:
+    """What a share of `best` is taken of: |best|, and of a percentage of which more is better what it lacks to 100 %."""
     is_share = metric.unit == "%" and not metric.lower_is_better and best <= 100
-    scale = 100 - best if is_share else abs(best)
-    return max(NEAR * scale, median(abs(score - best) for score in scores) / 1000)
+    return 100 - best if is_share else abs(best)
 
 
 def worse_by(metric: Metric, score: float, best: float) -> float:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 
 from ..lab.numerals import plural, short_exponent
-from ..lab.results import Setting
+from ..lab.results import Metric, Setting
 from ..lab.spread import Spread
 from ..lab.summary import NEAR, RuleSummary, SettingSummary, Summary
 
@@ -18,6 +18,7 @@ __all__ = [
     "capital",
     "choice",
     "decimals",
+    "decimals_of",
     "deviation",
     "duration",
     "hyperparameter",
@@ -53,10 +54,14 @@ def decimals(summary: Summary) -> int:
 
     One number for a whole report, taken from its best score, so that columns align.
     """
-    best = abs(summary.best.score.mean) if summary.winner else 0.0
-    if best == 0 or (summary.metric.unit == "%" and best >= 0.1):
+    return decimals_of(summary.metric, summary.best.score.mean if summary.winner else 0.0)
+
+
+def decimals_of(metric: Metric, best: float) -> int:
+    """As `decimals`, of a report with that best score."""
+    if best == 0 or (metric.unit == "%" and abs(best) >= 0.1):
         return 2
-    return min(max(0, 2 - math.floor(math.log10(best))), 6)
+    return min(max(0, 2 - math.floor(math.log10(abs(best)))), 6)
 
 
 def number(value: float, digits: int) -> str:

@@ -22,7 +22,7 @@ from ..comparison import Progress, compare
 from ..grids import find_rule
 from ..problem import Problem, find_problem
 from ..results import Comparison, Metric, Run
-from ..summary import SettingSummary, Summary, summarise, worse_by
+from ..summary import SettingSummary, Summary, scale, summarise, worse_by
 
 __all__ = ["GRIDS", "REPLICAS", "STANDS", "Row", "Staleness", "Study", "staleness", "study"]
 
@@ -92,16 +92,17 @@ class Study:
     def stands(self, rule: str, which: Literal["kept", "own"]) -> int:
         """Return the largest number of replicas up to which the mean metric is at most `STANDS` times one replica's.
 
-        Where more of the metric is better, what it lacks to 100 counts. 0 where not even one replica finished.
+        Where more of the metric is better or it is negative, no further from one replica's than that (`summary.scale`). 0
+        where not even one replica finished.
         """
-        found, least = 0, None
+        found, first = 0, None
         for replicas in self.staleness:
             setting: SettingSummary | None = getattr(self.row(rule, replicas), which)
             if setting is None or setting.state != "finished":
                 break
-            error = worse_by(self.metric, setting.score.mean, 0.0 if self.metric.lower_is_better else 100.0)
-            least = error if least is None else least
-            if error > STANDS * least:
+            score = setting.score.mean
+            first = score if first is None else first
+            if worse_by(self.metric, score, first) > (STANDS - 1) * scale(self.metric, first):
                 break
             found = replicas
         return found

@@ -10,7 +10,6 @@ except ModuleNotFoundError as missing:
     raise ModuleNotFoundError("the report's figures need Altair: pip install 'steprule[lab]'") from missing
 
 from ...lab.staleness import Study
-from .. import words as common
 from ..axes import value_scale
 from ..drawing import Figure
 from ..lines import line_chart
@@ -41,12 +40,13 @@ def _figure(study: Study, which: words.Which) -> Figure | None:
     unit = f" ({study.metric.unit})" if study.metric.unit else ""
     values = [point[end] for point in drawn for end in ("low", "high")]
     missing = [f"{point['rule']} at {point['replicas']}" for point in data if point["mean"] is None]
-    gaps = f" Not drawn, since a seed diverged: {', '.join(missing)}." if missing else ""
+    gaps = f" Not drawn, since a seed diverged or failed: {', '.join(missing)}." if missing else ""
+    spread = f"The band spans {study.seeds} seeds." if study.seeds > 1 else "One seed."
     return Figure(
         name=f"staleness-{which}",
         part=which,
         title=words.titled(study, which),
-        caption=f"{words.explained(study, which)} The band spans {common.plural(study.seeds, 'seed')}.{gaps}",
+        caption=f"{words.explained(study, which)} {spread}{gaps}",
         description=f"{words.titled(study, which)}: "
         + "; ".join(f"{line.rule} {', '.join(line.cells)}" for line in words.lines(study, which))
         + ".",
@@ -73,5 +73,5 @@ def _point(study: Study, rule: str, number: int, which: words.Which) -> dict[str
         "mean": None if spread is None else spread.mean,
         "low": None if spread is None else spread.low,
         "high": None if spread is None else spread.high,
-        "value": words.measured(setting),
+        "value": words.measured(study, setting),
     }

@@ -8,7 +8,7 @@ from typing import Final, Literal
 
 from ...lab.staleness import Study
 from ...lab.staleness.study import STANDS
-from ...lab.summary import SettingSummary
+from ...lab.summary import SettingSummary, worse_by
 from .. import words
 
 __all__ = [
@@ -51,16 +51,23 @@ def titled(study: Study, which: Which) -> str:
 def explained(study: Study, which: Which) -> str:
     """Return how the settings of one half were chosen."""
     where = "with one replica" if which == "kept" else "at each number of replicas"
-    held_out = "on held-out training data" if study.chosen_on == "validation" else "on the test data, which flatters"
-    return f"Each rule at the setting of its grid that is best {where}, chosen {held_out} with seed 0."
+    held_out = study.chosen_on == "validation"
+    data = "on held-out training data with seed 0" if held_out else "on the test data with seed 0, which flatters"
+    return f"Each rule at the setting of its grid that is best {where}, chosen {data}."
 
 
 def protocol(study: Study) -> str:
     """Return what all trainings have in common."""
+    spread = f"mean ± sample standard deviation over {study.seeds} seeds" if study.seeds > 1 else "one seed"
+    if study.metric.lower_is_better:
+        stands = f"leave its mean at most {STANDS:g} times that of one"
+    elif study.metric.unit == "%":
+        stands = f"leave what its mean lacks to 100{words.NO_BREAK_SPACE}% at most {STANDS:g} times that of one"
+    else:
+        stands = f"leave its mean at most {100 * (STANDS - 1):.0f}{words.NO_BREAK_SPACE}% worse than that of one"
     return (
-        f"{words.plural(study.epochs, 'epoch')} of pushes in all, however many replicas; mean ± sample standard deviation "
-        f"over {words.plural(study.seeds, 'seed')}. A rule stands as many replicas as leave its mean at most {STANDS:g} "
-        "times that of one."
+        f"{words.plural(study.epochs, 'epoch')} of pushes in all, however many replicas; {spread}. A rule stands as many "
+        f"replicas as {stands}."
     )
 
 
@@ -83,7 +90,7 @@ def _line(study: Study, rule: str, which: Which) -> Line:
     stood = study.stands(rule, which)
     return Line(
         rule,
-        tuple(measured(each) for each in settings),
+        tuple(measured(study, each) for each in settings),
         tuple(
             words.NOTHING if each is None else words.hyperparameters(each.setting.hyperparameters) for each in settings
         ),
@@ -91,10 +98,19 @@ def _line(study: Study, rule: str, which: Which) -> Line:
     )
 
 
-def measured(setting: SettingSummary | None) -> str:
+def measured(study: Study, setting: SettingSummary | None) -> str:
     """Return the metric over the seeds, or what became of it."""
     if setting is None:
         return "none finished"
     if setting.state != "finished" or setting.test is None:
         return words.state(setting)
-    return f"{setting.test:.2f}"
+    digits = _decimals(study)
+    sd = "" if setting.test.sd is None else f" ± {words.number(setting.test.sd, digits)}"
+    return words.number(setting.test.mean, digits) + sd
+
+
+def _decimals(study: Study) -> int:
+    settings = (each for row in study.rows for each in (row.kept, row.own) if each is not None)
+    scores = [each.score.mean for each in settings if each.state == "finished"]
+    best = min(scores, key=lambda score: worse_by(study.metric, score, 0.0), default=0.0)
+    return words.decimals_of(study.metric, best)
