@@ -112,6 +112,22 @@ def killed() -> Problem:
     return _acting(lambda seed, passes: os.kill(os.getpid(), signal.SIGKILL) if (seed, passes) == (1, STEPS) else None)
 
 
+def killed_in_mid_message() -> Problem:
+    """Kill the process in the second epoch of seed 1, as the system might while it writes what it has measured."""
+
+    def act(seed: int, passes: int) -> None:
+        if (seed, passes) != (1, STEPS):
+            return
+        frame: Any = sys._getframe()
+        while "protocol" not in frame.f_locals:
+            frame = frame.f_back
+        frame.f_locals["protocol"].write('{"epoch": {"numb')
+        frame.f_locals["protocol"].flush()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    return _acting(act)
+
+
 def leaving() -> Problem:
     """Exit in the second epoch of seed 1."""
     return _acting(lambda seed, passes: sys.exit(7) if (seed, passes) == (1, STEPS) else None)

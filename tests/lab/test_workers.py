@@ -114,6 +114,11 @@ def test_a_worker_that_is_killed_is_told_with_its_trial_and_the_others_go_on() -
     assert endings(found) == {0: "finished", 10: "failed", 20: "finished", 30: "finished"}
 
 
+def test_a_worker_that_is_killed_while_it_writes_is_told_as_well() -> None:
+    found = events(small.killed_in_mid_message, seeds=3)
+    assert endings(found) == {0: "finished", 10: "failed", 20: "finished"}
+
+
 def test_a_worker_that_exits_is_told_with_its_status() -> None:
     found = events(small.leaving, seeds=2)
     assert of(10, found)[-1] == Ended(10, "failed", "its process ended with exit status 7")

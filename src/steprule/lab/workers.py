@@ -122,7 +122,8 @@ class _Worker:
     def _read(self, messages: queue.SimpleQueue[tuple[_Worker, dict[str, Any] | None]]) -> None:
         assert self._process.stdout is not None
         for line in self._process.stdout:
-            messages.put((self, json.loads(line)))
+            if line.endswith("\n"):  # else its death has cut the message off
+                messages.put((self, json.loads(line)))
         messages.put((self, None))
 
     def give(self, task: Task) -> None:
