@@ -104,7 +104,11 @@ def simulate(
     }
     write_json(out / "simulation.json", written)
     replace(out / "pushes.npy", _npy(found.pushes))
-    last = f", {made.metric.name} {found.measured[-1].test:.4g}{made.metric.unit}" if found.measured else ""
+    last = ""
+    if found.measured:
+        measured = found.measured[-1]
+        last = f", {made.metric.name} {measured.test:.4g}{made.metric.unit}"
+        last += "" if measured.updates == found.updates else f" after {measured.updates}"
     console.print(
         f"{_ending(simulation, stopped)} {found.updates} pushes in {found.seconds:.1f} s, "
         f"{found.time:.1f} s on the cluster's clock{last}. "

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from tests.lab import small
 from typer.testing import CliRunner, Result
 
 from steprule.cluster import simulate
+from steprule.cluster.gradients import Gradients
 from steprule.clustering import app
 from steprule.lab import problem
 from steprule.rules import sgd
@@ -58,6 +61,26 @@ def test_a_simulation_that_ends_early_says_why(tmp_path: Path, words: tuple[str,
     usual = ("--rule", "sgd", "--replicas", "3", "--updates", "300", "--every", "10", "--compute", "1")
     done = typed("simulate", LINE, *usual, "--set", *words, "--out", str(tmp_path))
     assert (done.exit_code, told in done.output) == (status, True), done.output
+
+
+def test_a_simulation_that_is_stopped_says_when_it_was_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at, calls = Gradients.at, itertools.count(1)
+
+    def interrupted(self: Gradients, *arguments: Any) -> float:
+        if next(calls) == 16:
+            raise KeyboardInterrupt
+        return at(self, *arguments)
+
+    monkeypatch.setattr(Gradients, "at", interrupted)
+    usual = ("--rule", "sgd", "--set", "lr=0.05", "--replicas", "1", "--every", "10", "--out", str(tmp_path))
+    done = typed("simulate", LINE, *usual)
+    assert done.exit_code == 130
+    last = done.output.splitlines()[-1]
+    assert last.startswith("Stopped after 15 pushes")
+    (measured,) = json.loads((tmp_path / "simulation.json").read_text())["measured"]
+    assert f"squared error {measured['test']:.4g} after 10." in last
 
 
 @pytest.mark.parametrize(
