@@ -131,6 +131,20 @@ def test_a_running_optimizer_may_load_a_state():
     checked_step(opt)
 
 
+@pytest.mark.parametrize("options", [{}, {"state_dtype": torch.bfloat16}, {"state_dtype": "int8"}], ids=str)
+def test_one_state_may_be_loaded_again_and_by_several(options: dict[str, Any]):
+    params = [parameter(3, 4, dtype=torch.float32), parameter(4, dtype=torch.float32, seed=1)]
+    opt, other = ours.Adam(params, **options), ours.Adam([torch.nn.Parameter(each.detach().clone()) for each in params])
+    train(opt, 2, seed=0)
+    saved = copy.deepcopy(opt.state_dict())
+    kept = copy.deepcopy(saved)
+    for again in (opt, other, opt):
+        again.load_state_dict(saved)
+        train(again, 2, seed=1)
+    for number, state in kept["state"].items():
+        assert all(torch.equal(saved["state"][number][name], value) for name, value in state.items())
+
+
 def test_a_state_of_another_shape_of_groups_is_refused_as_torch_does():
     opt = ours.Adam([parameter(3)])
     other = ours.Adam([parameter(3), parameter(3)])

@@ -195,7 +195,8 @@ def _codes(state: Mapping[str, Any], rule: Rule) -> dict[str, str]:
 def restore(optimizer: torch.optim.Optimizer, saved: Mapping[str, Any]) -> None:
     """Put the state of a checkpoint back in its own form where `load_state_dict` has cast that to the parameters' dtype.
 
-    `saved` is the state dictionary that was loaded. A form that is not asked for any more is changed at the next step.
+    `saved` is the state dictionary that was loaded. A form that is not asked for any more is changed at the next step. What
+    `load_state_dict` has taken over as it was is copied: steps would write to `saved`, which may be loaded again.
     """
     places = [place for group in saved["param_groups"] for place in group["params"]]
     wanted = [(each, group) for group in optimizer.param_groups for each in group["params"]]
@@ -204,11 +205,12 @@ def restore(optimizer: torch.optim.Optimizer, saved: Mapping[str, Any]) -> None:
         rule: Rule = optimizer.rule  # type: ignore[attr-defined]  # it is one of ours
         storing = Storing.of(rule, group)
         for name, value in with_slots_named(saved["state"].get(place, {}), rule).items():
-            if not isinstance(value, Tensor) or name == "step" or state[name].dtype is value.dtype:
+            if not isinstance(value, Tensor) or name == "step":
                 continue
             own = name == MASTER or name.endswith("_scale") or value.dtype is torch.uint8
             # On the way to another form, the parameter's dtype may lose what that form can hold.
-            if own or (name in rule.slots and storing.dtype(name, parameter) is not parameter.dtype):
+            lossy = own or (name in rule.slots and storing.dtype(name, parameter) is not parameter.dtype)
+            if state[name] is value or (lossy and state[name].dtype is not value.dtype):
                 state[name] = value.detach().to(parameter.device, copy=True)
 
 
