@@ -211,6 +211,36 @@ def test_a_step_that_torch_has_made_is_not_undone_by_the_master_copy(dtype: torc
     assert opt.state[mine]["master"].dtype is torch.float32
 
 
+@pytest.mark.parametrize("gaps", [False, True], ids=["fused", "plain"])
+@pytest.mark.parametrize("by", ["load_state_dict", "in place", "other memory", "another optimizer"])
+def test_what_is_written_to_a_parameter_is_not_undone_by_the_master_copy(by: str, gaps: bool):
+    net = torch.nn.Linear(6 if gaps else 3, 5, bias=False, dtype=torch.bfloat16)
+    mine = net.weight
+    mine.data = mine.data[:, :: 2 if gaps else 1]
+    opt = ours.Adam([mine], lr=0.1, master_copies=True)
+    for t in range(3):
+        mine.grad = gradient(mine, t)
+        opt.step()
+    master = opt.state[mine]["master"].clone()
+    written = mine.detach().clone()
+    written[0] += 1
+    if by == "load_state_dict":
+        net.load_state_dict({"weight": written})
+    elif by == "in place":
+        with torch.no_grad():
+            mine[0] += 1
+    elif by == "other memory":
+        mine.data = written.clone()
+    else:
+        mine.grad = torch.zeros_like(mine)
+        mine.grad[0] = -1
+        ours.SGD([mine], lr=1.0, master_copies=True).step()
+    opt.param_groups[0]["lr"] = 0.0
+    opt.step()
+    assert torch.equal(mine, written)
+    assert torch.equal(opt.state[mine]["master"][1:], master[1:])  # with all its bits
+
+
 @pytest.mark.parametrize("again", ["deepcopy", "pickle", "state_dict", "file"])
 @pytest.mark.parametrize("form", FORMS)
 def test_a_checkpoint_holds_the_codes_and_training_goes_on_the_same(form: str, again: str):

@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 __all__ = ["Plan"]
 
 _grad: Final = operator.attrgetter("grad")
+_version: Final = operator.attrgetter("_version")
+"""How often a tensor was written to in place, but for what went through `.data`."""
 
 _FIRST_IN_CAPTURE: Final = (
     "a graph captures a step that is the first, or before which parameters, state or groups have changed; take one such "
@@ -78,6 +80,12 @@ class Plan:
         self._present: Final = self._lacks_gradient.count(False)
         self._sparse: Final = [place for place, grad in enumerate(grads) if grad.layout is torch.sparse_coo]
         self._layout: Final = Layout(_without(grads, self._sparse))
+        self._copies: Final = [
+            each.parameter
+            for each in bounds
+            if each.storing.has_master(each.parameter) and not each.parameter.is_inference()  # these count no writing
+        ]
+        self._versions = list(map(_version, self._copies))
 
         with_state = bounds if has_state else []
         self._counts: Final = _counts_side_by_side(with_state)
@@ -132,7 +140,8 @@ class Plan:
     def fitting(self, optimizer: RuleOptimizer) -> Given | None:
         """Return what to step by, or None where the plan does not fit any more.
 
-        It fits while parameters, forms of step and state are the same, and all lie in memory as before.
+        It fits while parameters, forms of step and state are the same, all lie in memory as before, and nobody has written
+        to a master's copy.
         """
         parameters = list(_parameters(optimizer))
         groups, state = optimizer.param_groups, optimizer.state
@@ -149,6 +158,7 @@ class Plan:
             and self._slots_layout.fits(self._slots)
             and self._addresses.hold(self._kept)
             and self._counts.data_ptr() == self._counts_pointer
+            and list(map(_version, self._copies)) == self._versions
         )
         return self._given_of(parameters) if fits else None
 
@@ -191,6 +201,7 @@ class Plan:
         for stepper in self._steppers:
             flagged += stepper.step(given, values, self._passed, any(changed))
         self._shards.count_change()
+        self._versions = list(map(_version, self._copies))
         for bound in sorted(flagged, key=operator.attrgetter("number")):
             if self._groups[bound.group].raises:
                 raise FloatingPointError(

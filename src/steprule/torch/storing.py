@@ -163,6 +163,10 @@ class Storing:
         elif MASTER not in state or state[MASTER].dtype is not torch.float32:
             # In another type, it comes back from `torch.optim`, which casts it and then steps the parameter alone.
             state[MASTER] = parameter.detach().to(torch.float32)
+        else:
+            # What was written to the parameter since, a module's loaded state for one, is not for the next step to undo.
+            master = state[MASTER]
+            master.copy_(torch.where(master.to(parameter.dtype) == parameter, master, parameter.to(torch.float32)))
 
 
 def with_codes_named(saved: dict[str, Any], rule: Rule) -> dict[str, Any]:
