@@ -179,7 +179,8 @@ def step_in_backward(
     `model_or_params` is a module, or what the optimizer's class takes: tensors, named parameters or groups.
     `rule_or_class` is a rule or a class that `optimizer` has made of one, or a subclass; `hyperparameters` are that
     class's arguments. Frozen parameters stand still until they are trained; one that is used in several places of a net
-    steps once. Copies of the module, pickled or deep, do not step.
+    steps once. Copies of the module, pickled or deep, do not step, nor do parameters that `torch.utils.swap_tensors` has
+    exchanged for others.
 
     Raises `TypeError` for another kind of `rule_or_class` and for a module that averages gradients after they are
     complete (`DistributedDataParallel`, `FullyShardedDataParallel`; use `fully_shard`), and `ValueError` for a parameter
