@@ -71,6 +71,33 @@ def test_a_rules_own_range():
     assert sized.hyperparameters["size"].range == Range(1, 2)
 
 
+def test_a_range_may_stand_for_itself():
+    @rule
+    def own(g, *, share: Range(low=0, high=0.5) = 0.25):  # type: ignore[valid-type]
+        return -g
+
+    assert own.hyperparameters["share"].range == Range(low=0, high=0.5)
+
+
+def test_a_decorated_function_has_the_ranges_of_its_own_module():
+    scope: dict = {"Share": Annotated[float, Range(low=0, high=0.5)]}
+    exec("from __future__ import annotations\ndef step(g, *, rho: Share = 0.25): return -rho * g", scope)
+
+    @functools.wraps(scope["step"])
+    def wrapped(*operands, **values):
+        return scope["step"](*operands, **values)
+
+    assert rule(wrapped).hyperparameters["rho"].range == Range(low=0, high=0.5)
+
+
+def test_a_range_that_only_a_type_checker_sees_is_refused_by_its_name():
+    def step(g, *, edge: Edge = 0.5):  # noqa: F821
+        return -g
+
+    with pytest.raises(TypeError, match=r"^rule step: the range of edge is 'Edge', .*name 'Edge' is not defined"):
+        rule(step)
+
+
 def test_an_annotation_for_a_type_checker_is_no_matter():
     @rule
     def typed(g: NDArray[np.float64], *, size: Positive = 1.5) -> NDArray[np.float64]:
@@ -118,7 +145,7 @@ def test_a_rule_without_gradient_is_refused():
     assert _refused(odd) == "rule odd does not take the gradient `g`"
 
 
-@pytest.mark.parametrize("made_of", ["Zeiler 2012", None, functools.partial(rules.sgd.function, lr=0.1)])
+@pytest.mark.parametrize("made_of", ["Zeiler 2012", 3, None, functools.partial(rules.sgd.function, lr=0.1)])
 def test_what_is_no_function_with_a_name_makes_no_rule(made_of: object):
     if made_of is None:
         with pytest.raises(TypeError, match="^a rule is made of None; allowed is a function that has a name"):

@@ -170,8 +170,15 @@ def _refuse_variadic(name: str, parameters: Any) -> None:
 def _hyperparameter(function: Callable[..., Any], parameter: inspect.Parameter) -> Hyperparameter:
     hint = parameter.annotation
     if isinstance(hint, str):  # as under `from __future__ import annotations`
-        hint = eval(hint, function.__globals__)
-    allowed = next((entry for entry in getattr(hint, "__metadata__", ()) if isinstance(entry, Range)), Range())
+        try:
+            hint = eval(hint, inspect.unwrap(function).__globals__)
+        except Exception as error:
+            raise TypeError(
+                f"rule {function.__name__}: the range of {parameter.name} is {hint!r}, which cannot be read ({error}); "
+                "allowed is what is there when the module runs, such as Decay of steprule"
+            ) from None
+    said = (hint, *getattr(hint, "__metadata__", ()))
+    allowed = next((entry for entry in said if isinstance(entry, Range)), Range())
     bare = Hyperparameter(parameter.name, allowed, None)
     if parameter.default is parameter.empty:
         return bare
