@@ -147,6 +147,13 @@ def test_where_of_two_numbers_keeps_their_digits(library: Library):
     assert library.numbers(where(condition, 0.1, 0.2)).tolist() == [0.1, 0.2]
 
 
+def test_where_of_two_integers_makes_no_integers(library: Library):
+    array = library.array([1.0, -1.0], "float64")
+    # In 64 bits, let alone 32, the larger one's power would overflow; integers have no negative power at all.
+    assert library.numbers(where(array > 0, 100_000, 2) ** 4).tolist() == [1e20, 16.0]
+    assert library.numbers(where(array > 0, 1, 2) ** -1).tolist() == [1.0, 0.5]
+
+
 def test_where_of_two_numbers_has_the_type_of_what_it_is_beside(library: Library):
     array = library.array([1.0, -1.0], "float32")
     with notation.beside(array):

@@ -105,8 +105,11 @@ def _call(name: str, on_numbers: Callable[..., float], *operands: Any) -> Any:
     lead = _lead(operands)
     if lead is None:
         return on_numbers(*operands)
-    if name == "where" and _is_number(operands[0]):
-        return operands[1] if operands[0] else operands[2]
+    if name == "where":
+        # Of two integers, some libraries would make integers, which overflow, and have no reciprocal power.
+        operands = (operands[0], *(float(each) if isinstance(each, int) else each for each in operands[1:]))
+        if _is_number(operands[0]):
+            return operands[1] if operands[0] else operands[2]
     namespace = namespace_of(lead)
     if name == "sign" and namespace.__name__ in _SIGN_OF_NAN_IS_0:
         return where(lead == lead, namespace.sign(lead), lead)
