@@ -205,6 +205,16 @@ def test_a_comparison_is_no_number(counted):
         lower(gate)
 
 
+@pytest.mark.parametrize("form", [PLAIN, Around(guard=True), None])
+def test_a_comparison_is_no_slot(form: Around | None):
+    @rule
+    def remembers(g, ahead=0.0):
+        return -g, g > 0
+
+    with pytest.raises(TypeError, match=r"^a rule counts with a comparison, "):
+        lower(remembers, form)
+
+
 def test_a_condition_is_left_as_it_is():
     @rule
     def gate(g, x, *, edge: Real = 0.5):
@@ -321,6 +331,15 @@ def test_a_branch_on_an_operand_is_refused(branch):
 
     with pytest.raises(TypeError, match=r"^a rule must not branch on its operands, .*; use steprule\.notation\.where"):
         lower(branches)
+
+
+@pytest.mark.parametrize("statement", ["last += g", "g -= last", "x *= p", "t += 1", "p /= t", "last **= 2"])
+def test_what_would_write_to_an_array_is_refused(statement: str):
+    scope: dict = {}
+    exec(f"def writes(g, x, t, last=0.0, *, p=0.5):\n    {statement}\n    return -g * x * t * p, last", scope)
+
+    with pytest.raises(TypeError, match=r"^a rule must not change its operands in place, .*; write `a = a \+ b`"):
+        lower(rule(scope["writes"]))
 
 
 @pytest.mark.parametrize(

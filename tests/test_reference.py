@@ -212,6 +212,16 @@ def test_a_state_of_another_rule_is_refused(state: dict[str, Any]):
         reference.step(rules.adam, 1.0, 1.0, state)
 
 
+def test_a_rule_that_writes_to_its_operands_is_refused_before_it_does():
+    @rule
+    def writes(g, last=0.0):
+        last += g
+        return -g, last
+
+    with pytest.raises(TypeError, match="in place"):
+        reference.init(writes, np.ones(2))
+
+
 def test_complex_numbers_are_refused():
     x = np.ones(3, np.complex64)
     said = "^x is an array of complex64; allowed are its real and its imaginary part, each as one of floats$"

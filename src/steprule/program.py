@@ -223,7 +223,7 @@ def lower(rule: Rule, around_it: Around | None = PLAIN, *, change: bool = False)
             f"rule {rule.name} computes what no equation of a rule holds ({error}); allowed are + - * / **, comparisons, "
             f"and {', '.join(notation.__all__)} of steprule.notation"
         ) from error
-    outputs = {name: trace.operand(value) for name, value in returned.items()}
+    outputs = {name: trace.number(value) for name, value in returned.items()}
     outputs = {name: value for name, value in outputs.items() if value is not given.get(name)}
     names = {id(value): f"new_{name}" for name, value in outputs.items()} | {id(dx): "dx"}
     finite = None

@@ -8,6 +8,7 @@ from typing import Any
 from . import around
 from .around import Around
 from .notation import beside, namespace_of
+from .program import lower
 from .specification import Rule, check_rule
 
 __all__ = ["init", "step"]
@@ -16,10 +17,11 @@ __all__ = ["init", "step"]
 def init(rule: Rule, x: Any) -> dict[str, Any]:
     """Return the state that `rule` starts with for the parameter `x`: `step` 0, and each slot an array like `x`.
 
-    Raises `TypeError` for what is no rule, and for a parameter that is no array, or one of integers, truths or complex
-    numbers.
+    Raises `TypeError` for what is no rule, for one that no engine takes, as it would write to its operands, and for a
+    parameter that is no array, or one of integers, truths or complex numbers.
     """
     check_rule(rule)
+    lower(rule, None)  # here and not in each step, which what compiles one would follow into the trace
     _check(x)
     return {"step": 0} | {slot: _filled(x, initial) for slot, initial in rule.slots.items()}
 

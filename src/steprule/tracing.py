@@ -66,6 +66,15 @@ class Value:
     def __rpow__(self, other: Any) -> Value:
         return self._trace.apply("power", other, self)
 
+    def __iadd__(self, other: Any) -> Value:
+        # Arrays would be written to: a slot and all that was given its name, or the caller's gradient.
+        raise TypeError(
+            "a rule must not change its operands in place, as `a += b` does with arrays; write `a = a + b`, and so for the "
+            "other operations"
+        )
+
+    __isub__ = __imul__ = __itruediv__ = __ipow__ = __iadd__
+
     def __neg__(self) -> Value:
         return self._trace.apply("negative", self)
 
@@ -140,13 +149,8 @@ class Trace:
         return self._value("symbol", varies=varies, name=name)
 
     def apply(self, operation: str, *operands: Any) -> Value:
-        values = tuple(self.operand(operand) for operand in operands)
-        for place, value in enumerate(values):
-            if value.operation in COMPARISONS and (operation, place) != ("where", 0):
-                # Libraries do not agree on what a sum of truths is.
-                raise TypeError(
-                    "a rule counts with a comparison, which is a condition; where(condition, 1.0, 0.0) makes a number of it"
-                )
+        taken = [self.operand if (operation, place) == ("where", 0) else self.number for place in range(len(operands))]
+        values = tuple(take(operand) for take, operand in zip(taken, operands, strict=True))
         if operation == "power" and values[0].varies and values[1].operation == "number":
             exponent = values[1].number
             if exponent in (1.0, 2.0, 3.0, 4.0):
@@ -169,6 +173,16 @@ class Trace:
             # Two long operations in place of three, and two roundings.
             return self.apply("sqrt", self.apply("divide", over.operands[0], under.operands[0]))
         return None
+
+    def number(self, operand: Any) -> Value:
+        """Return an operand that is counted with or kept, which no condition is."""
+        value = self.operand(operand)
+        if value.operation in COMPARISONS:
+            # Libraries do not agree on what a sum of truths is.
+            raise TypeError(
+                "a rule counts with a comparison, which is a condition; where(condition, 1.0, 0.0) makes a number of it"
+            )
+        return value
 
     def operand(self, operand: Any) -> Value:
         if isinstance(operand, Value):

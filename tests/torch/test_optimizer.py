@@ -606,6 +606,23 @@ def test_parameters_of_other_layouts_are_refused(layout: torch.layout):
     assert str(caught.value) == f"a parameter of shape (3, 3) has the layout {layout}; allowed is torch.strided"
 
 
+@pytest.mark.parametrize("gaps", [False, True])
+def test_a_rule_that_writes_to_its_operands_is_refused_before_it_does(gaps: bool):
+    @rule
+    def writes(g, last=0.0):
+        last += g
+        g *= 0.5
+        return -g, last
+
+    # With gaps between its elements a parameter is stepped by torch's operations, on the tensors themselves.
+    each = torch.nn.Parameter(torch.ones(8)[::2] if gaps else torch.ones(4))
+    each.grad = torch.full_like(each, 2.0)
+    with pytest.raises(TypeError, match="in place"):
+        ours.optimizer(writes)([each]).step()
+    assert each.tolist() == [1.0] * 4
+    assert each.grad.tolist() == [2.0] * 4
+
+
 # --- Rules of every kind -------------------------------------------------------------------------------------------------
 
 

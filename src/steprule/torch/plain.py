@@ -58,6 +58,7 @@ class PlainSteps:
 
     def _step(self, bound: Bound, given: Mapping[str, Tensor], values: Mapping[str, Any], t: Any) -> None:
         """Step one parameter, lower types widened to float32."""
+        arrays = lower(self._rule, bound.around).arrays  # what is no rule must not be called on the tensors themselves
         real: torch.dtype = getattr(torch, real_of(bound.parameter.dtype))
         columns = bound.columns()
         before = self._read(columns["x"], real)
@@ -73,16 +74,14 @@ class PlainSteps:
         for name in ("x", "copy"):
             if name in columns:
                 columns[name].copy_(_complex(x, before) if columns[name].is_complex() else x)
-        self._write(bound, new, before, t)
+        self._write(bound, {name: new[name] for name in arrays if name in new}, before, t)
 
     def _write(self, bound: Bound, new: Mapping[str, Any], like: Tensor, t: Any) -> None:
         stored = dict(bound.storing.stored(bound.parameter))
         bits = random_bits(bound.storing.seed, bound.number, t, bound.parameter)
         # In the fused loop's order, so that each slot has the bits that it has there; another slot stays as it is.
-        for name in lower(self._rule, bound.around).arrays:
-            if name not in new:
-                continue
-            slot, value = bound.state[name], new[name]
+        for name, value in new.items():
+            slot = bound.state[name]
             if name in stored and STORAGES[stored[name]].random:
                 save(bound.state, name, stored[name], value, next(bits))
             else:
