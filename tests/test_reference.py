@@ -46,6 +46,18 @@ def gate(g, count=0.0):
     return where(g > 0, -0.1, 0.0) * g, 2.0
 
 
+def test_a_power_of_the_step_count_may_be_a_long_integer(kind: tuple[Library, str]):
+    @rule
+    def fades(g, t):
+        return -g / 2**t
+
+    library, dtype = kind
+    if dtype == "float16":
+        pytest.skip("its numbers end at 65504")
+    x, _ = reference.step(fades, library.array([0.0], dtype), library.array([0.5], dtype), {"step": 69})
+    assert library.numbers(x).tolist() == [-(2.0**-71)]
+
+
 def test_the_first_state_is_of_the_parameters_kind(kind: tuple[Library, str]):
     library, dtype = kind
     x = library.array([1.0, -2.0], dtype)

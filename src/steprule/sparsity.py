@@ -49,7 +49,7 @@ class _Known:
 
 
 def scales_without_gradient(
-    program: Program, values: Mapping[str, float], slots: Mapping[str, float], *, t: int, real: DTypeLike
+    program: Program, values: Mapping[str, float], slots: Mapping[str, float], *, t: float, real: DTypeLike
 ) -> dict[str, float]:
     """Return by which factor a step of `program` scales `x` and each slot where the gradient is zero; 1 is left out.
 

@@ -20,6 +20,7 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 import torch
 from steprule import Decay, NonNegative, Real, rule, rules
 from steprule import torch as ours
+from steprule.notation import where
 from steprule.torch import RuleOptimizer, optimizer
 
 CLASSES = {name: getattr(ours, name) for name in ours.__all__ if hasattr(getattr(ours, name), "rule")}
@@ -624,6 +625,26 @@ def test_a_rule_that_writes_to_its_operands_is_refused_before_it_does(gaps: bool
 
 
 # --- Rules of every kind -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("kind", "base"), [("fused", 7), ("rows", 7), ("plain", 2), ("plain rows", 2)])
+def test_a_power_of_the_step_count_may_be_a_long_integer(kind: str, base: int):
+    @rule
+    def fades(g, x, t, count=0.0):
+        return where(x < base**t, -g / base**t, g), count + 1
+
+    ones = torch.ones(4, 2, dtype=torch.float64)
+    each = torch.nn.Parameter(ones.repeat(1, 2)[:, ::2] if "plain" in kind else ones.clone())
+    opt = ours.optimizer(fades)([{"params": [each], "sparse": "lazy"}])
+    each.grad = torch.ones_like(each)
+    opt.step()
+    # 2**400 is beyond 64 bits, 7**400 beyond float64 too.
+    opt.state[each]["step"].fill_(399)
+    opt.load_state_dict(opt.state_dict())
+    if "rows" in kind:
+        each.grad = torch.sparse_coo_tensor(torch.arange(4)[None], ones, (4, 2), check_invariants=True)
+    opt.step()
+    assert torch.equal(each, ones - 1 / base)
 
 
 def test_a_rule_that_only_counts_steps():

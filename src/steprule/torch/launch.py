@@ -139,7 +139,7 @@ class Launch:
         self._groups: Final = np.array([bound.group for bound in bounds.values()])
         self._elements: Final = elements
         self._run: Final = self._kernel()
-        self._rows: list[tuple[int, int]] = []
+        self._rows: list[tuple[int, float]] = []
         self._scalars: NDArray[Any] | None = None
         self._random: Final = elements.random(self.program)
         self._seeds: Final = np.array([bound.storing.seed for bound in bounds.values()], np.int64)
@@ -158,7 +158,8 @@ class Launch:
         # Parameters that have missed a step, for want of a gradient, count apart.
         pairs = np.stack([self._groups, steps[self._places]], axis=1).astype(np.int64)
         distinct, rows = np.unique(pairs, axis=0, return_inverse=True)
-        self._rows = [(int(group), int(count)) for group, count in distinct]
+        # As floats, which have a power of any count: integers have some that are beyond float64.
+        self._rows = [(int(group), float(count)) for group, count in distinct]
         self._table.rows[:] = rows.reshape(-1)
         self._steps = steps[self._places].astype(np.int64)
         self._scalars = None

@@ -57,7 +57,7 @@ class SparseSteps:
         `RuntimeError` where nobody would catch up rows before they are read.
         """
         for place, stepper in self._steppers.items():
-            stepper.prepare(given["g"][place], values[stepper.group], int(steps[place]) + 1)
+            stepper.prepare(given["g"][place], values[stepper.group], float(steps[place]) + 1)
 
     def step(
         self,
@@ -92,14 +92,14 @@ class _RowSteps:
         self._width: Final = bound.parameter[:1].numel()
         self._scalars: NDArray[Any] | None = None
         self._scales: dict[str, float] = {}
-        self._t = 0
+        self._t = 0.0
         self._stamps: NDArray[np.int32] | None = None
         self._rows: _Rows | None = None
         lags.check(self.arrays, fresh=bool(rule.slots) and not bound.state["step"])
         if bound.lazy:
             lags.settle(bound.parameter)
 
-    def prepare(self, grad: Tensor, values: Mapping[str, float], t: int) -> None:
+    def prepare(self, grad: Tensor, values: Mapping[str, float], t: float) -> None:
         scalars = np.array(self._program.fold(t=t, **values), self._real)
         if self._scalars is None or not np.array_equal(scalars, self._scalars, equal_nan=True):
             self._scales = {} if self.bound.lazy else self._derived(values, t)
@@ -112,7 +112,7 @@ class _RowSteps:
             )
         self._t, self._rows = t, self._distinct(grad)
 
-    def _derived(self, values: Mapping[str, float], t: int) -> dict[str, float]:
+    def _derived(self, values: Mapping[str, float], t: float) -> dict[str, float]:
         try:
             return scales_without_gradient(self._unguarded, values, self._rule.slots, t=t, real=self._real)
         except (TypeError, ValueError) as error:
