@@ -180,7 +180,7 @@ def test_what_divides_every_gradient_is_no_hyperparameter():
     assert "'grad_scale' has a meaning of its own" in _refused(odd)
 
 
-@pytest.mark.parametrize("name", ["master", "copy", "mean_codes", "mean_scale"])
+@pytest.mark.parametrize("name", ["dx", "master", "copy", "mean_codes", "mean_scale"])
 def test_what_engines_keep_beside_the_slots_is_no_slot(name: str):
     scope: dict = {}
     exec(f"def odd(g, mean=0.0, {name}=0.0): return -g, mean, {name}", scope)

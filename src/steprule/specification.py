@@ -201,8 +201,8 @@ def _check(made: Rule) -> None:
     for name, initial in made.slots.items():
         if isinstance(initial, bool) or not isinstance(initial, (int, float)):
             raise TypeError(f"rule {made.name}: slot {name} starts with {initial!r}; allowed is a number")
-    # What an engine may keep or write beside the slots: exact and rounded parameters, and a slot's codes and their scales.
-    beside = {"master", "copy", *(f"{name}_{each}" for name in made.slots for each in ("codes", "scale"))}
+    # What an engine may keep or make beside the slots: the update, exact and rounded parameters, a slot's codes and scales.
+    beside = {"dx", "master", "copy", *(f"{name}_{each}" for name in made.slots for each in ("codes", "scale"))}
     for name in (*made.slots, *made.hyperparameters):
         # `grad_scale` is what every step may divide the gradient by.
         own = name in beside if name in made.slots else name == "grad_scale"
