@@ -215,6 +215,14 @@ def test_a_file_in_the_place_of_the_folder_costs_only_time(folder: Path):
     assert folder.read_text(encoding="utf-8") == ""
 
 
+def test_users_that_debug_functions_of_their_own_have_kernels(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(numba.config, "DISABLE_JIT", 1)
+    helper = "from numba import njit\n\n\n@njit\ndef tripled(v):\n    return 3.0 * v\n\n\n@cfunc"
+    source = SOURCE.replace("@cfunc", helper).replace("3.0 * number[0]", "tripled(number[0])")
+    assert works(cache.compiled("small", source))
+    assert numba.config.DISABLE_JIT == 1
+
+
 def test_a_source_that_does_not_compile_is_no_fault_of_the_folder(folder: Path):
     broken = SOURCE.replace("number[0] = ", "number[0] = unheard_of + ")
     # A warning is an error here, as in all tests.

@@ -67,8 +67,15 @@ def _built_on() -> list[bytes]:
 
 def _compiled(name: str, source: str, function: str) -> Any:
     if source not in _modules:
+        from numba.core import config
+
         module = ModuleType(name)
-        exec(compile(source, f"<steprule {name}>", "exec"), module.__dict__)
+        # With NUMBA_DISABLE_JIT, by which users debug functions of their own, what a kernel calls would not be compiled.
+        disabled, config.DISABLE_JIT = config.DISABLE_JIT, 0  # type: ignore[attr-defined]
+        try:
+            exec(compile(source, f"<steprule {name}>", "exec"), module.__dict__)
+        finally:
+            config.DISABLE_JIT = disabled  # type: ignore[attr-defined]
         _modules[source] = module
     return getattr(_modules[source], function)
 
