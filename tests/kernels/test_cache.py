@@ -215,6 +215,14 @@ def test_a_file_in_the_place_of_the_folder_costs_only_time(folder: Path):
     assert folder.read_text(encoding="utf-8") == ""
 
 
+def test_a_file_that_is_called_as_the_rule_is_not_run(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    # Such as lion.py, the script that defines the rule lion and trains by it.
+    folder.mkdir()
+    (folder / "lion_of_ours.py").write_text("raise AssertionError('run a second time')")
+    monkeypatch.syspath_prepend(folder)
+    assert works(cache.compiled("lion_of_ours", SOURCE))
+
+
 def test_users_that_debug_functions_of_their_own_have_kernels(folder: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(numba.config, "DISABLE_JIT", 1)
     helper = "from numba import njit\n\n\n@njit\ndef tripled(v):\n    return 3.0 * v\n\n\n@cfunc"

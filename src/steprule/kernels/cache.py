@@ -69,11 +69,12 @@ def _compiled(name: str, source: str, function: str) -> Any:
     if source not in _modules:
         from numba.core import config
 
-        module = ModuleType(name)
+        # Numba imports the module that a function says it is of: under the rule's name, a file of the user's would be run.
+        module = ModuleType(f"<steprule {name}>")
         # With NUMBA_DISABLE_JIT, by which users debug functions of their own, what a kernel calls would not be compiled.
         disabled, config.DISABLE_JIT = config.DISABLE_JIT, 0  # type: ignore[attr-defined]
         try:
-            exec(compile(source, f"<steprule {name}>", "exec"), module.__dict__)
+            exec(compile(source, module.__name__, "exec"), module.__dict__)
         finally:
             config.DISABLE_JIT = disabled  # type: ignore[attr-defined]
         _modules[source] = module
