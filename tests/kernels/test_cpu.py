@@ -221,7 +221,7 @@ def test_a_slot_may_be_written_without_being_read():
     [
         *("first", "row", "rows", "size", "tensor", "chunk", "chunks", "scalars", "inputs", "pointers", "claimed"),
         *("fields", "launch", "claim", "carray", "cfunc", "njit", "len", "v", "a", "b", "condition", "ZERO"),
-        *("ONE", "sqrt_", "x_", "x_at", "g_at", "dx", "new_x", "c1", "c2", "v1", "float32_at"),
+        *("ONE", "sqrt_", "x_", "x_at", "g_at", "new_x", "c1", "c2", "v1", "float32_at"),
         *("int64_at", "self", "numba", "steprule", "True_", "lr_", "math"),
         *("i", "range", "float64", "float64_at", "arrays", "place", "scratch", "noise", "x_draw"),
     ],

@@ -176,7 +176,7 @@ class TestTheStep:
         [
             *("first", "row", "rows", "size", "tensor", "chunk", "chunks", "scalars", "pointers", "elements", "inside"),
             *("tl", "triton", "step_", "fold", "count", "counts", "counted", "values", "groups", "BLOCK", "WHOLE", "i"),
-            *("c1", "v1", "n1", "x_at", "dx", "new_x", "power", "a", "b", "v", "float", "t_", "größe"),
+            *("c1", "v1", "n1", "x_at", "new_x", "power", "a", "b", "v", "float", "t_", "größe"),
         ],
     )
     def test_lets_a_rule_use_any_name(self, name: str) -> None:
