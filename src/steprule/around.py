@@ -184,8 +184,10 @@ def update(
     rule: Rule, inputs: Mapping[str, Any], slots: Mapping[str, Any], values: Mapping[str, Any]
 ) -> tuple[Any, dict[str, Any]]:
     """Call the rule alone; return its update and its new slots by name. Raises `TypeError` for a wrong number of them."""
+    # Of an integer some powers are too long for an array.
+    taken = {**inputs, "t": float(inputs["t"])} if isinstance(inputs.get("t"), int) else inputs
     returned = rule(
-        *(inputs[name] for name in rule.inputs),
+        *(taken[name] for name in rule.inputs),
         *(slots[name] for name in rule.slots),
         **{name: values[name] for name in rule.hyperparameters},
     )

@@ -54,8 +54,7 @@ def step(
     _check_state(rule, state)
     values = around.validated(rule, hyperparameters)
     t = state["step"] + 1
-    count = float(t) if isinstance(t, int) else t  # of which no power is too long for an array
-    given = {"x": x, "g": g, "t": count} | ({} if h is None else {"h": h}) | ({} if g2 is None else {"g2": g2})
+    given = {"x": x, "g": g, "t": t} | ({} if h is None else {"h": h}) | ({} if g2 is None else {"g2": g2})
     for name in rule.inputs:
         if name not in given:
             raise TypeError(f"rule {rule.name} takes {name}, and none was given")

@@ -149,8 +149,10 @@ class Trace:
         return self._value("symbol", varies=varies, name=name)
 
     def apply(self, operation: str, *operands: Any) -> Value:
-        taken = [self.operand if (operation, place) == ("where", 0) else self.number for place in range(len(operands))]
-        values = tuple(take(operand) for take, operand in zip(taken, operands, strict=True))
+        values = tuple(
+            self.operand(each) if (operation, place) == ("where", 0) else self.number(each)
+            for place, each in enumerate(operands)
+        )
         if operation == "power" and values[0].varies and values[1].operation == "number":
             exponent = values[1].number
             if exponent in (1.0, 2.0, 3.0, 4.0):

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..torch.elements import plain
+from ..torch.refusals import check_model
 from .backpropagation import BackPropagation
 from .differences import Differences
 from .hessian import Exact, Hutchinson
@@ -62,7 +63,7 @@ class Curvature:
         g2: bool | str = False,
         **options: Any,
     ) -> None:
-        _check_model(model)
+        check_model(model)
         self.model: Final = model
         self._loss: Final = Loss(loss)
         self._estimators: Final = _made({"h": h, "g2": None if g2 is False else g2}, options)
@@ -92,11 +93,6 @@ class Curvature:
             for attribute in _ESTIMATORS:
                 if hasattr(parameter, attribute):
                     delattr(parameter, attribute)
-
-
-def _check_model(model: Any) -> None:
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"model is a {type(model).__name__}; allowed is a torch.nn.Module")
 
 
 def _apart(grads: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -134,7 +130,7 @@ def _made(chosen: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Es
 def _by_name(
     model: nn.Module, loss: Callable[..., Tensor], inputs: Any, targets: Any, estimator: Estimator
 ) -> dict[str, Tensor]:
-    _check_model(model)
+    check_model(model)
     _, found = estimate(model, Loss(loss), inputs, targets, {"it": estimator})
     return found["it"]
 

@@ -248,8 +248,7 @@ class Keywords:
             if not isinstance(group[name], (bool, np.bool_, int, str, type(None))) or group[name] not in choices:
                 allowed = ", ".join(map(repr, choices[:-1])) + f" or {choices[-1]!r}"
                 raise ValueError(f"{name} is {group[name]!r}; allowed is {allowed}")
-        decoupled = bool(group["decoupled_weight_decay"])
-        form = Around.of(values, decoupled=decoupled, maximize=bool(group["maximize"]))
+        form = Around.of(values, decoupled=group["decoupled_weight_decay"], maximize=group["maximize"])
         form = dataclasses.replace(form, unscale=scale is not None, guard=group["on_nonfinite"] != "propagate")
         return form, values if scale is None else values | {"grad_scale": scale}
 

@@ -15,6 +15,7 @@ from ..rates import Rates, Record, Sampler
 from .catching_up import CatchingUp
 from .compiled import outside_compiled_code
 from .elements import SampledElements, plain
+from .refusals import check_model
 
 __all__ = ["RateMonitor"]
 
@@ -60,8 +61,8 @@ class RateMonitor(Rates):
             watched = getattr(optimizer, "optimizer", None)  # accelerate's wrapper has no hooks of its own
         if not isinstance(watched, torch.optim.Optimizer):
             raise TypeError(f"optimizer is a {type(optimizer).__name__}; allowed is a torch.optim.Optimizer")
-        if model is not None and not isinstance(model, nn.Module):
-            raise TypeError(f"model is a {type(model).__name__}; allowed is a torch.nn.Module")
+        if model is not None:
+            check_model(model)
         self.step = 0
         """Steps since the monitor was made; settable, where a run goes on from a checkpoint."""
         self._optimizer: Final = watched

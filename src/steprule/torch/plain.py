@@ -62,8 +62,7 @@ class PlainSteps:
         real: torch.dtype = getattr(torch, real_of(bound.parameter.dtype))
         columns = bound.columns()
         before = self._read(columns["x"], real)
-        count = t if isinstance(t, Tensor) else float(t)  # torch has no power of an integer beyond 64 bits
-        inputs = {"x": before, "t": count} | {name: self._read(tensor, real) for name, tensor in given.items()}
+        inputs = {"x": before, "t": t} | {name: self._read(tensor, real) for name, tensor in given.items()}
         slots = {name: self._read(load(bound.state, name, self._rule), real) for name in self._rule.slots}
         values = {
             name: self._read(value, real) if isinstance(value, Tensor) else value for name, value in values.items()

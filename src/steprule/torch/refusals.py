@@ -1,16 +1,23 @@
-"""Which parameters and gradients no step can be made with, said before anything moves."""
+"""Which models, parameters and gradients nothing can be done with, said before anything moves."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..specification import INPUTS, Rule
 from .memory import overlaps_itself
 
-__all__ = ["refuse_unsupported", "supplied"]
+__all__ = ["check_model", "refuse_unsupported", "supplied"]
+
+
+def check_model(model: Any) -> None:
+    """Raise `TypeError` for what is no module."""
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model is a {type(model).__name__}; allowed is a torch.nn.Module")
 
 
 def refuse_unsupported(parameter: Tensor, *, differentiable: bool) -> None:

@@ -25,12 +25,13 @@ def figures(study: Study) -> list[Figure]:
 
 
 def _figure(study: Study, which: words.Which) -> Figure | None:
-    data = [_point(study, rule, number, which) for rule in study.grids for number in study.staleness]
+    digits = words.decimals(study)
+    data = [_point(study, rule, number, which, digits) for rule in study.grids for number in study.staleness]
     drawn = [point for point in data if point["mean"] is not None]
     if not drawn:
         return None
-    order = {line.rule: None for line in words.lines(study, which)}
-    names = [rule for rule in order if any(point["rule"] == rule for point in drawn)]
+    lines = words.lines(study, which)
+    names = [line.rule for line in lines if any(point["rule"] == line.rule for point in drawn)]
     ticks = list(study.staleness)
     x = alt.X(
         "replicas:Q",
@@ -48,7 +49,7 @@ def _figure(study: Study, which: words.Which) -> Figure | None:
         title=words.titled(study, which),
         caption=f"{words.explained(study, which)} {spread}{gaps}",
         description=f"{words.titled(study, which)}: "
-        + "; ".join(f"{line.rule} {', '.join(line.cells)}" for line in words.lines(study, which))
+        + "; ".join(f"{line.rule} {', '.join(line.cells)}" for line in lines)
         + ".",
         chart=line_chart(
             data,
@@ -64,7 +65,7 @@ def _figure(study: Study, which: words.Which) -> Figure | None:
     )
 
 
-def _point(study: Study, rule: str, number: int, which: words.Which) -> dict[str, Any]:
+def _point(study: Study, rule: str, number: int, which: words.Which, digits: int) -> dict[str, Any]:
     setting = getattr(study.row(rule, number), which)
     spread = setting.test if setting is not None and setting.state == "finished" else None
     return {
@@ -73,5 +74,5 @@ def _point(study: Study, rule: str, number: int, which: words.Which) -> dict[str
         "mean": None if spread is None else spread.mean,
         "low": None if spread is None else spread.low,
         "high": None if spread is None else spread.high,
-        "value": words.measured(study, setting),
+        "value": words.measured(setting, digits),
     }

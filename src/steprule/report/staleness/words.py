@@ -16,6 +16,7 @@ __all__ = [
     "WHICH",
     "Line",
     "Which",
+    "decimals",
     "explained",
     "lines",
     "measured",
@@ -81,16 +82,17 @@ def staleness_lines(study: Study) -> list[tuple[str, str, str, str]]:
 
 def lines(study: Study, which: Which) -> list[Line]:
     """Return a line for each rule, those that stand the most first."""
-    found = [_line(study, rule, which) for rule in study.grids]
+    digits = decimals(study)
+    found = [_line(study, rule, which, digits) for rule in study.grids]
     return sorted(found, key=lambda line: -study.stands(line.rule, which))
 
 
-def _line(study: Study, rule: str, which: Which) -> Line:
+def _line(study: Study, rule: str, which: Which, digits: int) -> Line:
     settings: Sequence[SettingSummary | None] = [getattr(study.row(rule, number), which) for number in study.staleness]
     stood = study.stands(rule, which)
     return Line(
         rule,
-        tuple(measured(study, each) for each in settings),
+        tuple(measured(each, digits) for each in settings),
         tuple(
             words.NOTHING if each is None else words.hyperparameters(each.setting.hyperparameters) for each in settings
         ),
@@ -98,18 +100,18 @@ def _line(study: Study, rule: str, which: Which) -> Line:
     )
 
 
-def measured(study: Study, setting: SettingSummary | None) -> str:
-    """Return the metric over the seeds, or what became of it."""
+def measured(setting: SettingSummary | None, digits: int) -> str:
+    """Return the metric over the seeds with `digits` after the point, or what became of it."""
     if setting is None:
         return "none finished"
     if setting.state != "finished" or setting.test is None:
         return words.state(setting)
-    digits = _decimals(study)
     sd = "" if setting.test.sd is None else f" ± {words.number(setting.test.sd, digits)}"
     return words.number(setting.test.mean, digits) + sd
 
 
-def _decimals(study: Study) -> int:
+def decimals(study: Study) -> int:
+    """As `decimals` of a comparison: one number for the whole study."""
     settings = (each for row in study.rows for each in (row.kept, row.own) if each is not None)
     scores = [each.score.mean for each in settings if each.state == "finished"]
     best = min(scores, key=lambda score: worse_by(study.metric, score, 0.0), default=0.0)
