@@ -496,7 +496,10 @@ class TestArgumentsThatCannotBe:
             ({"rates": [-0.1]}, "lr is -0.1; allowed is a number in [0, inf)"),
             ({"rates": ["fast"]}, "lr is 'fast', a str; allowed is a number in [0, inf)"),
             ({"grid": {"adam": {"lr": [0.1]}}}, "the grid names the rule 'adam'; the comparison has sgd"),
-            ({"grid": {"sgd": {"rho": [0.1]}}}, "sgd has no hyperparameter 'rho'; it has: lr, weight_decay, lr_decay"),
+            (
+                {"grid": {"sgd": {"rho": [0.1]}}},
+                "sgd has no hyperparameter 'rho'; it has: lr, weight_decay, lr_decay, decoupled_weight_decay",
+            ),
             (
                 {"problem": "cifar"},
                 "there is no problem 'cifar'; allowed are digits, mnist, airfoil, speech, speech_logistic",

@@ -9,6 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import steprule.torch
+import torch
 from steprule import NonNegative, rule, rules
 from steprule.lab import Setting
 from steprule.lab.grids import find_rule, grids, parse_grid, parse_numbers, settings
@@ -80,16 +82,31 @@ class TestGridsThatAreAskedFor:
         asked = {"adadelta": {"lr": [0.5], "weight_decay": [0.0, 1e-4]}}
         assert grids([rules.adadelta], RATES, asked) == {"adadelta": {"lr": (0.5,), "weight_decay": (0.0, 1e-4)}}
 
+    def test_may_try_weight_decay_both_ways(self) -> None:
+        asked = {"adam": {"weight_decay": [0.1], **parse_grid(["adam.decoupled_weight_decay=0,1"])["adam"]}}
+        found = grids([rules.adam], RATES, asked)
+        assert found["adam"]["decoupled_weight_decay"] == (False, True)
+        # What is tried is what the optimizer takes.
+        for setting in settings(found):
+            steprule.torch.Adam([torch.ones(1, requires_grad=True)], **setting.hyperparameters)
+
     @pytest.mark.parametrize(
         ("asked", "says"),
         [
             ({"adam": {"lr": [1.0]}}, "the grid names the rule 'adam'; the comparison has sgd, adadelta"),
-            ({"sgd": {"rho": [1.0]}}, "sgd has no hyperparameter 'rho'; it has: lr, weight_decay, lr_decay"),
+            (
+                {"sgd": {"rho": [1.0]}},
+                "sgd has no hyperparameter 'rho'; it has: lr, weight_decay, lr_decay, decoupled_weight_decay",
+            ),
             ({"sgd": {"weight_decay": [0.1]}}, "sgd needs values of lr, which has no default: --grid sgd.lr=..."),
             ({"adadelta": {"rho": [0.9, 1.0]}}, "rho is 1.0; allowed is a number in [0, 1)"),
             ({"adadelta": {"eps": [-1e-6]}}, "eps is -1e-06; allowed is a number in [0, inf)"),
             ({"sgd": {"lr": [math.nan]}}, "lr is nan; allowed is a number in [0, inf)"),
             ({"sgd": {"lr": [math.inf]}}, "lr is inf; allowed is a number in [0, inf)"),
+            (
+                {"adadelta": {"decoupled_weight_decay": [0.5]}},
+                "decoupled_weight_decay is 0.5; allowed is False or True",
+            ),
         ],
     )
     def test_say_what_cannot_be(self, asked: Any, says: str) -> None:

@@ -21,6 +21,9 @@ RATES: Final = (1.0, 0.1, 0.01, 0.001, 0.0001)
 ADADELTA: Final[Grid] = {"eps": (1e-2, 1e-4, 1e-6, 1e-8), "rho": (0.9, 0.95, 0.99)}
 """The settings of the paper's Table 2."""
 
+_SWITCH: Final = "decoupled_weight_decay"
+"""What is no number of a step, and yet may be tried both ways: 0 or 1, with a `weight_decay`."""
+
 _NEEDED: Final[Mapping[Rule, Grid]] = {
     rules.delta_bar_delta: {"initial_rate": (1.0, 0.1, 0.01), "kappa": (0.1, 0.01, 0.001), "phi": (0.1,)},
     rules.diagonal_newton: {"mu": (10.0, 1.0, 0.1, 0.01, 0.001)},
@@ -73,25 +76,34 @@ def grids(
                 f"grid: {rule.name} is {grid!r}; allowed are lists of numbers, by the hyperparameter's name"
             )
         declared = around.hyperparameters(rule)
+        tried: dict[str, tuple[float, ...]] = {}
         for name, values in grid.items():
-            if name not in declared:
-                raise ValueError(f"{rule.name} has no hyperparameter {name!r}; it has: {', '.join(declared)}")
+            if name not in (*declared, _SWITCH):
+                raise ValueError(
+                    f"{rule.name} has no hyperparameter {name!r}; it has: {', '.join(declared)}, {_SWITCH}"
+                )
             if isinstance(values, (str, bytes)) or not isinstance(values, Sequence):
                 raise TypeError(f"grid: {rule.name}.{name} is {values!r}; allowed is a list of numbers")
-            checked = [declared[name].validated(value) for value in values]
+            checked = [_switch(value) if name == _SWITCH else declared[name].validated(value) for value in values]
             if not checked:
                 raise ValueError(f"{rule.name}.{name} has no value to try")
             if len(set(checked)) < len(checked):
                 raise ValueError(
                     f"{rule.name}.{name} has a value twice: {', '.join(f'{value:g}' for value in checked)}"
                 )
+            tried[name] = tuple(checked)
         missing = [name for name, each in declared.items() if each.default is None and name not in grid]
         if missing:
             raise ValueError(
                 f"{rule.name} needs values of {missing[0]}, which has no default: --grid {rule.name}.{missing[0]}=..."
             )
-        found[rule.name] = {name: tuple(map(float, values)) for name, values in grid.items()}
+        found[rule.name] = tried
     return found
+
+
+def _switch(value: Any) -> bool:
+    """Return a truth as which a grid may have a number: 0 or 1."""
+    return around.switched(_SWITCH, bool(value) if value in (0, 1) else value)
 
 
 def _usual(rule: Rule, rates: Sequence[float]) -> Mapping[str, Sequence[float]]:
