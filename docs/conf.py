@@ -26,6 +26,7 @@ html_css_files = ["formulas.css"]
 html_title = f"steprule {release}"
 exclude_patterns = ["_build"]
 autodoc_typehints = "none"
+default_role = "code"
 suppress_warnings = ["myst.header"]
 
 

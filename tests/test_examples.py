@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import pydoc
 import re
@@ -54,6 +55,13 @@ def test_what_a_page_names_is_there(page: Path) -> None:
     # Keras has one backend in a process, and what imports Lightning cannot be beside it.
     named = re.findall(r"\bsteprule(?!\.(?:keras|torch\.lightning|git)\b)(?:\.\w+)+", page.read_text(encoding="utf-8"))
     assert [name for name in dict.fromkeys(named) if pydoc.locate(name) is None] == []
+
+
+@pytest.mark.parametrize("package", ["steprule.torch", "steprule.jax", "steprule.curvature"])
+def test_the_reference_has_what_a_package_offers(package: str) -> None:
+    require_installed("jax", "optax")
+    page = (ROOT / "docs" / "api.md").read_text("utf-8").split()
+    assert [name for name in importlib.import_module(package).__all__ if f"{package}.{name}" not in page] == []
 
 
 def test_no_example_of_the_reference_runs_together() -> None:

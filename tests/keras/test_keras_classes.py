@@ -68,7 +68,7 @@ def test_defaults_are_those_of_the_rule(name: str):
 def test_the_docstring_describes_each_argument(name: str):
     cls = CLASSES[name]
     for argument in cls.__signature__.parameters:
-        assert f"\n    {argument}: " in cls.__doc__
+        assert f"\n- `{argument}`: " in cls.__doc__
 
 
 def test_a_rate_without_default_is_asked_for():

@@ -79,13 +79,13 @@ def test_without_a_value_there_is_a_default(name: str):
     for key, entry in inspect.signature(twin.theirs).parameters.items():
         if key == "params" or entry.default == opt.defaults[key]:
             continue
-        said = next(line for line in twin.ours.__doc__.splitlines() if line.startswith(f"    {key}: "))
+        said = next(line for line in twin.ours.__doc__.splitlines() if line.startswith(f"- `{key}`: "))
         assert f"default {opt.defaults[key]:g} (torch: {entry.default:g})" in said
 
 
 def test_the_papers_defaults_are_kept():
     assert (ours.Adadelta.keywords.defaults["rho"], torch.optim.Adadelta([parameter(2)]).defaults["rho"]) == (0.95, 0.9)
-    assert "rho: in [0, 1), default 0.95 (torch: 0.9)\n" in ours.Adadelta.__doc__
+    assert "- `rho`: in [0, 1), default 0.95 (torch: 0.9)\n" in ours.Adadelta.__doc__
     assert "(torch:" not in ours.Adam.__doc__
 
 

@@ -113,9 +113,9 @@ def test_the_docstring_has_the_rules_words_its_source_and_every_value(name: str)
     assert each.__doc__.startswith(each.rule.__doc__.splitlines()[0])
     assert each.rule.source in each.__doc__
     for value in list(inspect.signature(each).parameters)[1:]:
-        assert f"    {value}: " in each.__doc__
+        assert f"- `{value}`: " in each.__doc__
     if name in ("Momentum", "Nesterov"):
-        assert "    lr: in [0, inf), required\n" in each.__doc__
+        assert "- `lr`: in [0, inf), required\n" in each.__doc__
 
 
 def test_values_may_be_positional():

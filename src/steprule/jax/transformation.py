@@ -149,5 +149,5 @@ def _docstring(keywords: Keywords) -> str:
             parts.append(f"default {default}")
         elif own:
             parts.append("required")
-        lines.append(f"    {name}: {'; '.join(parts)}")
+        lines.append(f"- `{name}`: {'; '.join(parts)}")
     return "\n".join(lines)

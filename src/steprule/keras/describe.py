@@ -22,7 +22,7 @@ def docstring(keywords: Keywords) -> str:
     lines = [
         rule.introduction,
         "",
-        *(f"    {name}: {_described(keywords, name)}" for name in keywords.signature.parameters),
+        *(f"- `{name}`: {_described(keywords, name)}" for name in keywords.signature.parameters),
     ]
     return "\n".join(lines)
 

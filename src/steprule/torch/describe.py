@@ -22,9 +22,10 @@ def docstring(keywords: Keywords) -> str:
     lines = [rule.introduction, ""]
     if twin:
         lines += [f"In the place of `torch.optim.{twin.cls.__name__}`: its arguments, with its meaning.", ""]
-    lines += [f"    {name}: {_described(keywords, name)}" for name in list(keywords.signature.parameters)[1:]]
+    lines += [f"- `{name}`: {_described(keywords, name)}" for name in list(keywords.signature.parameters)[1:]]
     refused = RELATIVES.get(rule, {})
-    lines += [f"Not taken: {', '.join(refused)}; {why}." for why in dict.fromkeys(refused.values())]
+    for why in dict.fromkeys(refused.values()):
+        lines += ["", f"Not taken: {', '.join(refused)}; {why}."]
     return "\n".join(lines)
 
 
