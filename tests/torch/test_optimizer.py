@@ -336,6 +336,25 @@ def test_a_rate_may_be_a_tensor_that_changes_in_place():
         checked_step(opt)
 
 
+def test_betas_in_a_list_may_change_in_place():
+    opt = ours.Adam([parameter(3), parameter(4)], betas=[0.9, 0.999])
+    for value in (0.9, 0.5, 0.5):
+        opt.param_groups[0]["betas"][0] = value
+        checked_step(opt)
+
+
+def test_a_value_that_was_spoiled_is_refused_until_it_is_mended():
+    opt = ours.Adadelta([parameter(3)], rho=0.5)
+    checked_step(opt)
+    for mended in (0.5, 0.7):
+        opt.param_groups[0]["rho"] = 1.5
+        for _ in range(2):
+            with pytest.raises(ValueError, match="rho is 1.5"):
+                opt.step()
+        opt.param_groups[0]["rho"] = mended
+        checked_step(opt)
+
+
 def test_a_parameter_may_leave_a_group():
     params = [parameter(3), parameter(4)]
     opt = ours.Adadelta(params)

@@ -25,8 +25,8 @@ def vsgd_fd(
 ):
     """Step as vSGD does, with a curvature that may be noisy, and a longer memory where an outlier comes.
 
-    `h` is `|g(x) - g(x + grad_avg)| / |grad_avg|`, both gradients of the same batch. Its noise counts as that of `g` does: the
-    rate is multiplied by E[h]² / E[h²]. A gradient or curvature that is `outlier` standard deviations from its average
+    `h` is `|g(x) - g(x + grad_avg)| / |grad_avg|`, both gradients of the same batch. Its noise counts as that of `g` does:
+    the rate is multiplied by E[h]² / E[h²]. A gradient or curvature that is `outlier` standard deviations from its average
     lengthens the memory by 1. `g`, `g2`, the slow start, and dimensions of which nothing is known are as in `vsgd`.
     """
     starting = t <= slow_start

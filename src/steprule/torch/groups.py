@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
+import torch
+
 from ..around import Around
 from . import gpu, storing
+from .identity import same
 from .keywords import Keywords
 from .storing import Storing
 
@@ -14,6 +17,9 @@ __all__ = ["Group"]
 
 # The options of a group on which the form of its parameters' steps depends.
 _DECIDING: Final = (*storing.OPTIONS, "capturable", "sparse")
+_FIXED: Final = (float, int, bool, str, type(None), torch.dtype)
+_ELSEWHERE: Final = ("params", "param_names")
+"""What of a group no step's form depends on; the plan looks at the parameters."""
 _NO_NUMBER: Final = (TypeError, ValueError, RuntimeError)
 """What `float` raises of what is no number; of a tensor of several, PyTorch raises a `RuntimeError`."""
 
@@ -30,6 +36,7 @@ class Group:
         self.storing: Final = Storing.of(keywords.rule, group)
         self.around, self.values = self._form_and_values(group, scale)
         self._seen = self._present(group, scale)
+        self._noted = self._note(group, scale)
         self._changed = True
 
     def _form_and_values(self, group: Mapping[str, Any], scale: float | None) -> tuple[Around, dict[str, Any]]:
@@ -56,6 +63,19 @@ class Group:
 
     def follows(self, group: Mapping[str, Any], scale: float | None) -> bool:
         """Take over the group's present values; return whether the form of the step is the same as before."""
+        if self._noted is not None and same(_parts(group, scale), self._noted):
+            return True
+        if not self._takes_over(group, scale):
+            return False
+        self._noted = self._note(group, scale)
+        return True
+
+    def _note(self, group: Mapping[str, Any], scale: float | None) -> list[Any] | None:
+        """Return what the group consists of, if it asks for the same as long as that is so."""
+        deciding = (value for name, value in group.items() if name not in _ELSEWHERE)
+        return None if self._differentiable or not all(map(_is_fixed, deciding)) else _parts(group, scale)
+
+    def _takes_over(self, group: Mapping[str, Any], scale: float | None) -> bool:
         present = self._present(group, scale)
         if present == self._seen and not self._differentiable and self._keywords.foreign.isdisjoint(group):
             return True
@@ -69,6 +89,15 @@ class Group:
         """Return whether the values are new since this was last asked."""
         changed, self._changed = self._changed, False
         return changed
+
+
+def _parts(group: Mapping[str, Any], scale: float | None) -> list[Any]:
+    return [*group, *group.values(), scale]
+
+
+def _is_fixed(value: Any) -> bool:
+    """Whether `value` stays as it is as long as it is the same object."""
+    return type(value) in _FIXED or (type(value) is tuple and all(map(_is_fixed, value)))
 
 
 def _number(value: Any) -> float:

@@ -2,7 +2,9 @@
 
 A step asks this of each parameter, gradient and slot; in Python, to ask takes as long as to step small ones. Machine code
 asks it of CPython (`PyList_GetItem`, `PyDict_GetItem`) and of the function that PyTorch's own compiler gives its generated
-code to find a tensor's memory by. Without one of these, Python asks.
+code to find a tensor's memory by. Without one of these, Python asks. What is asked lies all over memory, and what has run
+since the last step has pushed it out of the caches: `fetch` has it brought back all at once, where to wait for one piece
+after the other takes longer than to look at it.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+import torch
 from torch import Tensor
 
 from ..kernels.machine_code import assembled
@@ -27,7 +30,7 @@ try:
 except ImportError:  # it is private to PyTorch, and may go
     guards = None  # type: ignore[assignment]
 
-__all__ = ["Addresses", "Held", "same"]
+__all__ = ["Addresses", "Held", "fetch", "same"]
 
 _pointer: Final = Tensor.data_ptr
 _MEMORY: Final[int] = getattr(guards, "_torchinductor_pyobject_tensor_data_ptr", 0)
@@ -92,8 +95,47 @@ _HELD: Final = """\
   %name = call i64 %item(i64 %names, i64 %i)
   %found = call i64 %get(i64 %dict, i64 %name)"""
 
+# `fetch` has the processor bring the tensors of a list to its caches: the Python objects, and then that of C++ which each
+# points to, at `offset` bytes, of which what tells the layout ends in the third line.
+_FETCH: Final = """
+declare void @llvm.prefetch.p0i8(i8*, i32, i32, i32)
+define i64 @fetch(i64 %tensors, i64 %count, i64 %offset) {{
+entry:
+  %item = inttoptr i64 {item} to i64 (i64, i64)*
+  br label %objects
+objects:
+  %i = phi i64 [0, %entry], [%next, %object]
+  %left = icmp slt i64 %i, %count
+  br i1 %left, label %object, label %targets
+object:
+  %tensor = call i64 %item(i64 %tensors, i64 %i)
+  %line = inttoptr i64 %tensor to i8*
+  call void @llvm.prefetch.p0i8(i8* %line, i32 0, i32 3, i32 1)
+  %next = add i64 %i, 1
+  br label %objects
+targets:
+  %j = phi i64 [0, %objects], [%after, %target]
+  %more = icmp slt i64 %j, %count
+  br i1 %more, label %target, label %end
+target:
+  %again = call i64 %item(i64 %tensors, i64 %j)
+  %place = add i64 %again, %offset
+  %pointer = inttoptr i64 %place to i8**
+  %first = load i8*, i8** %pointer
+  %second = getelementptr i8, i8* %first, i64 64
+  %third = getelementptr i8, i8* %first, i64 128
+  call void @llvm.prefetch.p0i8(i8* %first, i32 0, i32 3, i32 1)
+  call void @llvm.prefetch.p0i8(i8* %second, i32 0, i32 3, i32 1)
+  call void @llvm.prefetch.p0i8(i8* %third, i32 0, i32 3, i32 1)
+  %after = add i64 %j, 1
+  br label %targets
+end:
+  ret i64 0
+}}
+"""
+
 # Each takes lists, and then numbers; a call keeps the interpreter lock.
-_FUNCTIONS: Final = {"moved": (1, 4), "same": (2, 1), "held": (3, 1)}
+_FUNCTIONS: Final = {"moved": (1, 4), "same": (2, 1), "held": (3, 1), "fetch": (1, 2)}
 
 
 @functools.cache
@@ -111,6 +153,7 @@ def _native() -> Mapping[str, Callable[..., int]] | None:
     text = _MOVED.format(memory=_MEMORY, **of_python)
     text += _FOUND.format(symbol="same", lists="i64 %some", found=_SAME, **of_python)
     text += _FOUND.format(symbol="held", lists="i64 %dicts, i64 %names", found=_HELD, **of_python)
+    text += _FETCH.format(**of_python)
     try:
         start = assembled(text, *_FUNCTIONS)
     except (OSError, RuntimeError):  # a processor or system that LLVM makes no code for
@@ -119,6 +162,23 @@ def _native() -> Mapping[str, Callable[..., int]] | None:
         name: ctypes.PYFUNCTYPE(ctypes.c_int64, *[ctypes.py_object] * lists, *[ctypes.c_int64] * numbers)(start[name])
         for name, (lists, numbers) in _FUNCTIONS.items()
     }
+
+
+@functools.cache
+def _offset() -> int | None:
+    """Return at which byte of a tensor's Python object its address in C++ stands, or None where that is not found."""
+    tensor = torch.zeros(0, device="cpu")
+    held = ctypes.string_at(id(tensor), Tensor.__basicsize__)
+    addresses = np.frombuffer(held, np.int64, len(held) // 8)
+    found = np.flatnonzero(addresses == tensor._cdata)
+    return 8 * int(found[0]) if len(found) else None
+
+
+def fetch(tensors: Sequence[Tensor]) -> None:
+    """Have the processor bring to its caches what will be asked of `tensors`; where it cannot, that takes longer."""
+    native, offset = _native(), _offset()
+    if native is not None and offset is not None and type(tensors) is list:
+        native["fetch"](tensors, len(tensors), offset)
 
 
 def same(some: Sequence[Any], others: Sequence[Any]) -> bool:

@@ -9,6 +9,8 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
+from .identity import fetch
+
 try:
     # What torch.compile looks at its inputs with: one call in C++ for all tensors.
     from torch._C._dynamo.guards import TensorGuards
@@ -16,6 +18,9 @@ except ImportError:  # it is private to PyTorch, and may go
     TensorGuards = None  # type: ignore[assignment,misc]
 
 __all__ = ["Layout"]
+
+_MANY: Final = 32
+"""Tensors that it takes longer to look at one after the other than to have fetched at once."""
 
 _ATTRIBUTES: Final[tuple[Callable[[Any], Any], ...]] = (
     type,
@@ -40,6 +45,8 @@ class Layout:
     def fits(self, tensors: Sequence[Tensor]) -> bool:
         """Whether `tensors`, known to be as many, are of the same kinds and lie alike."""
         if self._check is not None:
+            if len(tensors) >= _MANY:
+                fetch(tensors)
             return self._check(*tensors)
         return _look_at(tensors) == self._looked_at
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import operator
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,7 +63,6 @@ class Plan:
             Group(group, optimizer.keywords, scale, self._differentiable) for group in optimizer.param_groups
         ]
         self._sizes: Final = [len(group["params"]) for group in optimizer.param_groups]
-        self._parameters_layout: Final = Layout(self._parameters)
         masters = any(group.storing.master_copies for group in self._groups)
         counts = any(group.around.lr_decay for group in self._groups)
         has_state = bool(names_of(rule, counts=counts)) or masters
@@ -89,23 +88,21 @@ class Plan:
 
         with_state = bounds if has_state else []
         self._counts: Final = _counts_side_by_side(with_state)
-        self._counts_pointer: Final = self._counts.data_ptr()
         self._steps = self._counts.numpy() if with_state else np.zeros(len(bounds), np.float32)
         self._steps_seen = b""
         self._passed = 0
-        self._entries: Final = list(optimizer.state)
-        self._entry_states: Final = list(optimizer.state.values())
+        self._objects: Final = _objects(self._parameters, optimizer)
         self._held: Final = Held(
             [(bound.state, name) for bound in with_state for name in ("step", *bound.storing.names(bound.parameter))]
         )
         self._steppers: Final = _steppers(
             rule, self._shards.bounds, given, optimizer.lags, differentiable=self._differentiable
         )
-        self._kept: Final = [tensor for stepper in self._steppers for tensor in stepper.kept]
+        self._kept: Final = [*(tensor for stepper in self._steppers for tensor in stepper.kept), self._counts]
         self._addresses: Final = Addresses.of(self._kept)
         known = set(map(id, self._parameters))
-        self._slots: Final = [tensor for tensor in self._kept if id(tensor) not in known]
-        self._slots_layout: Final = Layout(self._slots)
+        self._others: Final = [tensor for tensor in self._kept if id(tensor) not in known]
+        self._kept_layout: Final = Layout([*self._parameters, *self._others])
 
     @torch.no_grad()
     def _bounds(self, optimizer: RuleOptimizer, has_state: bool) -> list[Bound]:
@@ -144,20 +141,16 @@ class Plan:
         to a master's copy.
         """
         parameters = list(_parameters(optimizer))
-        groups, state = optimizer.param_groups, optimizer.state
+        groups = optimizer.param_groups
         scale = _grad_scale(optimizer)
         fits = (
             [len(group["params"]) for group in groups] == self._sizes
-            and same(parameters, self._parameters)
+            and same(_objects(parameters, optimizer), self._objects)
             and all(own.follows(group, scale) for own, group in zip(self._groups, groups, strict=True))
-            and same(list(state), self._entries)
-            and same(list(state.values()), self._entry_states)
             and self._held.still()
             and self._shards.stay()
-            and self._parameters_layout.fits(parameters)
-            and self._slots_layout.fits(self._slots)
+            and self._kept_layout.fits([*parameters, *self._others])
             and self._addresses.hold(self._kept)
-            and self._counts.data_ptr() == self._counts_pointer
             and list(map(_version, self._copies)) == self._versions
         )
         return self._given_of(parameters) if fits else None
@@ -251,6 +244,11 @@ def _grad_scale(optimizer: RuleOptimizer) -> float | None:
     """Return what `torch.amp.GradScaler` asks this step to divide the gradients by."""
     scale = getattr(optimizer, "grad_scale", None)
     return None if scale is None else float(scale)
+
+
+def _objects(parameters: Iterable[Tensor], optimizer: RuleOptimizer) -> list[Any]:
+    """Return what must be the same objects from step to step: parameters, those that have a state, and their states."""
+    return [*parameters, *optimizer.state, *optimizer.state.values()]
 
 
 def _missing(grads: Sequence[Tensor | None]) -> list[bool]:
