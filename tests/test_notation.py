@@ -123,6 +123,13 @@ def test_two_scalars_of_numpy():
     assert found == np.float32(0.2)
 
 
+def test_what_is_made_of_numpys_float64_divides_by_zero_as_it_does():
+    zero, one = np.float64(0), np.float64(1)
+    made = [sqrt(zero), abs(zero), sign(zero), maximum(zero, -1.0), minimum(1.0, zero), where(one > zero, 0.0, 1.0)]
+    with np.errstate(divide="ignore"):
+        assert [1 / each for each in made] == [math.inf] * len(made)
+
+
 def test_a_number_beside_a_float64_array_keeps_its_digits(library: Library):
     assert library.numbers(maximum(library.array([0.0], "float64"), 0.1)).tolist() == [0.1]
     assert library.numbers(minimum(1.0, library.array([0.1], "float64"))).tolist() == [0.1]

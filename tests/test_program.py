@@ -290,6 +290,16 @@ def test_a_number_of_the_equation_may_be_what_divides_by_zero():
     assert folded(over, t=6)["1 / where(t > n, 1, 0)"] == 1.0
 
 
+def test_what_divides_by_zero_may_be_what_a_function_makes():
+    @rule
+    def over(g, *, a: NonNegative = 0.0):
+        return -g * (sqrt(1 + a) / sqrt(a)) + sqrt(a) / sign(a)
+
+    found = folded(over)
+    assert found["sqrt(1 + a) / sqrt(a)"] == math.inf
+    assert math.isnan(found["sqrt(a) / sign(a)"])
+
+
 def test_what_is_made_of_a_root_that_there_is_not_is_nan_too():
     @rule
     def rooted(g, *, a: Real = -0.5):

@@ -104,12 +104,16 @@ def _call(name: str, on_numbers: Callable[..., float], *operands: Any) -> Any:
             return trace(name, *operands)
     lead = _lead(operands)
     if lead is None:
-        return on_numbers(*operands)
+        made = on_numbers(*operands)
+        # NumPy's float64 is a float that divides by zero as arrays do: what is made of it must, too.
+        kind = next((type(each) for each in operands if type(each) not in (bool, int, float)), None)
+        return made if kind is None else kind(made)
     if name == "where":
         # Of two integers, some libraries would make integers, which overflow, and have no reciprocal power.
         operands = (operands[0], *(float(each) if isinstance(each, int) else each for each in operands[1:]))
         if _is_number(operands[0]):
-            return operands[1] if operands[0] else operands[2]
+            chosen = operands[1] if operands[0] else operands[2]
+            return namespace_of(lead).float64(chosen) if lead is operands[0] else chosen
     namespace = namespace_of(lead)
     if name == "sign" and namespace.__name__ in _SIGN_OF_NAN_IS_0:
         return where(lead == lead, namespace.sign(lead), lead)

@@ -11,8 +11,9 @@ import pytest
 from tests.torch.checks import checked_step, parameter, paths
 
 import torch
-from steprule import rule
+from steprule import NonNegative, rule
 from steprule import torch as ours
+from steprule.notation import sqrt, where
 from steprule.torch import identity
 
 Tensor = torch.Tensor
@@ -144,6 +145,34 @@ def test_slots_may_change_places_and_take_what_the_parameter_was(dtype: torch.dt
 
 class Own(torch.Tensor):
     """What other libraries make of torch's tensors."""
+
+
+@pytest.mark.parametrize(
+    "scalar",
+    [
+        lambda a, _: 1 / a,
+        lambda a, _: 1 / where(a > 0, 1.0, 0.0),
+        lambda a, _: sqrt(1 + a) / sqrt(a),
+        lambda a, _: (a - 1) ** 0.5,
+        lambda _, t: 2 ** (2000 * t),
+    ],
+    ids=["over zero", "over a choice", "over a root", "a root of what is negative", "beyond float64"],
+)
+def test_torchs_operations_make_of_a_scalar_what_the_fused_loop_does(scalar: Callable[[Any, Any], Any]):
+    @rule
+    def scaled(g, t, *, a: NonNegative = 0.0):
+        return -g * scalar(a, t)
+
+    fused, plain, sparse = parameter(3, 1), parameter(3, 1), parameter(3, 1)
+    plain.grad = torch.stack([fused.grad, fused.grad], 1)[:, 0]
+    sparse.grad = torch.sparse_coo_tensor(torch.arange(3)[None], fused.grad, (3, 1), check_invariants=True)
+    sparse.data = torch.stack([fused.detach(), fused.detach()], 1)[:, 0]
+    opt = ours.optimizer(scaled)([fused, plain, sparse], sparse="lazy")
+    opt.step()
+    assert paths(opt) == (1, 1)
+    assert not fused.isfinite().any()
+    torch.testing.assert_close(plain, fused, equal_nan=True)
+    torch.testing.assert_close(sparse, fused, equal_nan=True)
 
 
 def test_a_tensor_of_a_class_of_its_own_steps_through_torchs_operations():

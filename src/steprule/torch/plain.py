@@ -47,7 +47,7 @@ class PlainSteps:
         """Step the parameters, `passed` steps after `regroup`, as `Launch.step` does."""
         with torch.set_grad_enabled(self._differentiable):
             for place, bound in self._bounds.items():
-                t = counted(bound) if bound.capturable else int(self._steps[place]) + passed
+                t = counted(bound) if bound.capturable else np.float64(int(self._steps[place]) + passed)
                 own = {name: tensors[place] for name, tensors in given.items()}
                 self._step(bound, own, values[bound.group], t)
         return [
@@ -65,9 +65,11 @@ class PlainSteps:
         inputs = {"x": before, "t": t} | {name: self._read(tensor, real) for name, tensor in given.items()}
         slots = {name: self._read(load(bound.state, name, self._rule), real) for name in self._rule.slots}
         values = {
-            name: self._read(value, real) if isinstance(value, Tensor) else value for name, value in values.items()
+            name: self._read(value, real) if isinstance(value, Tensor) else np.float64(value)
+            for name, value in values.items()
         }
-        x, new, _ = around.step(self._rule, bound.around, inputs, slots, values)
+        with np.errstate(all="ignore"):  # NumPy's numbers divide by zero as a kernel's scalars do, where Python refuses
+            x, new, _ = around.step(self._rule, bound.around, inputs, slots, values)
         # All is read before anything is written: a slot may become what the parameter or another slot was.
         read = [each for each in (*inputs.values(), *slots.values()) if isinstance(each, Tensor)]
         new = {name: value.clone() if any(value is each for each in read) else value for name, value in new.items()}
