@@ -175,6 +175,22 @@ def test_both_gradients_are_of_the_same_buffers() -> None:
     torch.testing.assert_close(*found)
 
 
+def test_a_layer_that_is_in_several_places_stays_what_it_is() -> None:
+    shared = nn.Linear(3, 3).double()
+    net, x, t = nn.Sequential(shared, nn.Tanh(), shared), torch.randn(5, 3).double(), torch.randn(5, 3).double()
+    curvature = Curvature(net, mse_loss, h="differences", optimizer=SGD(net.parameters(), lr=0.1))
+    before = [shared.weight, shared.bias]
+    curvature(x, t)
+    assert all(mine is each for mine, each in zip(net.parameters(), before, strict=True))
+    there = copy.deepcopy(net)
+    for each, mine in zip(there.parameters(), before, strict=True):
+        each.data += mine.grad
+    for each, mine, grad in zip(
+        there.parameters(), before, torch.autograd.grad(mse_loss(there(x), t), there.parameters()), strict=True
+    ):
+        torch.testing.assert_close(mine.h, ((grad - mine.grad) / (each.detach() - mine.detach())).abs())
+
+
 @on_gpu
 def test_dropout_of_cudnn_is_refused() -> None:
     net = Sequence(nn.LSTM(3, 2, num_layers=2, dropout=0.5), 1).to("cuda")

@@ -86,6 +86,18 @@ def test_any_model(by: bool | str) -> None:
     assert_near(found, gradients_one_by_one(net, cross_entropy, x, t))
 
 
+@pytest.mark.parametrize("examples", [1, 16])
+def test_a_layer_that_is_in_several_places_stays_what_it_is(examples: int) -> None:
+    shared, tied = nn.Linear(4, 4), nn.Linear(4, 4)
+    tied.bias = shared.bias
+    net, x, t = chain([shared, nn.Tanh(), shared, nn.BatchNorm1d(4), tied]).eval(), batch(6, 4), batch(6, 4)
+    before = dict(net.named_parameters())
+    for _ in range(2):
+        found = mean_square_gradients(net, mse_loss, x, t, by="vmap", examples=examples)
+        assert_near(found, gradients_one_by_one(net, mse_loss, x, t))
+    assert all(each is before[name] for name, each in net.named_parameters())
+
+
 class Averaging(nn.Linear):
     """A layer that counts its passes, and keeps the average of its inputs."""
 

@@ -53,8 +53,7 @@ class Differences:
         # What is not moved is the model's own.
         assert run.random_state is not None
         with run.random_state.again():
-            outputs = torch.func.functional_call(run.model, {**run.buffers, **after}, (run.inputs,))
-            value = run.loss(outputs, run.targets)
+            value = run.loss(run.outputs_with({**run.buffers, **after}, run.inputs), run.targets)
             grads = torch.autograd.grad(value, list(after.values()), allow_unused=True)
         found = {}
         for (name, there), grad in zip(after.items(), grads, strict=True):

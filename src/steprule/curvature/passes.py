@@ -92,6 +92,21 @@ class Pass:
                 raise ValueError(f"{call} has {refusal}")
         return chain
 
+    def outputs_with(self, arrays: Mapping[str, Tensor], inputs: Any) -> Any:
+        """Return the model's outputs with `arrays`, by name, in the place of parameters and buffers.
+
+        Each place in a module is filled once, for what is in several: where a module has several names itself, PyTorch fills
+        its places as often, and then puts back what it has put there first.
+        """
+        names = {id(each): name for name, each in (*self.model.named_parameters(), *self.model.named_buffers())}
+        placed = {
+            f"{prefix}.{own}".lstrip("."): arrays[name]
+            for prefix, module in self.model.named_modules()
+            for own, each in (*module._parameters.items(), *module._buffers.items())
+            if (name := names.get(id(each), "")) in arrays
+        }
+        return torch.func.functional_call(self.model, placed, (inputs,), tie_weights=False)
+
     def refuse_sparse(self, way: str) -> None:
         """Raise `ValueError` for a gradient of some rows, which the `way` of estimating cannot take."""
         for name, grad in self.grads.items():

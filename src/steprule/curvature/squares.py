@@ -90,7 +90,7 @@ class ByExample:
         def own_loss(trained: dict[str, Tensor], x: Tensor, target: Tensor) -> Tensor:
             # A forward pass may change buffers, such as running averages: one of a batch is enough.
             buffers = {name: each.clone() for name, each in kept.items()}
-            outputs = torch.func.functional_call(run.model, (trained, still, buffers), (x.unsqueeze(0),))
+            outputs = run.outputs_with({**trained, **still, **buffers}, x.unsqueeze(0))
             return run.loss(outputs, target.unsqueeze(0)).squeeze()
 
         gradients = self._gradients(torch.func.grad(own_loss))
