@@ -243,6 +243,31 @@ def test_a_layer_that_differs_from_pass_to_pass_is_refused() -> None:
     assert net[0].weight.h is not None
 
 
+def test_a_penalty_in_the_loss_is_refused() -> None:
+    net, x, t = nn.Linear(3, 2), torch.randn(4, 3), torch.randn(4, 2)
+    curvature = Curvature(
+        net,
+        lambda outputs, targets: mse_loss(outputs, targets) + net.weight.square().sum(),
+        h="differences",
+        optimizer=SGD(net.parameters(), lr=0.1),
+    )
+    with pytest.raises(
+        ValueError, match=r"^differences: loss depends on weight in another way than by what its module"
+    ):
+        curvature(x, t)
+    assert net.weight.grad is None
+
+
+def test_a_parameter_with_a_hook_is_refused() -> None:
+    net, x, t = nn.Linear(3, 2), torch.randn(4, 3), torch.randn(4, 2)
+    curvature = Curvature(net, mse_loss, h="differences", optimizer=SGD(net.parameters(), lr=0.1))
+    handle = net.weight.register_hook(lambda grad: 2 * grad)
+    with pytest.raises(ValueError, match=r"^a parameter of shape \(2, 3\) has a hook that may change its gradient"):
+        curvature(x, t)
+    handle.remove()
+    curvature(x, t)
+
+
 @pytest.mark.parametrize("optimizer", [None, {"grad_avg": 1}])
 def test_what_is_no_optimizer_is_refused(optimizer: Any) -> None:
     with pytest.raises(

@@ -92,6 +92,16 @@ class TestExact:
             exact(chain([nn.Linear(1, 1)]), mse_loss, batch(1, 1), batch(1, 1), rows=0)
 
 
+@pytest.mark.parametrize("way", [exact, hutchinson])
+def test_a_parameter_with_a_hook_is_refused(way: Any) -> None:
+    net, x, t = chain([nn.Linear(4, 3), nn.Tanh(), nn.Linear(3, 3)]), batch(5, 4), batch(5, 3)
+    handle = net[0].weight.register_hook(lambda grad: 2 * grad)
+    with pytest.raises(ValueError, match=r"^a parameter of shape \(3, 4\) has a hook that may change its gradient"):
+        way(net, mse_loss, x, t)
+    handle.remove()
+    way(net, mse_loss, x, t)
+
+
 class TestHutchinson:
     def test_its_mean(self) -> None:
         torch.manual_seed(0)

@@ -117,6 +117,13 @@ class TestRefusals:
             Newton([x]).step(lambda: (x * math.nan).square().sum())
         assert torch.equal(x, torch.ones_like(x))
 
+    def test_a_hook(self) -> None:
+        x = nn.Parameter(torch.ones(2))
+        x.register_hook(lambda grad: 2 * grad)
+        with pytest.raises(ValueError, match=r"^a parameter of shape \(2,\) has a hook that may change its gradient"):
+            Newton([x]).step(lambda: x.square().sum())
+        assert torch.equal(x, torch.ones_like(x))
+
     def test_closures(self) -> None:
         x, other = nn.Parameter(torch.ones(2)), nn.Parameter(torch.ones(2))
         optimizer = Newton([x])

@@ -98,6 +98,33 @@ def test_a_layer_that_is_in_several_places_stays_what_it_is(examples: int) -> No
     assert all(each is before[name] for name, each in net.named_parameters())
 
 
+@pytest.mark.parametrize("examples", [1, 16])
+def test_a_penalty_in_the_loss_is_refused(examples: int) -> None:
+    net, x, t = Residual().double(), batch(6, 4), targets_of("cross", 6, 3)
+
+    def penalised(outputs: Tensor, targets: Tensor) -> Tensor:
+        return cross_entropy(outputs, targets) + net.last.weight.square().sum()
+
+    with pytest.raises(ValueError, match=r"^vmap: loss depends on last\.weight in another way than by what its module"):
+        mean_square_gradients(net, penalised, x, t, examples=examples)
+
+
+def test_several_outputs() -> None:
+    class Both(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.one, self.other = chain([nn.Linear(4, 3)]), chain([nn.Linear(4, 3)], seed=1)
+
+        def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+            return self.one(x), self.other(x)
+
+    def summed(outputs: tuple[Tensor, Tensor], targets: Tensor) -> Tensor:
+        return cross_entropy(outputs[0], targets) + cross_entropy(outputs[1], targets)
+
+    net, x, t = Both(), batch(6, 4), targets_of("cross", 6, 3)
+    assert_near(mean_square_gradients(net, summed, x, t), gradients_one_by_one(net, summed, x, t))
+
+
 class Averaging(nn.Linear):
     """A layer that counts its passes, and keeps the average of its inputs."""
 

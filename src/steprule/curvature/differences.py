@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..torch import RuleOptimizer, storing
-from .passes import Pass
+from .passes import Pass, refuse_hooked
 from .recording import Call, said
 
 __all__ = ["Differences"]
@@ -39,6 +39,7 @@ class Differences:
         return False
 
     def prepare(self, run: Pass) -> tuple[list[Call], bool]:
+        refuse_hooked(run.parameters.values())
         for name, module in run.model.named_modules():
             if module.training and (isinstance(module, _BatchNorm) or _draws_of_its_own(module)):
                 raise ValueError(
@@ -54,9 +55,10 @@ class Differences:
         assert run.random_state is not None
         with run.random_state.again():
             value = run.loss(run.outputs_with({**run.buffers, **after}, run.inputs), run.targets)
-            grads = torch.autograd.grad(value, list(after.values()), allow_unused=True)
+            grads = torch.autograd.grad(value, [*after.values(), *run.parameters.values()], allow_unused=True)
+        run.refuse_read("differences", grads[len(after) :])
         found = {}
-        for (name, there), grad in zip(after.items(), grads, strict=True):
+        for (name, there), grad in zip(after.items(), grads, strict=False):
             # What the parameter's digits have made of the shift.
             moved = there.detach() - before[name]
             change = run.grads[name].detach() if grad is None else run.grads[name].detach() - grad

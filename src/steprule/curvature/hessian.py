@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..counts import check_count
-from .passes import Pass, first_line
+from .passes import Pass, first_line, refuse_hooked
 from .recording import Call
 
 __all__ = ["Exact", "Hutchinson", "hessian_rows"]
@@ -56,6 +56,7 @@ def _products(
     grads: Sequence[Tensor], parameters: Sequence[Tensor], vectors: Sequence[Tensor], *, batched: bool = False
 ) -> Sequence[Tensor]:
     """Return the Hessian times `vectors`; where `batched`, times each of several, which are their first dimension."""
+    refuse_hooked(parameters)
     # A gradient that depends on no parameter has a derivative of 0, and autograd does not take it.
     varying = [number for number, grad in enumerate(grads) if grad.requires_grad]
     if not varying:

@@ -15,7 +15,7 @@ from .layers import LAYERS
 from .losses import Loss
 from .recording import Call, Recording
 
-__all__ = ["Estimator", "Pass", "estimate", "first_line", "fitting"]
+__all__ = ["Estimator", "Pass", "estimate", "first_line", "fitting", "refuse_hooked"]
 
 
 def first_line(error: Exception) -> str:
@@ -33,6 +33,19 @@ def fitting(call: Call, earlier: Mapping[int, Tensor]) -> dict[str, Tensor]:
         and array.dtype == each.dtype
         and array.device == each.device
     }
+
+
+def refuse_hooked(parameters: Iterable[Tensor]) -> None:
+    """Raise `ValueError` for a parameter with a hook of the user's, through which some of its gradients go and others not.
+
+    Of a second derivative, both passes back go through it.
+    """
+    for each in parameters:
+        if each._backward_hooks:
+            raise ValueError(
+                f"a parameter of shape {tuple(each.shape)} has a hook that may change its gradient (register_hook); allowed "
+                "is none where gradients are differentiated or compared"
+            )
 
 
 class RandomState:
@@ -106,6 +119,18 @@ class Pass:
             if (name := names.get(id(each), "")) in arrays
         }
         return torch.func.functional_call(self.model, placed, (inputs,), tie_weights=False)
+
+    def refuse_read(self, way: str, grads: Sequence[Tensor | None]) -> None:
+        """Raise `ValueError` where a loss by `outputs_with` has `grads` of the model's own parameters all the same.
+
+        A penalty of the loss's has, and a module that keeps parameters in a list of Python's.
+        """
+        for name, grad in zip(self.parameters, grads, strict=True):
+            if grad is not None:
+                raise ValueError(
+                    f"{way}: loss depends on {name} in another way than by what its module makes of it, such as a penalty; "
+                    "allowed is none (weight decay is the optimizer's), and any with exact and hutchinson"
+                )
 
     def refuse_sparse(self, way: str) -> None:
         """Raise `ValueError` for a gradient of some rows, which the `way` of estimating cannot take."""

@@ -19,6 +19,10 @@ from .recording import Call, said
 __all__ = ["ByExample", "ByLayer", "ByModel"]
 
 
+_Gradients = tuple[dict[str, Tensor], Tensor]
+"""Gradients by the parameter's name, and the losses that they are of."""
+
+
 class ByLayer:
     """From each layer's inputs and the gradients of its outputs: for a linear layer one product of their squares."""
 
@@ -74,8 +78,10 @@ class ByExample:
                 raise ValueError(
                     f"vmap: {said(name, module)} makes an example's loss depend on the others; allowed is model.eval()"
                 )
-        for each in (run.inputs, run.targets):
-            if not isinstance(each, Tensor) or each.dim() == 0 or len(each) != len(run.outputs):
+        # What a model returns several of, the loss knows how to take.
+        outputs = [run.outputs] if isinstance(run.outputs, Tensor) else []
+        for each in (run.inputs, run.targets, *outputs):
+            if not isinstance(each, Tensor) or each.dim() == 0 or len(each) != len(run.inputs):
                 raise ValueError(
                     "vmap: inputs or targets is no tensor with the outputs' examples as its first dimension"
                 )
@@ -93,22 +99,29 @@ class ByExample:
             outputs = run.outputs_with({**trained, **still, **buffers}, x.unsqueeze(0))
             return run.loss(outputs, target.unsqueeze(0)).squeeze()
 
-        gradients = self._gradients(torch.func.grad(own_loss))
+        gradients = self._gradients(torch.func.grad_and_value(own_loss))
         sums: dict[str, Any] = {}
         for inputs, targets in zip(run.inputs.split(self._examples), run.targets.split(self._examples), strict=True):
-            for name, each in gradients(parameters, inputs, targets).items():
+            found, losses = gradients(parameters, inputs, targets)
+            if losses.requires_grad:
+                own = list(run.parameters.values())
+                run.refuse_read("vmap", torch.autograd.grad(losses.sum(), own, allow_unused=True))
+            for name, each in found.items():
                 sums[name] = sums.get(name, 0) + each.square().sum(0)
         return {name: sums[name] / len(run.inputs) for name in run.grads}
 
-    def _gradients(self, of_one: Callable[..., dict[str, Tensor]]) -> Callable[..., dict[str, Tensor]]:
+    def _gradients(self, of_one: Callable[..., _Gradients]) -> Callable[..., _Gradients]:
         """Return the function that makes the gradients of up to `examples` examples from that which makes one's."""
         if self._examples == 1:
-            return lambda trained, x, target: {
-                name: each.unsqueeze(0) for name, each in of_one(trained, x[0], target[0]).items()
-            }
+
+            def of_first(trained: dict[str, Tensor], x: Tensor, target: Tensor) -> _Gradients:
+                grads, loss = of_one(trained, x[0], target[0])
+                return {name: each.unsqueeze(0) for name, each in grads.items()}, loss
+
+            return of_first
         mapped = torch.func.vmap(of_one, (None, 0, 0), randomness="different")
 
-        def of_several(trained: dict[str, Tensor], x: Tensor, target: Tensor) -> dict[str, Tensor]:
+        def of_several(trained: dict[str, Tensor], x: Tensor, target: Tensor) -> _Gradients:
             try:
                 return mapped(trained, x, target)
             except RuntimeError as error:
