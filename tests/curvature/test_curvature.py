@@ -291,6 +291,17 @@ GRIDS = {
 }
 
 
+def test_layers_that_are_compiled_as_one_are_no_chain() -> None:
+    net, x, t = small(), batch(6, 4), targets_of("cross", 6, 3)
+    compiled = torch.compile(net, backend="aot_eager")
+    said = r"made outside a layer, by CompiledFunctionBackward; .*; exact and hutchinson take any model$"
+    with pytest.raises(ValueError, match=said):
+        bbprop(compiled, cross_entropy, x, t)
+    found = mean_square_gradients(compiled, cross_entropy, x, t)
+    expected = mean_square_gradients(net, cross_entropy, x, t)
+    assert_near({name.removeprefix("_orig_mod."): each for name, each in found.items()}, expected)
+
+
 class TestRefusals:
     @pytest.mark.parametrize("case", REFUSED)
     def test_what_is_no_chain_of_layers(self, case: str) -> None:

@@ -6,6 +6,7 @@ net ends in an error that says where.
 
 from __future__ import annotations
 
+import collections
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -107,14 +108,16 @@ class Recording:
         Raises `ValueError` where something other than a layer, or than a change of shape, is on the way.
         """
         made_by = {id(call.y): call for call in self.calls}
-        by_node = {call.y.grad_fn: call for call in self.calls if call.y.grad_fn is not None}
+        by_edge = {(call.y.grad_fn, call.y.output_nr): call for call in self.calls if call.y.grad_fn is not None}
+        # What `torch.compile` has made of several layers goes back as one: no gradient passes what is between them.
+        nodes: collections.Counter[Any] = collections.Counter(node for node, _ in by_edge)
         found: list[Call] = []
         tensor, reader = outputs, "the model's output"
         while tensor.requires_grad and tensor is not inputs:
             # A layer's own last node may be one of those that change the shape: the first that is a layer's will do.
-            known = (by_node[node] for node in _nodes(tensor) if node in by_node)
+            known = (by_edge[edge] for edge in _edges(tensor) if edge in by_edge)
             call = made_by.get(id(tensor)) or next(known, None)
-            if call is None or not call.unchanged:
+            if call is None or not call.unchanged or nodes[call.y.grad_fn] > 1:
                 raise ValueError(self._break(tensor, reader))
             if call.x is call.y:
                 raise ValueError(f"{call} overwrites its input; allowed is inplace=False")
@@ -125,7 +128,7 @@ class Recording:
 
     def _break(self, tensor: Tensor, reader: str) -> str:
         culprit = next((call for call in self._others if call.y is tensor and call.unchanged and call.name), None)
-        *_, node = _nodes(tensor)
+        *_, (node, _) = _edges(tensor)
         made = f"made by {culprit}" if culprit else f"made outside a layer, by {node.name() if node else 'the model'}"
         allowed = ", ".join(each.__name__ for each in self._layers)
         return f"{reader} is {made}; allowed are layers one after another, with at most a new shape between: {allowed}"
@@ -140,13 +143,13 @@ def _refuse_second_use(chain: list[Call]) -> None:
                 raise ValueError(f"the parameter {name} of {call} is used by {user} too; allowed is one use in a pass")
 
 
-def _nodes(tensor: Tensor) -> Iterator[Any]:
+def _edges(tensor: Tensor) -> Iterator[tuple[Any, int]]:
     """Give the nodes of autograd's graph that have made `tensor`, back to the first that is no change of shape.
 
-    The last is None where there is none.
+    With each comes the number of its result. The last node is None where there is none.
     """
-    node = tensor.grad_fn
-    yield node
+    node, number = tensor.grad_fn, tensor.output_nr
+    yield node, number
     while node is not None and node.name() in _RESHAPING:
-        node = node.next_functions[0][0]
-        yield node
+        node, number = node.next_functions[0]
+        yield node, number
