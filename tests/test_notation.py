@@ -5,6 +5,7 @@ from __future__ import annotations
 import decimal
 import math
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -185,6 +186,28 @@ def test_where_takes_scalars_of_numpy(library: Library):
     array = library.array([1.0, -1.0], "float32")
     assert same(library.numbers(where(array > 0, np.float32(0.5), array)), [0.5, -1.0])
     assert same(library.numbers(where(array > 0, np.float32(0.5), np.float32(0.25))), [0.5, 0.25])
+
+
+def test_a_number_beside_a_tensor_of_a_gpu_is_made_there():
+    require_installed("torch")
+    from torch._subclasses import FakeTensorMode
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    import torch
+
+    class Operations(TorchDispatchMode):
+        def __torch_dispatch__(self, func: Callable, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            names.append(str(func))
+            return func(*args, **(kwargs or {}))
+
+    names: list[str] = []
+    with FakeTensorMode():
+        tensor = torch.empty(3, device="cuda")
+        with Operations():
+            made = [where(tensor > 0, 0.5, tensor), where(tensor > 0, 0.5, 0.25), maximum(tensor, 1.0)]
+    assert {str(each.device) for each in made} == {"cuda:0"}
+    # A copy would be one from the host.
+    assert [name for name in names if "copy" in name] == []
 
 
 def test_a_parameter_is_a_tensor():
