@@ -362,6 +362,23 @@ class TestRefusals:
         with pytest.raises(TypeError, match=said):
             mean_square_gradients(model, mse_loss, batch(6, 4), batch(6, 3))
 
+    @pytest.mark.parametrize(
+        ("targets", "found"),
+        [
+            (None, "a NoneType"),
+            ({"y": 1}, "a dict"),
+            ((1, 2), "a tuple"),
+            (torch.ones(()), "a Tensor"),
+            ([1], "a list of 1 entries"),
+        ],
+        ids=["none", "a dictionary", "a tuple", "a number", "too few"],
+    )
+    def test_targets_that_are_not_one_for_each_example(self, targets: Any, found: str) -> None:
+        with pytest.raises(
+            ValueError, match=rf"^targets is {found}; allowed is a tensor, an array or a list of 6, one"
+        ):
+            bbprop(small(), lambda outputs, _: outputs.square().mean(), batch(6, 4), targets)
+
     def test_a_loss_may_be_an_object_without_a_hash(self) -> None:
         @dataclass
         class Scaled:

@@ -139,6 +139,8 @@ class TestRefusals:
             optimizer.step(with_backward)
         with pytest.raises(ValueError, match="closure returns a loss that depends on none of params"):
             optimizer.step(lambda: other.square().sum())
+        with pytest.raises(ValueError, match="closure returns a loss that depends on none of params"):
+            Newton([torch.ones(2)]).step(lambda: other.square().sum())
         for wrong in (1.0, x.detach().sum(), x.square()):
             with pytest.raises(
                 ValueError, match=r"closure returns .*; allowed is a loss of one number that depends on"

@@ -36,6 +36,17 @@ def _refuse_other_shape(outputs: Tensor, targets: Tensor) -> None:
         )
 
 
+def _refuse_other_targets(outputs: Tensor, targets: Any) -> None:
+    """Refuse targets that have no entry for each example: a loss is tried on some of them alone."""
+    named = isinstance(targets, (Mapping, tuple)) or not hasattr(targets, "__len__") or getattr(targets, "ndim", 1) == 0
+    if named or len(targets) != len(outputs):
+        found = f"a {type(targets).__name__}" if named else f"a {type(targets).__name__} of {len(targets)} entries"
+        raise ValueError(
+            f"targets is {found}; allowed is a tensor, an array or a list of {len(outputs)}, one for each example, and any "
+            "with exact and hutchinson"
+        )
+
+
 def _of_half_squared_error(outputs: Tensor, _: Tensor) -> Tensor:
     return torch.full_like(outputs, 1 / len(outputs))
 
@@ -176,6 +187,7 @@ class Loss:
 
     def _tried(self, outputs: Tensor, targets: Any) -> bool:
         """Whether the loss of this batch is the mean, else it is the sum; either where each gradient is 0 or NaN."""
+        _refuse_other_targets(outputs, targets)
         together = _gradient(self._loss, outputs, targets)
         if not together.isfinite().all():
             return True

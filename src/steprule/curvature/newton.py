@@ -86,7 +86,7 @@ def _gradients(loss: Any, parameters: list[Tensor]) -> tuple[list[Tensor], list[
     if not isinstance(loss, Tensor) or loss.numel() != 1 or not loss.requires_grad:
         raise ValueError(f"closure returns {loss!r}; allowed is a loss of one number that depends on the parameters")
     try:
-        grads = torch.autograd.grad(loss, trained, create_graph=True, allow_unused=True)
+        grads = torch.autograd.grad(loss, trained, create_graph=True, allow_unused=True) if trained else ()
     except RuntimeError as error:
         if "second time" not in str(error):
             raise
