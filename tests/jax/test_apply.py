@@ -111,6 +111,16 @@ def test_without_donation_what_was_is_left_as_it_was() -> None:
     jax.tree.map(np.testing.assert_array_equal, first, again)
 
 
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.complex64])
+def test_where_there_is_no_gradient_nothing_steps(dtype: Any) -> None:
+    step, params = apply(rules.adam, lr=0.1), {"w": jnp.ones(3, dtype), "frozen": jnp.ones(2, dtype)}
+    state = step.init(params)
+    for _ in range(2):
+        params, state = step(params, {"w": jnp.full(3, 0.5, dtype), "frozen": None}, state)
+    close(params["frozen"], jnp.ones(2))
+    close(state.slots["exp_avg"], {"w": jnp.full(3, 0.095, dtype), "frozen": jnp.zeros(2, dtype)})
+
+
 def test_low_complex_and_mixed_arrays() -> None:
     params = {
         "low": jnp.ones(5, jnp.bfloat16),

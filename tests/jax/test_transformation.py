@@ -7,6 +7,7 @@ import inspect
 import json
 import os
 import pickle
+import re
 import subprocess
 import sys
 from typing import Any
@@ -422,6 +423,23 @@ def test_gradients_of_integers_are_those_numbers() -> None:
     close(updates, expected)
 
 
+@pytest.mark.parametrize("name", REPRESENTATIVES)
+def test_where_there_is_no_gradient_nothing_steps(name: str) -> None:
+    """Equinox has None for the gradient of what it does not differentiate, where a module may have anything."""
+    made = transformed(name, weight_decay=0.1)
+    grads, still = {"w": jnp.full(3, 0.5)}, {"frozen": None, "activation": None}
+    expected, state = made.update(grads, made.init(grads), grads, **beside(name, grads))
+    more = {each: {**tree, **still} for each, tree in beside(name, grads).items()}
+    start = made.init({**grads, "frozen": jnp.ones(2), "activation": None})
+    module = {**grads, "frozen": jnp.ones(2), "activation": jnp.tanh}
+    updates, after = made.update({**grads, **still}, start, module, **more)
+    close(updates["w"], expected["w"])
+    assert updates == {**updates, **still}
+    for slot, tree in after.slots.items():
+        close(tree["w"], state.slots[slot]["w"])
+        assert tree["frozen"] is start.slots[slot]["frozen"]
+
+
 @pytest.mark.parametrize(
     ("state", "error", "said"),
     [
@@ -560,6 +578,14 @@ class TestErrors:
     def test_integers_are_no_parameters(self) -> None:
         with pytest.raises(TypeError, match="a parameter is an array of int32; allowed are floating-point and complex"):
             ours.adam().init(jnp.arange(3))
+
+    @pytest.mark.parametrize("leaf", [jnp.tanh, "float32"], ids=["function", "word"])
+    def test_what_is_no_array_is_no_parameter(self, leaf: Any) -> None:
+        said = (
+            f"a parameter is {leaf!r}, a {type(leaf).__name__}; allowed are arrays: of a module of Equinox, eqx.filter"
+        )
+        with pytest.raises(TypeError, match=re.escape(said)):
+            ours.adam().init({"w": jnp.ones(3), "activation": leaf})
 
     def test_arrays_of_one_place_are_alike(self) -> None:
         state = ours.adam().init(jnp.ones(3))

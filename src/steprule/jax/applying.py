@@ -40,8 +40,8 @@ class Step:
     ) -> tuple[Any, RuleState]:
         """Return the parameters and the state after one step; `params` and `state` are used up, unless told otherwise.
 
-        `grads`, and `h` and `g2` where the rule takes them, are trees like `params`. Raises as the `update` of
-        `transformation` does.
+        `grads`, and `h` and `g2` where the rule takes them, are trees like `params`; where a gradient is None,
+        nothing steps. Raises as the `update` of `transformation` does.
         """
         more = {name: tree for name, tree in (("h", h), ("g2", g2)) if tree is not None}
         fused = kernel.serves(jax.tree.leaves((params, grads)))
@@ -73,13 +73,17 @@ def _step(
     check_state(settings.rule, state)
     program = lower(settings.rule, settings.form)
     trees = supplied(program, {"x": params, "g": grads, **more}) | {"x": params} | state.slots
-    treedef = jax.tree.structure(params)
-    places = columns(program, treedef, trees)
+    treedef: Any = jax.tree.structure(params)
+    given = treedef.flatten_up_to(grads)
+    places = columns(program, treedef, trees, given)
     count, values = incremented(state.count), settings.at(state.count)
     folded = functools.cache(lambda kind: elements.scalars(program, values, count, kind))
     made: list[dict[str, Any]] = [{} for _ in places]
     groups: dict[Elements, list[int]] = {}
     for number, place in enumerate(places):
+        if given[number] is None:
+            made[number] = place
+            continue
         kept = kernel.elements_of(place) if fused else None
         if kept is not None:
             groups.setdefault(kept, []).append(number)

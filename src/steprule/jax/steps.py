@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 import jax
@@ -54,12 +54,17 @@ jax.tree_util.register_pytree_with_keys(
 
 
 def begin(settings: Settings, params: Any) -> RuleState:
-    """Return the state before the first step. Raises `TypeError` for an array of neither real nor complex numbers."""
+    """Return the state before the first step. Raises `TypeError` for what is no array of real or complex numbers."""
 
     def started(initial: float) -> Any:
         return lambda x: jnp.full_like(x, complex(initial, initial) if jnp.iscomplexobj(x) else initial)
 
     for x in jax.tree.leaves(params):
+        if not hasattr(x, "dtype") and not isinstance(x, (int, float, complex)):
+            raise TypeError(
+                f"a parameter is {x!r}, a {type(x).__name__}; allowed are arrays: of a module of Equinox, "
+                "eqx.filter(module, eqx.is_inexact_array)"
+            )
         if not jnp.issubdtype(jnp.result_type(x), jnp.inexact):
             raise TypeError(
                 f"a parameter is an array of {jnp.result_type(x)}; allowed are floating-point and complex numbers"
@@ -76,15 +81,19 @@ def incremented(count: Any) -> Any:
     return jnp.where(count < np.iinfo(count.dtype).max, count + 1, count)
 
 
-def columns(program: Program, treedef: Any, trees: Mapping[str, Any]) -> list[dict[str, Any]]:
+def columns(program: Program, treedef: Any, trees: Mapping[str, Any], grads: Sequence[Any]) -> list[dict[str, Any]]:
     """Return, for each place of the tree, the arrays that `program` reads and the slots that it writes, by name.
 
-    Raises `TypeError` where arrays of one place are real and complex, and `ValueError` where their shapes differ.
+    Where the gradient is None, no step is made: what the trees have there is handed on as it is. Raises `TypeError`
+    where arrays of one place are real and complex, and `ValueError` where their shapes differ.
     """
     names = [name for name in program.arrays if name in trees]
     by_name = {name: treedef.flatten_up_to(trees[name]) for name in names}
-    places = [dict(zip(names, map(jnp.asarray, place), strict=True)) for place in zip(*by_name.values(), strict=True)]
-    for place in places:
+    places = [dict(zip(names, place, strict=True)) for place in zip(*by_name.values(), strict=True)]
+    for place, g in zip(places, grads, strict=True):
+        if g is None:
+            continue
+        place.update((name, jnp.asarray(array)) for name, array in place.items())
         first, *others = place.items()
         for name, array in others:
             if array.shape != first[1].shape:

@@ -32,7 +32,8 @@ def transformation(
     The update is what is added to the parameters: it has the rule's sign, and `optax.apply_updates` takes it as it is. Its
     arrays have the gradients' dtypes. The state is a `RuleState`. Arrays of float32, bfloat16 and float16 are computed with
     in float32 and rounded once, float64 in float64; a complex number is a pair of real ones, stepped each for itself. The
-    inputs `h` and `g2` of a rule are arguments of `update` under these names, trees like the gradients.
+    inputs `h` and `g2` of a rule are arguments of `update` under these names, trees like the gradients. Where a gradient is
+    None, nothing steps and the update is None.
 
     Raises `TypeError` for what is no rule. `update` raises `ValueError` where it needs `params` and has none, or where
     arrays of one place differ in shape, and `TypeError` for a missing `h` or `g2`.
@@ -78,12 +79,16 @@ def _update(
     check_state(settings.rule, state)
     program = lower(settings.rule, settings.form, change=True)
     trees = supplied(program, {"g": updates, "x": params, **extra}) | state.slots
-    leaves, treedef = jax.tree.flatten(updates)
+    # A None is a place of its own: of a module of Equinox, `params` may have anything there.
+    leaves, treedef = jax.tree.flatten(updates, is_leaf=lambda each: each is None)
     count = incremented(state.count)
     values = settings.at(state.count)
     folded: dict[str, tuple[Any, ...]] = {}
     made = []
-    for g, place in zip(leaves, columns(program, treedef, trees), strict=True):
+    for g, place in zip(leaves, columns(program, treedef, trees, leaves), strict=True):
+        if g is None:
+            made.append({**place, "dx": None})
+            continue
         kind = elements.kind_of(*place.values())
         if kind not in folded:
             folded[kind] = elements.scalars(program, values, count, kind)
