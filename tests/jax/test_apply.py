@@ -172,6 +172,24 @@ def test_inside_other_computations() -> None:
     close(scanned, x)
 
 
+def test_under_a_mesh_of_explicit_axes() -> None:
+    mesh = jax.make_mesh((1,), ("x",), axis_types=(jax.sharding.AxisType.Explicit,))
+    step, g = apply(rules.adam, lr=0.1, donate=False), jnp.asarray([0.5, -1.0])
+    expected, _ = step(jnp.ones(2), g, step.init(jnp.ones(2)))
+    with jax.set_mesh(mesh):
+        x, g = jax.device_put((jnp.ones(2), g), jax.sharding.PartitionSpec("x"))
+        for made in (step, jax.jit(lambda x, g, state: step(x, g, state))):
+            new, _ = made(x, g, step.init(x))
+            close(new, expected)
+            assert jax.typeof(new) == jax.typeof(x)
+
+
+def test_nothing_that_is_traced_is_kept() -> None:
+    step, x = apply(rules.adam, lr=0.1, donate=False), {"a": jnp.ones(2), "b": jnp.ones(3)}
+    with jax.checking_leaks():
+        close(step(x, x, step.init(x))[0], {"a": jnp.full(2, 0.9), "b": jnp.full(3, 0.9)})
+
+
 def test_steps_in_many_threads_at_once_come_to_an_end() -> None:
     """Whoever waits for helpers that have not begun would wait forever: more callers than the pool has threads."""
     step, found = apply(rules.adadelta, donate=False), {}

@@ -31,9 +31,11 @@ def serves(arrays: Sequence[Any]) -> bool:
     """Whether the loop may step these arrays: they lie on one device of the CPU.
 
     Where an array is on several devices, XLA would gather it to hand it to a foreign function. Of a traced one it is not
-    known where it will be; where there is only one device there is no doubt.
+    known where it will be; where there is only one device there is no doubt. Under `shard_map` and under a mesh of explicit
+    axes, JAX wants to know of each result along which axes it varies or is cut, which it cannot of a foreign function's.
     """
-    if not xla.available():
+    mesh = jax.sharding.get_abstract_mesh()
+    if not xla.available() or mesh.manual_axes or mesh.explicit_axes:
         return False
     # By kind and by place, of which there are few, and not for each of many arrays.
     concrete = [
@@ -41,8 +43,6 @@ def serves(arrays: Sequence[Any]) -> bool:
     ]
     if arrays and all(concrete):
         devices = set().union(*(place.device_set for place in {array.sharding for array in arrays}))
-    elif jax.sharding.get_abstract_mesh().manual_axes:
-        return False  # under shard_map, which wants to know of each result along which axes it varies
     else:
         devices = set(jax.devices())
     return len(devices) == 1 and next(iter(devices)).platform == "cpu"
@@ -92,25 +92,27 @@ def run(
         return [made for part in parts for made in run(program, kept, part, scalars)]
     name, inputs, outputs = _registered(program, kept), program.inputs, tuple(program.outputs)
     layout = xla.layout(program, kept)
+    # Not the arrays: JAX keeps the functions below, and what is traced would be kept with them.
+    kinds = [[jax.ShapeDtypeStruct(place[each].shape, place[each].dtype) for each in outputs] for place in places]
 
     def plain(scalars: Any, columns: Any) -> Any:
         made = []
-        for place, column in zip(places, columns, strict=True):
+        for own, column in zip(kinds, columns, strict=True):
             found = elements.run(program, dict(zip(inputs, column, strict=True)), scalars, kept.real)
-            made.append(tuple(found[each].astype(place[each].dtype) for each in outputs))
+            made.append(tuple(found[each].astype(kind.dtype) for each, kind in zip(outputs, own, strict=True)))
         return made
 
     def loop(scalars: Any, columns: Any) -> Any:
-        results = [jax.ShapeDtypeStruct(place[each].shape, place[each].dtype) for place in places for each in outputs]
+        results = [kind for own in kinds for kind in own]
         aliases = {
             2 + place * len(inputs) + inputs.index(each): place * len(outputs) + number
-            for place in range(len(places))
+            for place in range(len(kinds))
             for number, each in enumerate(outputs)
             if each in inputs
         }
         call = jax.ffi.ffi_call(name, results, input_output_aliases=aliases)
         found = iter(call(layout, _stacked(scalars, kept.real), *(array for column in columns for array in column)))
-        return [tuple(next(found) for _ in outputs) for _ in places]
+        return [tuple(next(found) for _ in outputs) for _ in kinds]
 
     @jax.custom_batching.custom_vmap
     def anywhere(scalars: Any, columns: Any) -> Any:
