@@ -161,6 +161,17 @@ def test_adadelta_average_of_equal_gradients_is_a_geometric_sum():
     assert close(state["square_avg"], (1 - rho**30) * g**2)
 
 
+def test_half_of_an_average_is_forgotten_after_less_than_seven_steps_and_not_ten():
+    # Dive into Deep Learning 12.9.2 calls 10 the half-life at rho 0.9.
+    left, shares = 1.0, []
+    for _ in range(10):
+        _, left, _ = rules.adadelta(0.0, left, 0.0, rho=0.9)
+        shares.append(left)
+    assert shares[5] > 0.5 > shares[6]
+    assert round(math.log(2) / math.log(1 / 0.9), 1) == 6.6
+    assert shares[9] == pytest.approx(1 / 3, abs=0.02)
+
+
 def test_adadelta_step_on_a_constant_slope_approaches_the_gradient_itself():
     # acc (1 - g^2 / (g^2 + eps)) = eps g^2 / (g^2 + eps) has the one solution acc = g^2, reached slowly where eps is small.
     g, eps = np.array([0.5, -1.0, 2.0]), 1.0

@@ -61,6 +61,19 @@ class TestWhatBreaksIt:
         assert finals(1, scale=1e-6)[0] > 0.45
         assert finals(1, scale=1e6)[0] == pytest.approx(finals(1, scale=1e3)[0], abs=1e-3)
 
+    def test_a_smaller_eps_does_not_help_a_small_loss(self) -> None:
+        require_data_set("airfoil")
+        small, larger = finals(1, scale=1e-4, eps=1e-8)[0], finals(1, eps=1e-8)[0]
+        assert small > larger + 0.03
+        assert finals(1, scale=1e4, eps=1e-8)[0] == pytest.approx(larger, abs=1e-3)
+
+    def test_at_kerass_default_rate_nothing_is_learnt(self) -> None:
+        require_data_set("airfoil")
+        # Its class has this eps, and steps by the gradient of the whole squared error.
+        still, default, paper, book = (finals(1, scale=2.0, eps=1e-7, lr=lr)[0] for lr in (0.0, 0.001, 1.0, 5.0))
+        assert default == pytest.approx(still, rel=1e-3)
+        assert book < 0.25 < 0.3 < paper
+
     def test_a_far_start_takes_more_than_its_share_of_steps(self, monkeypatch: pytest.MonkeyPatch) -> None:
         near, far = breaking._steps_from(1.0, 1e-4), breaking._steps_from(10.0, 1e-4)
         assert near is not None
