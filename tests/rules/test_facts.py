@@ -149,6 +149,13 @@ def test_rmsprop_step_on_a_constant_slope_approaches_the_rate():
     assert close(dx, -lr * g / np.sqrt(g**2 + eps))
 
 
+def test_first_rmsprop_step_is_longer_than_the_rate_for_the_average_begins_at_zero():
+    g, lr, eps = np.array([-300.0, 7e4]), 1e-3, 1e-6
+    found, _ = run(rules.rmsprop, along(g), np.zeros(2), 1, lr=lr, eps=eps)
+    assert close(found[0], -lr * g / np.sqrt(0.1 * g**2 + eps))
+    assert np.round(np.abs(found[0]) / lr, 1).tolist() == [3.2, 3.2]
+
+
 def test_first_adadelta_step():
     g, rho, eps = np.array(GRADIENTS), 0.95, 1e-6
     found, _ = run(rules.adadelta, along(g), np.zeros(7), 1, rho=rho, eps=eps)

@@ -19,7 +19,8 @@ def adam(
     """Step by the mean of recent gradients over their RMS, both corrected for having started at 0.
 
     `eps` is outside the root of the corrected average, as in the paper's Algorithm 1, PyTorch and optax; Keras has it
-    outside the root of the uncorrected one. The lecture prints the corrections without their powers of t.
+    outside the root of the uncorrected one. The lecture prints it inside the root, and the corrections without their powers
+    of t.
     """
     exp_avg = beta1 * exp_avg + (1 - beta1) * g  # "update biased first moment estimate"
     exp_avg_sq = beta2 * exp_avg_sq + (1 - beta2) * (g * g)  # "update biased second raw moment estimate"
