@@ -75,6 +75,11 @@ def sgd_worst(asked: Asked) -> Iterable[Evidence]:
         yield Evidence(f"{rule} {_mean(other.last())}", (_less(other.last(), sgd),))
 
 
+def momentum_improves(asked: Asked) -> Iterable[Evidence]:
+    sgd, momentum = (asked.curves()[rule].last() for rule in ("sgd", "momentum"))
+    yield Evidence(f"momentum {_mean(momentum)}, sgd {_mean(sgd)}", (_less(momentum, sgd),))
+
+
 def momentum_best(asked: Asked) -> Iterable[Evidence]:
     curves = asked.curves()
     momentum = curves.pop("momentum").last()
@@ -224,6 +229,7 @@ _FUNCTIONS: Final[Mapping[str, Function]] = {
         tanh_below_schaul,
         rectified_better_than_tanh,
         sgd_worst,
+        momentum_improves,
         momentum_best,
         adagrad_fast_at_first,
         adagrad_slows,
