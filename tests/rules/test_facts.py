@@ -213,6 +213,46 @@ def test_without_eps_the_loss_has_no_scale(name: str):
     assert np.array_equal(_descent(rules.ALL[name], 1.0, eps=0.0), _descent(rules.ALL[name], 2.0**20, eps=0.0))
 
 
+@pytest.mark.parametrize(("name", "power"), [("sgd", 1), ("adagrad", 0), ("rmsprop", 0), ("adam", 0), ("adadelta", -1)])
+def test_units_of_an_update_are_those_of_zeilers_section_3_2(name: str, power: int):
+    # x in units of 1/4, so that g is four times as large; eq. 11 for SGD, "unitless", and eq. 12.
+    rule, unit = rules.ALL[name], 4.0
+    powers = {"sum": 2, "square_avg": 2, "exp_avg": 1, "exp_avg_sq": 2, "acc_delta": -2}
+    given = [1.5 if each == "g" else 3 for each in rule.inputs]
+    scaled = [each * unit if each == 1.5 else each for each in given]
+    hyper = {each.name: each.default or 0.1 for each in rule.hyperparameters.values()}
+    hyper |= {"eps": 0.0} if "eps" in hyper else {}
+    returned = rule(*given, *(0.3 for _ in rule.slots), **hyper)
+    other = rule(*scaled, *(0.3 * unit ** powers[slot] for slot in rule.slots), **hyper)
+    dx, dy = (each[0] if isinstance(each, tuple) else each for each in (returned, other))
+    assert dy == dx * unit**power
+
+
+def test_a_sudden_gradient_makes_no_long_step_and_many_short_ones():
+    rho, usual, slots = 0.95, 0.0, [0.0, 0.0]
+    for count in range(1000):
+        usual, *slots = rules.adadelta((-1.0) ** count, *slots, rho=rho)
+    longest = math.sqrt((slots[1] + 1e-6) / (1 - rho))
+    steps = [abs(rules.adadelta(g, *slots, rho=rho)[0]) for g in (1e3, 1e6, 1e9)]
+    assert sorted(steps) == steps
+    assert steps[-1] == pytest.approx(longest)
+    assert longest == pytest.approx(4.5 * abs(usual), rel=0.01)
+    _, *slots = rules.adadelta(1e3, *slots, rho=rho)
+    after = []
+    for count in range(1000):
+        dx, *slots = rules.adadelta((-1.0) ** count, *slots, rho=rho)
+        after.append(abs(dx) / abs(usual))
+    assert round(1 / after[0]) == 156
+    assert sum(each < 0.5 for each in after) == 572
+
+
+def test_adagrad_steps_tend_to_zero_and_lead_ever_further():
+    t = 10_000
+    found, _ = run(rules.adagrad, along([1.0]), [0.0], t, lr=1.0, eps=0.0)
+    assert abs(found[-1][0] - found[-2][0]) == pytest.approx(1 / math.sqrt(t))
+    assert abs(found[-1][0]) == pytest.approx(2 * math.sqrt(t), rel=0.01)
+
+
 def test_first_adam_step_is_the_rate_times_the_sign():
     g, lr, eps = np.array(GRADIENTS), 1e-3, 1e-8
     found, _ = run(rules.adam, along(g), np.zeros(7), 1, lr=lr, eps=eps)
