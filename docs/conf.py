@@ -63,11 +63,6 @@ def _page() -> str:
     ]
     for rule in rules.ALL.values():
         program = lower(rule)
-        settings = [
-            f"- `{name}` in {each.range}, "
-            + ("the user's choice" if each.default is None else f"default {each.default:g}")
-            for name, each in rule.hyperparameters.items()
-        ]
         parts += [
             f"## {rule.name}",
             inspect.cleandoc(rule.__doc__ or ""),
@@ -76,7 +71,7 @@ def _page() -> str:
                 f"Source: [{rule.source}]({rule.url}). A float32 step moves {program.bytes_per_element(4)} bytes and does "
                 f"{program.operations} operations per element."
             ),
-            "\n".join(settings),
+            "\n".join(f"- {each}" for each in rule.numbers),
         ]
     outer = [name for name in around.hyperparameters(rules.adadelta) if name not in rules.adadelta.hyperparameters]
     parts.append(f"Around every rule, in every engine: {', '.join(f'`{name}`' for name in outer)} and `maximize`.")

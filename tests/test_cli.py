@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib.util
+import inspect
 import json
 import math
 import os
@@ -162,7 +163,10 @@ class TestShow:
         ended = run("show", rule.name)
         assert (ended.status, ended.err) == (0, "")
         block, source, cost = ended.out.strip().rsplit("\n", 2)
-        assert block.strip() == equations.latex(rule)
+        equation, _, words = block.partition("\n\n")
+        assert equation == equations.latex(rule)
+        assert inspect.cleandoc(rule.__doc__) in re.sub("^% ?", "", words, flags=re.MULTILINE)
+        assert words.splitlines()[-len(rule.numbers) :] == [f"% {each}" for each in rule.numbers]
         assert rule.source in source
         assert rule.url in source
         program = lower(rule)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
 import traceback
 from pathlib import Path
@@ -12,7 +13,7 @@ try:
 except ModuleNotFoundError as missing:
     raise ModuleNotFoundError(f"the command line needs {missing.name}: pip install 'steprule[lab]'") from missing
 
-from . import __version__, around, clustering, equations, options, reproducing
+from . import __version__, around, clustering, equations, options, reproducing, rules
 from .benching import bench
 from .console import stoppable, terminal
 from .named import place_of
@@ -120,7 +121,11 @@ def compare(
 @app.command()
 def show(
     name: Annotated[
-        str, typer.Argument(metavar="RULE", help="A built-in rule, or package.module:name, or path/to/file.py:name.")
+        str,
+        typer.Argument(
+            metavar="RULE",
+            help=f"{', '.join(rules.ALL)}, or your own as package.module:name or path/to/file.py:name.",
+        ),
     ],
     engine: Annotated[
         str, typer.Option(help="cpu or gpu: the kernel that is made of the rule, in place of its equations.")
@@ -133,7 +138,7 @@ def show(
     ] = "none",
     maximize: Annotated[bool, typer.Option("--maximize", help="A step that climbs: likewise.")] = False,
 ) -> None:
-    """Print a rule's equations as LaTeX, or the kernel that an engine makes of it, and what a step costs."""
+    """Print a rule's equations as LaTeX, its words and defaults, or the kernel of an engine; and what a step costs."""
     from .kernels import gpu
     from .lab.grids import find_rule
 
@@ -151,6 +156,9 @@ def show(
     else:
         print(equations.latex(rule))
         print()
+        words = inspect.cleandoc(rule.__doc__) + "\n\n" if rule.__doc__ else ""
+        for line in (words + "\n".join(rule.numbers)).splitlines():
+            print(f"% {line}".rstrip())
     comment = "#" if engine else "%"
     print(f"{comment} {rule.name}: {rule.source} {rule.url}".rstrip())
     moved = program.bytes_per_element(gpu.TYPES[dtype])

@@ -84,6 +84,10 @@ class Hyperparameter:
     range: Range
     default: float | None
 
+    def __str__(self) -> str:
+        default = "the user's choice" if self.default is None else f"default {self.default:g}"
+        return f"{self.name} in {self.range}, {default}"
+
     def validated(self, value: Any) -> float:
         """Return `value` as a float.
 
@@ -142,6 +146,12 @@ class Rule:
         """The rule's words and its source, with which the docstring of its class in a framework begins."""
         words = inspect.cleandoc(self.__doc__ or f"Step by the rule {self.name}.")
         return f"{words}\n\nSource: {self.source} {self.url}"
+
+    @property
+    def numbers(self) -> list[str]:
+        """What each slot starts at, then the range and the default of each hyperparameter, in words."""
+        starts = [f"{name} starts at {start:g}" for name, start in self.slots.items()]
+        return starts + [str(each) for each in self.hyperparameters.values()]
 
     def __call__(self, /, *operands: Any, **hyperparameters: Any) -> Any:
         return self.function(*operands, **hyperparameters)
