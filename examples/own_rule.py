@@ -41,3 +41,20 @@ def lion(g, exp_avg=0.0, *, lr: NonNegative = 1e-4, beta1: Decay = 0.9, beta2: D
     dx = -lr * sign(beta1 * exp_avg + (1 - beta1) * g)
     exp_avg = beta2 * exp_avg + (1 - beta2) * g
     return dx, exp_avg
+
+
+@rule(source="Goodfellow et al. 2016, 8.5.3", url="https://www.deeplearningbook.org")
+def rmsprop_momentum(
+    g,
+    square_avg=0.0,
+    velocity=0.0,
+    *,
+    lr: NonNegative = 1e-3,
+    rho: Decay = 0.9,
+    alpha: Decay = 0.9,
+    eps: NonNegative = 1e-6,
+):
+    """Step by momentum on the gradient over the RMS of recent gradients, as Keras's RMSprop does with its `momentum`."""
+    square_avg = rho * square_avg + (1 - rho) * (g * g)
+    velocity = alpha * velocity - lr / sqrt(eps + square_avg) * g
+    return velocity, square_avg, velocity

@@ -122,7 +122,11 @@ def test_the_problem_can_be_learnt(tumours: Problem) -> None:
 @pytest.mark.parametrize(
     ("name", "expected"),
     # Two steps from 1 with the gradient 2 and the papers' defaults, computed apart from the rule.
-    [("yogi", [0.9688732707982631, 0.9268603239780178]), ("lion", [0.9999, 0.9998])],
+    [
+        ("yogi", [0.9688732707982631, 0.9268603239780178]),
+        ("lion", [0.9999, 0.9998]),
+        ("rmsprop_momentum", [0.9968377262926713, 0.9916975241266824]),
+    ],
 )
 def test_a_rule_makes_the_papers_steps(name: str, expected: list[float]) -> None:
     rule = find_rule(f"{EXAMPLES / 'own_rule.py'}:{name}")
