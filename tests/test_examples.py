@@ -64,6 +64,12 @@ def test_the_reference_has_what_a_package_offers(package: str) -> None:
     assert [name for name in importlib.import_module(package).__all__ if f"{package}.{name}" not in page] == []
 
 
+def test_the_page_of_the_sources_has_every_rule_that_is_in_them() -> None:
+    page = (ROOT / "docs" / "sources.md").read_text(encoding="utf-8")
+    here = re.findall(r"^\|[^|]*\|([^|]*)\|", page, re.MULTILINE)
+    assert rules.ALL.keys() - set(re.findall(r"`(\w+)`", "".join(here))) == {"nesterov"}  # of Sutskever et al.
+
+
 def test_no_example_of_the_reference_runs_together() -> None:
     require_installed("docutils", "jax", "optax", "ray")
     from docutils import core, nodes
