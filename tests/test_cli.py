@@ -484,6 +484,18 @@ class TestCompare:
         assert "mine.py" in said
         assert "Error" in said
 
+    def test_warns_in_a_sentence_without_a_line_of_ours(self, tmp_path: Path) -> None:
+        text = "import warnings\nfrom steprule.lab.problem import find_problem\n"
+        text += "def problem():\n    warnings.warn('of mine')\n    return find_problem('digits')()\n"
+        (tmp_path / "mine.py").write_text(text, encoding="utf-8")
+        words = ["--rules", "delta_bar_delta", "--epochs", "1", "--seeds", "1", "--jobs", "1"]
+        for name in ("initial_rate", "kappa", "phi"):
+            words += ["--grid", f"delta_bar_delta.{name}=0.1"]
+        told = process("compare", "mine.py:problem", *words, cwd=tmp_path).err
+        assert re.search("^steprule: delta_bar_delta needs the gradient of the full batch, .*\n", told, re.MULTILINE)
+        assert "comparison = run(" not in told
+        assert re.search(r"mine\.py:4: UserWarning: of mine\n  warnings\.warn", told)
+
     def test_shows_the_traceback_to_who_asks(self, tmp_path: Path) -> None:
         ended = process("compare", "cifar", "--traceback", cwd=tmp_path)
         assert "Traceback (most recent call last)" in ended.err

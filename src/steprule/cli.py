@@ -5,8 +5,9 @@ from __future__ import annotations
 import inspect
 import sys
 import traceback
+import warnings
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 try:
     import typer
@@ -191,6 +192,8 @@ def main() -> None:
     traced = "--traceback" in sys.argv
     if traced:
         sys.argv.remove("--traceback")
+    else:
+        warnings.formatwarning = _warned
     try:
         app()
     except Exception as error:
@@ -198,6 +201,18 @@ def main() -> None:
             raise
         print(f"steprule: {_told(error)}", file=sys.stderr)
         raise SystemExit(2) from None
+
+
+_AS_PYTHON_WARNS: Final = warnings.formatwarning
+
+
+def _warned(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+) -> str:
+    """A warning as it is told: a line of ours would say nothing to who reads it; one of other programs says where."""
+    if Path(filename).is_relative_to(Path(__file__).parent):
+        return f"steprule: {message}\n"
+    return _AS_PYTHON_WARNS(message, category, filename, lineno, line)
 
 
 def _told(error: Exception) -> str:
