@@ -151,6 +151,11 @@ class TestHelp:
         for option in options.split():
             assert re.search(rf"{option}\b", out)
 
+    @pytest.mark.parametrize("command", ["compare", "show"])
+    def test_names_every_rule(self, run: Run, command: str) -> None:
+        assert ", ".join(rules.ALL) in " ".join(run(command, "--help").out.split())
+        assert tuple(rules.ALL)[:8] == steprule.lab.comparison.RULES  # "the first eight unless given"
+
     def test_names_every_size_and_rule_of_the_benchmark(self, run: Run) -> None:
         out = run("bench", "--help").out
         for name in (*bench_steps.SIZES, *bench_steps.TWINS):

@@ -30,6 +30,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+_RULES: Final = f"{', '.join(rules.ALL)}, or your own as package.module:name or path/to/file.py:name"
+
 app.add_typer(reproducing.app, name="reproduce")
 app.add_typer(clustering.app, name="cluster")
 
@@ -53,10 +55,7 @@ def _group(
 def compare(
     problem: options.Trained = "digits",
     rule_names: Annotated[
-        str,
-        typer.Option(
-            "--rules", help="Rules, with commas between; your own as package.module:name or path/to/file.py:name."
-        ),
+        str, typer.Option("--rules", help=f"Rules, with commas between: {_RULES}; the first eight unless given.")
     ] = "",
     epochs: Annotated[
         int | None, typer.Option(help="Passes over the training data; the problem's own number unless given.")
@@ -121,13 +120,7 @@ def compare(
 
 @app.command()
 def show(
-    name: Annotated[
-        str,
-        typer.Argument(
-            metavar="RULE",
-            help=f"{', '.join(rules.ALL)}, or your own as package.module:name or path/to/file.py:name.",
-        ),
-    ],
+    name: Annotated[str, typer.Argument(metavar="RULE", help=f"{_RULES}.")],
     engine: Annotated[
         str, typer.Option(help="cpu or gpu: the kernel that is made of the rule, in place of its equations.")
     ] = "",
