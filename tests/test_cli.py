@@ -404,8 +404,10 @@ class TestCompare:
             (["--grid", "adadelta.rho=1.5"], "rho is 1.5; allowed is a number in [0, 1)"),
             (
                 ["--grid", "adadelta.rate=1"],
-                "adadelta has no hyperparameter 'rate'; it has: lr, rho, eps, weight_decay, lr_decay, "
-                "decoupled_weight_decay",
+                (
+                    "adadelta has no hyperparameter 'rate'; it has: lr, rho, eps, weight_decay, lr_decay, "
+                    "decoupled_weight_decay"
+                ),
             ),
             (["--grid", "yogi.lr=1"], "the grid names the rule 'yogi'; the comparison has sgd"),
             (["--rules", "sgd", "--grid", "sgd.weight_decay=0.1"], "sgd needs values of lr, which has no default"),
