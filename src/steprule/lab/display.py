@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from itertools import islice
-from types import TracebackType
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -55,9 +54,7 @@ class Display:
     def __enter__(self) -> Display:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._stop()
 
     def _stop(self) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import statistics
 import time
-from types import TracebackType
 from typing import Final
 
 from rich.console import Console, Group
@@ -36,9 +35,7 @@ class SimulationDisplay:
             self._live.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._console.is_terminal:
             self._live.stop()
 
