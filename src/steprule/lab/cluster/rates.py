@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ...cluster.reports import Progress, ShardReport
@@ -38,18 +39,11 @@ class ShardRates:
 
 
 def _rate(old: ShardReport | None, new: ShardReport, passed: float) -> Rate:
-    # A process that was started again counts from 0.
-    if old is None or old.process != new.process:
-        pushes, taken, brought, stale = new.pushes, new.seconds, new.bytes, dict(new.staleness)
-        stale = stale if old is None else _more(new.staleness, old.staleness)
-    else:
-        pushes, taken, brought = new.pushes - old.pushes, new.seconds - old.seconds, new.bytes - old.bytes
-        stale = _more(new.staleness, old.staleness)
-    count = sum(stale.values())
+    # A restored shard has forgotten some; what is below 0 the difference leaves out.
+    stale = Counter(new.staleness) - Counter({} if old is None else old.staleness)
+    pushes, taken, brought = new.pushes, new.seconds, new.bytes
+    if old is not None and old.process == new.process:  # one that was started again counts from 0
+        pushes, taken, brought = pushes - old.pushes, taken - old.seconds, brought - old.bytes
+    count = stale.total()
     mean = sum(each * number for each, number in stale.items()) / count if count else float("nan")
     return Rate(pushes / passed, brought / passed, mean, taken / pushes if pushes else float("nan"))
-
-
-def _more(new: Mapping[int, int], old: Mapping[int, int]) -> dict[int, int]:
-    # A restored shard has forgotten some.
-    return {stale: max(number - old.get(stale, 0), 0) for stale, number in new.items()}
