@@ -122,7 +122,7 @@ def compare(
                 outcomes = tuple(store.outcome(key) for key in keys)
         else:
             outcomes = _kept(keys, Path(out))
-            taken_over = sum(map(_is_over, outcomes))
+            taken_over = sum(outcome.has_result for outcome in outcomes)
         facts = place.facts()
     began, seconds = started.isoformat(timespec="seconds"), time.monotonic() - clock
     run = Run(machine.command(), began, seconds, facts, versions(), taken_over)
@@ -189,15 +189,11 @@ def _kept(keys: Sequence[Key], out: Path) -> tuple[Outcome, ...]:
         return tuple(store.outcome(key) for key in keys)
 
 
-def _is_over(outcome: Outcome) -> bool:
-    return outcome.status in ("finished", "diverged")
-
-
 def _run(
     keys: Sequence[Key], store: Store, problem: Problem, epochs: int, place: Place, progress: Progress | None
 ) -> int:
     """Run the trials that are not over; return how many were."""
-    left = [key for key in keys if not _is_over(store.outcome(key))]
+    left = [key for key in keys if not store.outcome(key).has_result]
     taken_over = len(keys) - len(left)
     if progress:
         progress.begin(problem, len(left), epochs, taken_over, place.jobs)

@@ -64,6 +64,11 @@ class Outcome:
     epochs: tuple[Epoch, ...]
     cause: str = ""
 
+    @property
+    def has_result(self) -> bool:
+        """Whether it finished or diverged; a trial that failed is run again, as one that has not ended."""
+        return self.status in ("finished", "diverged")
+
 
 @dataclass(frozen=True)
 class Metric:

@@ -14,7 +14,7 @@ from statistics import median
 from typing import Literal
 
 from . import grids
-from .results import Comparison, Metric, Outcome, Setting
+from .results import Comparison, Metric, Outcome, Setting, Status
 from .spread import Spread
 
 __all__ = ["NEAR", "RuleSummary", "SettingSummary", "Summary", "is_finished", "reach", "scale", "summarise", "worse_by"]
@@ -58,7 +58,7 @@ class SettingSummary:
         return self.seeds - self.finished - self.diverged - self.failed
 
     @property
-    def state(self) -> Literal["finished", "diverged", "failed", "unfinished"]:
+    def state(self) -> Status:
         """One diverged seed makes the setting diverged, else one failed seed makes it failed.
 
         Otherwise it is finished as soon as one seed is: an interrupted run is judged by the seeds that it has.

@@ -14,10 +14,11 @@ from .. import workers
 from ..comparison import Progress, versions
 from ..places import Place, Processes
 from ..problem import find_problem
-from ..results import Comparison, Epoch, Outcome, Setting
+from ..results import Comparison, Epoch, Outcome
 from ..summary import is_finished
 from . import confidence, files
-from .experiments import ENDED, Reproduced
+from .errors import of_comparison
+from .experiments import Reproduced
 from .parts import Result, Work
 
 __all__ = ["ALARM", "LEAST", "Checked", "Sampled", "check", "sample"]
@@ -92,12 +93,11 @@ def sample(results: Iterable[Result], trials: int, choice: int) -> list[Sampled]
 
 def _trials(result: Reproduced) -> Iterator[Sampled]:
     for run, comparison in zip(result.part.runs, result.comparisons, strict=True):
-        ended = [outcome for outcome in comparison.outcomes if outcome.status in ENDED]
-        finals: dict[Setting, list[float]] = {}
-        for outcome in ended:
-            finals.setdefault(outcome.trial.setting, []).append(_final(outcome))
-        for outcome in ended:
-            yield Sampled(result.part.name, run.problem, comparison, outcome, tuple(finals[outcome.trial.setting]))
+        errors = of_comparison(comparison)
+        for outcome in comparison.outcomes:
+            if outcome.has_result:
+                finals = errors[outcome.trial.setting].last().values()
+                yield Sampled(result.part.name, run.problem, comparison, outcome, tuple(finals))
 
 
 def _final(outcome: Outcome) -> float:

@@ -9,7 +9,6 @@ from statistics import fmean
 
 from ..results import Comparison, Outcome, Setting
 from ..summary import is_finished
-from .experiments import ENDED
 
 __all__ = ["Errors", "best", "of_comparison"]
 
@@ -51,10 +50,10 @@ class Errors:
 
 def of_comparison(comparison: Comparison) -> dict[Setting, Errors]:
     """Return the errors of each setting with a seed that has finished or diverged, in the order of the grids."""
-    ended = [outcome for outcome in comparison.outcomes if outcome.status in ENDED]
     found: dict[Setting, dict[int, tuple[float, ...]]] = {}
-    for outcome in ended:
-        found.setdefault(outcome.trial.setting, {})[outcome.trial.seed] = _course(outcome)
+    for outcome in comparison.outcomes:
+        if outcome.has_result:
+            found.setdefault(outcome.trial.setting, {})[outcome.trial.seed] = _course(outcome)
     return {setting: Errors(setting, courses) for setting, courses in found.items()}
 
 

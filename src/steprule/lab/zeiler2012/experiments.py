@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Literal
 
 from ..comparison import Progress, compare
 from ..grids import settings
@@ -15,10 +15,7 @@ from ..summary import SettingSummary, summarise
 from . import files
 from .parts import Options, Work
 
-__all__ = ["ENDED", "Aims", "Cell", "Experiment", "Printed", "Reproduced", "Row", "Run"]
-
-ENDED: Final = ("finished", "diverged")
-"""The states of a trial that has a result."""
+__all__ = ["Aims", "Cell", "Experiment", "Printed", "Reproduced", "Row", "Run"]
 
 Shown = Literal["table", "curves", "lines"]
 
@@ -88,7 +85,7 @@ class Experiment:
         kept = dataclasses.replace(options, train=False)
         for run, comparison in zip(self.runs, self._comparisons(kept, None), strict=True):
             for outcome in comparison.outcomes:
-                if options.fresh or outcome.status not in ENDED:
+                if options.fresh or not outcome.has_result:
                     yield Work(run.problem, outcome.trial.setting, comparison.epochs)
 
     def run(self, options: Options, progress: Progress | None = None) -> Reproduced:
@@ -134,13 +131,13 @@ class Reproduced:
     @property
     def is_empty(self) -> bool:
         """Whether no trial has ended."""
-        return not any(each.status in ENDED for made in self.comparisons for each in made.outcomes)
+        return not any(each.has_result for made in self.comparisons for each in made.outcomes)
 
     @property
     def missing(self) -> str:
         """How many of the trials that were planned are not there, or failed."""
         planned = sum(len(settings(made.grids)) * made.seeds for made in self.comparisons)
-        there = sum(each.status in ENDED for made in self.comparisons for each in made.outcomes)
+        there = sum(each.has_result for made in self.comparisons for each in made.outcomes)
         return f"{planned - there} of {planned} trials are not finished" if there < planned else ""
 
     def as_json(self) -> list[dict[str, Any]]:
