@@ -105,6 +105,11 @@ class TestInTheTerminal:
         assert starred == ["adam", "sgd"]
         assert [row["is_best"] for row in rule_rows(summarise(made), {})] == [True, True, False]
 
+    def test_its_title_is_bold(self) -> None:
+        file = StringIO()
+        Console(file=file, force_terminal=True, color_system="standard").print(terminal_table(realistic()))
+        assert file.getvalue().splitlines()[0].startswith("\x1b[1m")
+
     def test_names_are_not_markup(self) -> None:
         made = mean_scores({"[red]x[/red]": {1.0: [2.0]}}, metric=Metric("[bold]error", "%"))
         assert "[red]x[/red]" in self.shown(made)

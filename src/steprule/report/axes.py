@@ -7,10 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-try:
-    import altair as alt
-except ModuleNotFoundError as missing:
-    raise ModuleNotFoundError("the report's figures need Altair: pip install 'steprule[lab]'") from missing
+from .drawing import alt
 
 __all__ = ["NAMES", "NUMBERS", "ValueScale", "epoch_axis", "epoch_ticks", "log_scale", "log_ticks", "value_scale"]
 

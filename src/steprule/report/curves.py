@@ -6,17 +6,12 @@ import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
-try:
-    import altair as alt
-except ModuleNotFoundError as missing:
-    raise ModuleNotFoundError("the report's figures need Altair: pip install 'steprule[lab]'") from missing
-
 from ..lab.results import Comparison, Epoch, Setting
 from ..lab.spread import Spread
 from ..lab.summary import RuleSummary, Summary, is_finished
 from . import words
 from .axes import NAMES, ValueScale, epoch_axis, epoch_ticks, value_scale
-from .drawing import Figure, layered, rows
+from .drawing import Figure, alt, layered, rows
 from .lines import encodings, line_chart
 
 __all__ = ["loss_curves", "metric_curves"]

@@ -7,12 +7,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-try:
+try:  # here alone: whatever draws takes Altair from this module
     import altair as alt
 except ModuleNotFoundError as missing:
     raise ModuleNotFoundError("the report's figures need Altair: pip install 'steprule[lab]'") from missing
 
-__all__ = ["Figure", "Key", "file_name", "layered", "rows"]
+__all__ = ["Figure", "Key", "alt", "file_name", "layered", "rows"]
 
 
 @dataclass(frozen=True)

@@ -5,17 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-try:
-    import altair as alt
-except ModuleNotFoundError as missing:
-    raise ModuleNotFoundError("the report's figures need Altair: pip install 'steprule[lab]'") from missing
-
 from ..lab.results import Comparison, Setting
 from ..lab.summary import Summary, summarise
 from . import words
 from .axes import NAMES
 from .curves import loss_curves, metric_curves
-from .drawing import Figure, Key, layered, rows
+from .drawing import Figure, Key, alt, layered, rows
 from .heatmaps import heat_maps
 
 __all__ = ["Figure", "Key", "figures", "heat_maps", "loss_curves", "metric_curves", "near_best_bars"]

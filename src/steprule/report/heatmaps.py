@@ -8,16 +8,11 @@ from dataclasses import dataclass, replace
 from itertools import chain, count
 from typing import Any
 
-try:
-    import altair as alt
-except ModuleNotFoundError as missing:
-    raise ModuleNotFoundError("the report's figures need Altair: pip install 'steprule[lab]'") from missing
-
 from ..lab.results import Metric, Setting
 from ..lab.summary import RuleSummary, SettingSummary, Summary, worse_by
 from . import words
 from .axes import NAMES
-from .drawing import Figure, Key, file_name, layered, rows
+from .drawing import Figure, Key, alt, file_name, layered, rows
 from .theme import SHADES, STRONG
 
 __all__ = ["heat_maps"]

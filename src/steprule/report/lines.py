@@ -6,13 +6,8 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-try:
-    import altair as alt
-except ModuleNotFoundError as missing:
-    raise ModuleNotFoundError("the report's figures need Altair: pip install 'steprule[lab]'") from missing
-
 from .axes import NAMES, ValueScale
-from .drawing import layered, rows
+from .drawing import alt, layered, rows
 from .theme import looks
 
 __all__ = ["encodings", "line_chart"]

@@ -11,19 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-try:
-    import altair as alt
-    import vl_convert
-except ModuleNotFoundError as missing:
-    raise ModuleNotFoundError(
-        "the report's figures need Altair and vl-convert: pip install 'steprule[lab]'"
-    ) from missing
-
 from ..folders import replace
 from . import theme
 from .axes import NUMBERS, ValueScale, value_scale
-from .drawing import layered, rows
-from .sheet import VEGA_LITE
+from .drawing import alt, layered, rows
+from .sheet import VEGA_LITE, vl_convert
 
 __all__ = ["Layer", "draw", "figure", "write"]
 

@@ -9,20 +9,17 @@ from textwrap import wrap
 from typing import Any
 
 try:
-    import altair as alt
     import jinja2
     import vl_convert
     from markupsafe import Markup
 except ModuleNotFoundError as missing:
-    raise ModuleNotFoundError(
-        "the report's page needs Altair, vl-convert and Jinja: pip install 'steprule[lab]'"
-    ) from missing
+    raise ModuleNotFoundError("the report's page needs vl-convert and Jinja: pip install 'steprule[lab]'") from missing
 
 from ..folders import replace
 from . import theme, words
-from .drawing import Figure
+from .drawing import Figure, alt
 
-__all__ = ["VEGA_LITE", "write_sheet"]
+__all__ = ["VEGA_LITE", "vl_convert", "write_sheet"]
 
 HERE = Path(__file__).parent
 VEGA_LITE = ".".join(alt.SCHEMA_VERSION.split(".")[:2])

@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-try:
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
-except ModuleNotFoundError as missing:
-    raise ModuleNotFoundError("the report's table needs Rich: pip install 'steprule[lab]'") from missing
-
 from ..lab.results import Comparison
 from ..lab.summary import RuleSummary, Summary, summarise
 from . import words
+from .terminal import Table, Text, empty_table
 
 __all__ = ["terminal_table"]
 
@@ -24,17 +18,8 @@ def terminal_table(comparison: Comparison) -> Table:
     """
     summary = summarise(comparison)
     unit = f", {summary.metric.unit}" if summary.metric.unit else ""
-    table = Table(
-        box=box.SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
-        show_edge=False,
-        title=Text(f"{comparison.problem}, {words.plural(comparison.epochs, 'epoch')}"),
-        title_justify="left",
-        title_style="bold",
-        caption=Text("\n".join(["", *_notes(summary)])),
-        caption_justify="left",
-        caption_style="",
-    )
+    table = empty_table(f"{comparison.problem}, {words.plural(comparison.epochs, 'epoch')}")
+    table.caption, table.caption_justify = Text("\n".join(["", *_notes(summary)])), "left"
     # No more than leaves room where the other two are long as well: Rich cuts off what is beyond the terminal.
     table.add_column("rule", overflow="fold", min_width=min(max(len(rule.rule) + 2 for rule in summary.rules), 16))
     table.add_column("best setting", overflow="fold", min_width=12)

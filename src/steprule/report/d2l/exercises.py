@@ -5,15 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-try:
-    import altair as alt
-except ModuleNotFoundError as missing:
-    raise ModuleNotFoundError("the report's figures need Altair: pip install 'steprule[lab]'") from missing
-
 from ...lab.d2l.exercises import Chart, Exercise
 from .. import words
 from ..axes import NUMBERS, log_ticks, value_scale
-from ..drawing import Figure
+from ..drawing import Figure, alt
 from ..lines import line_chart
 
 __all__ = ["exercise_figures", "names"]

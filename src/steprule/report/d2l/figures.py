@@ -5,14 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-try:
-    import altair as alt
-except ModuleNotFoundError as missing:
-    raise ModuleNotFoundError("the report's figures need Altair: pip install 'steprule[lab]'") from missing
-
 from ...lab.d2l.summary import Line, Summary
 from ..axes import value_scale
-from ..drawing import Figure, Key, layered, rows
+from ..drawing import Figure, Key, alt, layered, rows
 from ..theme import SHAPES
 from . import words
 

@@ -2,17 +2,9 @@
 
 from __future__ import annotations
 
-try:
-    from rich import box
-    from rich.console import Group
-    from rich.table import Table
-    from rich.text import Text
-except ModuleNotFoundError as missing:
-    raise ModuleNotFoundError("the report's table needs Rich: pip install 'steprule[lab]'") from missing
-
 from ...lab.d2l.results import Reproduction
 from ...lab.d2l.summary import Summary, summarise
-from ..plain import plain
+from ..terminal import Group, Table, Text, empty_table, plain
 from . import words
 
 __all__ = ["as_text", "terminal_table"]
@@ -36,7 +28,7 @@ def as_text(reproduction: Reproduction) -> str:
 
 
 def _table(summary: Summary) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
+    table = empty_table()
     table.add_column("airfoil", no_wrap=True)
     table.add_column("loss", no_wrap=True)
     table.add_column("book", no_wrap=True)

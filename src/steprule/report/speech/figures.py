@@ -7,17 +7,12 @@ from typing import Any
 
 import numpy as np
 
-try:
-    import altair as alt
-except ModuleNotFoundError as missing:
-    raise ModuleNotFoundError("the report's figures need Altair: pip install 'steprule[lab]'") from missing
-
 from ...lab.speech.alignment import Iteration
 from ...lab.speech.features import STEP
 from ...lab.speech.prepared import Prepared
 from .. import words
 from ..axes import value_scale
-from ..drawing import Figure, layered, rows
+from ..drawing import Figure, alt, layered, rows
 from ..lines import line_chart
 from ..theme import SHADES
 

@@ -4,14 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-try:
-    import altair as alt
-except ModuleNotFoundError as missing:
-    raise ModuleNotFoundError("the report's figures need Altair: pip install 'steprule[lab]'") from missing
-
 from ...lab.staleness import Study
 from ..axes import value_scale
-from ..drawing import Figure
+from ..drawing import Figure, alt
 from ..lines import line_chart
 from . import words
 

@@ -2,16 +2,8 @@
 
 from __future__ import annotations
 
-try:
-    from rich import box
-    from rich.console import Group
-    from rich.table import Table
-    from rich.text import Text
-except ModuleNotFoundError as missing:
-    raise ModuleNotFoundError("the report's table needs Rich: pip install 'steprule[lab]'") from missing
-
 from ...lab.staleness import Study
-from ..plain import plain
+from ..terminal import Group, Table, Text, empty_table, plain
 from . import words
 
 __all__ = ["as_text", "terminal_table"]
@@ -43,15 +35,8 @@ def _rules(study: Study, which: words.Which) -> Table:
 
 
 def _table(title: str, first: str, *others: str) -> Table:
-    table = Table(
-        first,
-        box=box.SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
-        show_edge=False,
-        title=Text(title),
-        title_justify="left",
-        title_style="bold",
-    )
+    table = empty_table(title)
+    table.add_column(first)
     for head in others:
         table.add_column(head, justify="right")
     return table

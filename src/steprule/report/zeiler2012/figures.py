@@ -5,18 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-try:
-    import altair as alt
-except ModuleNotFoundError as missing:
-    raise ModuleNotFoundError("the report's figures need Altair: pip install 'steprule[lab]'") from missing
-
 from ...lab.results import Comparison
 from ...lab.spread import Spread
 from ...lab.zeiler2012 import Reproduced
 from ...lab.zeiler2012.errors import Errors, of_comparison
 from .. import words
 from ..axes import epoch_axis, epoch_ticks, log_scale
-from ..drawing import Figure, layered, rows
+from ..drawing import Figure, alt, layered, rows
 from ..lines import line_chart
 from ..theme import DISTANCES
 from .distance import KEYS

@@ -7,20 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-try:
-    from rich import box
-    from rich.console import Group
-    from rich.table import Table
-    from rich.text import Text
-except ModuleNotFoundError as missing:
-    raise ModuleNotFoundError("the report's table needs Rich: pip install 'steprule[lab]'") from missing
-
 from ...folders import replace, write_json
 from ...lab.results import Setting
 from ...lab.zeiler2012.candidates import HELD_OUT, Units
 from ...lab.zeiler2012.search import DECIDING, DEFAULT, Tried, best, expected
 from .. import words
 from ..sheet import write_sheet
+from ..terminal import Group, Table, Text, empty_table
 
 __all__ = ["terminal_tables", "write_search"]
 
@@ -111,14 +104,7 @@ def terminal_tables(tried: Sequence[Tried]) -> Group:
 
 
 def _table(sheet: _Sheet) -> Table:
-    table = Table(
-        box=box.SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
-        show_edge=False,
-        title=Text(sheet.title),
-        title_justify="left",
-        title_style="bold",
-    )
+    table = empty_table(sheet.title)
     for number, column in enumerate(sheet.columns):
         table.add_column(column, overflow="fold", justify="left" if number < _WORDS else "right")
     for number, row in enumerate(sheet.rows):

@@ -6,24 +6,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-try:
-    import altair as alt
-    from rich import box
-    from rich.console import Group
-    from rich.table import Table
-    from rich.text import Text
-except ModuleNotFoundError as missing:
-    raise ModuleNotFoundError(f"the report needs {missing.name}: pip install 'steprule[lab]'") from missing
-
 from ...lab.spread import Spread
 from ...lab.zeiler2012.speech import DIVIDED, OURS, Course, SpeechFigure
 from ...lab.zeiler2012.speech_claims import claims
 from .. import words
 from ..axes import value_scale
-from ..drawing import Figure
+from ..drawing import Figure, alt
 from ..lines import line_chart
-from ..plain import plain
 from ..sheet import write_sheet
+from ..terminal import Group, Table, Text, empty_table, plain
 
 __all__ = ["as_text", "figures", "terminal_tables", "write_page"]
 
@@ -142,11 +133,10 @@ def _setup(found: SpeechFigure) -> str:
 
 def terminal_tables(found: SpeechFigure) -> Group:
     """Return the claims, what was measured, and the verdicts; and every setting that was tried."""
-    said = _table("claim", "measured", "verdict")
-    said.title = found.plan.title
+    said = _table(found.plan.title, "claim", "measured", "verdict")
     for claim in claims(found):
         said.add_row(Text(f"{claim.text} ({claim.criterion})"), Text(claim.says), Text(claim.verdict))
-    tried = _table("rule", "setting", "validation, %", "test, %", "staleness")
+    tried = _table("", "rule", "setting", "validation, %", "test, %", "staleness")
     for row in _rows(found):
         tried.add_row(*(Text(row[name]) for name in ("rule", "setting", "validation", "test", "staleness")))
     return Group(said, Text(), tried)
@@ -157,8 +147,8 @@ def as_text(found: SpeechFigure) -> str:
     return plain(terminal_tables(found))
 
 
-def _table(*columns: str) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False, title_justify="left", title_style="bold")
+def _table(title: str, *columns: str) -> Table:
+    table = empty_table(title)
     for name in columns:
         table.add_column(name, overflow="fold")
     return table

@@ -4,21 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-try:
-    from rich import box
-    from rich.console import Group, RenderableType
-    from rich.padding import Padding
-    from rich.table import Table
-    from rich.text import Text
-except ModuleNotFoundError as missing:
-    raise ModuleNotFoundError("the report's table needs Rich: pip install 'steprule[lab]'") from missing
-
 from ...lab.zeiler2012 import Result
 from ...lab.zeiler2012.checking import Checked
 from ...lab.zeiler2012.claims import judged
 from ...lab.zeiler2012.judging import RULE, Judged
 from .. import words as numbers
-from ..plain import plain
+from ..terminal import Group, Padding, RenderableType, Table, Text, empty_table, plain
 from . import words
 from .distance import KEYS, style
 from .grid import Cell, Grid
@@ -57,7 +48,7 @@ def _section(part: Section) -> Iterable[RenderableType]:
 
 
 def _table(grid: Grid) -> Table:
-    table = _empty()
+    table = empty_table()
     for index, column in enumerate(grid.columns):
         is_number = index in grid.numbers
         table.add_column(Text(column), justify="right" if is_number else "left", overflow="fold")
@@ -80,13 +71,9 @@ def _claims(claims: Sequence[Judged]) -> Iterable[RenderableType]:
     yield Text(f"\n{words.verdict(claims)} {RULE}\n".lstrip())
 
 
-def _empty() -> Table:
-    return Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
-
-
 def checked_table(checked: Sequence[Checked]) -> Table:
     """Return a row for each trial that was run again, beside the committed one."""
-    table = _empty()
+    table = empty_table()
     for name in ("part", "setting", "seed"):
         table.add_column(name, overflow="fold")
     for name in ("committed", "now", "must be"):
