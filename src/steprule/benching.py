@@ -7,11 +7,8 @@ import os
 from pathlib import Path
 from typing import Annotated, Any
 
-try:
-    import typer
-    from rich.console import Console
-except ModuleNotFoundError as missing:
-    raise ModuleNotFoundError(f"the command line needs {missing.name}: pip install 'steprule[lab]'") from missing
+import typer
+from rich.console import Console
 
 from . import options
 from .console import terminal

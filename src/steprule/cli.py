@@ -9,8 +9,10 @@ import warnings
 from pathlib import Path
 from typing import Annotated, Final
 
-try:
+try:  # before the other modules of the command line, which need the same
     import typer
+    from rich import box
+    from rich.table import Table
 except ModuleNotFoundError as missing:
     raise ModuleNotFoundError(f"the command line needs {missing.name}: pip install 'steprule[lab]'") from missing
 
@@ -164,9 +166,6 @@ def show(
 @app.command()
 def data() -> None:
     """List the data sets, where each is, and its licence."""
-    from rich import box
-    from rich.table import Table
-
     from .lab.data import overview
 
     table = Table("name", "what", "licence", box=box.SIMPLE)

@@ -7,10 +7,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-try:
-    import typer
-except ModuleNotFoundError as missing:
-    raise ModuleNotFoundError(f"the command line needs {missing.name}: pip install 'steprule[lab]'") from missing
+import typer
 
 from . import options
 from .console import stoppable, terminal

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-try:
-    import typer
-except ModuleNotFoundError as missing:
-    raise ModuleNotFoundError(f"the command line needs {missing.name}: pip install 'steprule[lab]'") from missing
+import typer
 
 from .book import d2l
 from .paper import zeiler2012

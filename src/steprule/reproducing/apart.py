@@ -11,10 +11,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
-try:
-    from rich.console import Console
-except ModuleNotFoundError as missing:
-    raise ModuleNotFoundError(f"the command line needs {missing.name}: pip install 'steprule[lab]'") from missing
+from rich.console import Console
 
 from ..console import bar
 from ..folders import made_folder, replace

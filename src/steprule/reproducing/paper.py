@@ -7,11 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
-try:
-    import typer
-    from rich.console import Console
-except ModuleNotFoundError as missing:
-    raise ModuleNotFoundError(f"the command line needs {missing.name}: pip install 'steprule[lab]'") from missing
+import typer
+from rich.console import Console
 
 from .. import options
 from ..console import stoppable, terminal
