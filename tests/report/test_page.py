@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+import altair as alt
 import pytest
 from tests.report.browser import Browser
 from tests.report.comparisons import (
@@ -195,6 +196,12 @@ class TestTheFiles:
             drawn = (written["long names"].parent / "figures" / f"{name}.svg").read_text(encoding="utf-8")
             for end in ("a", "b"):
                 assert f"adadelta_with\N{HORIZONTAL ELLIPSIS}ght_of_parts_{end}" in drawn, name
+
+    def test_a_theme_of_altairs_may_have_no_configuration(self, written: dict[str, Path], tmp_path: Path) -> None:
+        themes = alt.theme if hasattr(alt, "theme") else alt.themes  # the latter before Altair 5.5
+        with themes.enable("none"):
+            page = write_report(COMPARISONS["realistic"](), tmp_path)
+        assert page.read_text() == written["realistic"].read_text()
 
     def test_a_large_comparison_makes_a_small_page(self, written: dict[str, Path]) -> None:
         assert written["large"].stat().st_size < 2_000_000

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -11,7 +10,7 @@ from ..lab.spread import Spread
 from ..lab.summary import RuleSummary, Summary, is_finished
 from . import words
 from .axes import NAMES, ValueScale, epoch_axis, epoch_ticks, value_scale
-from .drawing import Figure, alt, layered, rows
+from .drawing import Figure, alt, drawable, layered, rows
 from .lines import encodings, line_chart
 
 __all__ = ["loss_curves", "metric_curves"]
@@ -85,9 +84,9 @@ def _row(rule: RuleSummary, point: _Point, quantity: _Quantity, summary: Summary
     return {
         "rule": rule.rule,
         "epoch": point.epoch,
-        "mean": _rounded(spread.mean),
-        "low": _rounded(spread.low),
-        "high": _rounded(spread.high),
+        "mean": drawable(spread.mean),
+        "low": drawable(spread.low),
+        "high": drawable(spread.high),
         "setting": words.best_setting(rule),
         "value": text,
     }
@@ -142,8 +141,3 @@ def _number(value: float, quantity: _Quantity, summary: Summary) -> str:
 
 def _text(spread: Spread, quantity: _Quantity, summary: Summary) -> str:
     return words.with_unit(_number(spread.mean, quantity, summary), quantity.unit)
-
-
-def _rounded(value: float) -> float | None:
-    """Six digits draw the same line, in a third less of the page; JSON has no infinity, and None breaks the line."""
-    return float(f"{value:.6g}") if math.isfinite(value) else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ try:  # here alone: whatever draws takes Altair from this module
 except ModuleNotFoundError as missing:
     raise ModuleNotFoundError("the report's figures need Altair: pip install 'steprule[lab]'") from missing
 
-__all__ = ["Figure", "Key", "alt", "file_name", "layered", "rows"]
+__all__ = ["Figure", "Key", "alt", "drawable", "file_name", "layered", "rows", "specification"]
 
 
 @dataclass(frozen=True)
@@ -52,9 +53,21 @@ def layered(*charts: alt.Chart, width: int, height: int) -> alt.LayerChart:
     return chart
 
 
+def specification(chart: alt.TopLevelMixin) -> dict[str, Any]:
+    """A chart as Vega-Lite, without the configuration of Altair's theme, where that has one: ours takes its place."""
+    found: dict[str, Any] = chart.to_dict()
+    found.pop("config", None)
+    return found
+
+
 def rows(values: Iterable[Mapping[str, Any]]) -> alt.InlineData:
     """Records as data inside the chart; a data frame would add a dependency."""
     return alt.InlineData(values=[dict(row) for row in values])
+
+
+def drawable(value: float, digits: int = 6) -> float | None:
+    """So many digits draw the same line, in a third less of the page; JSON has no infinity, and None breaks the line."""
+    return float(f"{value:.{digits}g}") if math.isfinite(value) else None
 
 
 def file_name(text: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ from numpy.typing import NDArray
 from ..folders import replace
 from . import theme
 from .axes import NUMBERS, ValueScale, value_scale
-from .drawing import alt, layered, rows
+from .drawing import alt, drawable, layered, rows, specification
 from .sheet import VEGA_LITE, vl_convert
 
 __all__ = ["Layer", "draw", "figure", "write"]
@@ -123,35 +122,28 @@ def _panel(
 
 def _points(steps: NDArray[np.int64], values: NDArray[np.float64]) -> Iterable[dict[str, Any]]:
     for (at, dimension), value in np.ndenumerate(values):
-        yield {"step": int(steps[at]), "dimension": dimension, "value": _number(value)}
+        yield {"step": int(steps[at]), "dimension": dimension, "value": drawable(value, 5)}
 
 
 def _alone(steps: NDArray[np.int64], values: NDArray[np.float64]) -> Iterable[dict[str, Any]]:
     there = np.pad(np.isfinite(values), ((1, 1), (0, 0)))
     alone = there[1:-1] & ~there[:-2] & ~there[2:]
     for at, dimension in np.argwhere(alone):
-        yield {"step": int(steps[at]), "dimension": int(dimension), "value": _number(values[at, dimension])}
-
-
-def _number(value: float) -> float | None:
-    """Five digits draw the same line; JSON has no NaN, and None breaks the line."""
-    return float(f"{value:.5g}") if math.isfinite(value) else None
+        yield {"step": int(steps[at]), "dimension": int(dimension), "value": drawable(values[at, dimension], 5)}
 
 
 def write(chart: alt.VConcatChart, path: str | Path) -> None:
     """Write a chart as .svg, .png, .html or .json, by the path's ending; errors as those of `draw`."""
     path = Path(path)
     finished = chart.properties(background=theme.LIGHT["paper"], padding=16)
-    specification: dict[str, Any] = finished.to_dict()
-    config = theme.config(theme.LIGHT)
-    specification.pop("config", None)
-    named: dict[str, Any] = {"vl_version": VEGA_LITE, "config": config}
+    drawn = specification(finished)
+    named: dict[str, Any] = {"vl_version": VEGA_LITE, "config": theme.config(theme.LIGHT)}
     if path.suffix == ".svg":
-        content = vl_convert.vegalite_to_svg(specification, **named).encode()
+        content = vl_convert.vegalite_to_svg(drawn, **named).encode()
     elif path.suffix == ".png":
-        content = vl_convert.vegalite_to_png(specification, scale=2, **named)
+        content = vl_convert.vegalite_to_png(drawn, scale=2, **named)
     elif path.suffix == ".html":
-        content = vl_convert.vegalite_to_html(specification, bundle=True, **named).encode()
+        content = vl_convert.vegalite_to_html(drawn, bundle=True, **named).encode()
     elif path.suffix == ".json":
         content = finished.to_json(indent=None).encode()
     else:

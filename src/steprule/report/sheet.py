@@ -17,7 +17,7 @@ except ModuleNotFoundError as missing:
 
 from ..folders import replace
 from . import theme, words
-from .drawing import Figure, alt
+from .drawing import Figure, alt, specification
 
 __all__ = ["VEGA_LITE", "vl_convert", "write_sheet"]
 
@@ -79,26 +79,20 @@ def _for_page(figure: Figure) -> dict[str, Any]:
     usermeta = {"isolates": bool(figure.rules)}
     # Vega-Lite has no width of a container for several charts side by side.
     width = {"width": "container"} if isinstance(figure.chart, alt.LayerChart) else {}
-    chart = figure.chart.properties(**width, description=figure.description, usermeta=usermeta)
-    specification: dict[str, Any] = chart.to_dict()
-    del specification["config"]
-    for parameter in specification.get("params", []):
+    found = specification(figure.chart.properties(**width, description=figure.description, usermeta=usermeta))
+    for parameter in found.get("params", []):
         parameter.pop("bind", None)
-    for layer in specification.get("layer", []):
+    for layer in found.get("layer", []):
         for channel in layer["encoding"].values():
             if "legend" in channel:
                 channel["legend"] = None
-    return specification
+    return found
 
 
 def _for_file(figure: Figure) -> dict[str, Any]:
     title = alt.TitleParams(figure.title, subtitle=wrap(figure.caption, 88))
-    chart = figure.chart.properties(
-        title=title, description=figure.description, background=theme.LIGHT["paper"], padding=16
-    )
-    specification: dict[str, Any] = chart.to_dict()
-    del specification["config"]
-    return specification
+    look: dict[str, Any] = {"background": theme.LIGHT["paper"], "padding": 16}
+    return specification(figure.chart.properties(title=title, description=figure.description, **look))
 
 
 @cache

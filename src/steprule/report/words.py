@@ -109,9 +109,7 @@ def with_unit(text: str, unit: str) -> str:
 
 def seeds(spread: Spread, planned: int) -> str:
     """`3 seeds`, or `2 of 3 seeds` where the others have not ended."""
-    if spread.seeds < planned:
-        return f"{spread.seeds} of {planned} seeds"
-    return "1 seed" if spread.seeds == 1 else f"{spread.seeds} seeds"
+    return f"{spread.seeds} of {planned} seeds" if spread.seeds < planned else plural(spread.seeds, "seed")
 
 
 def deviation(spread: Spread, digits: int, planned: int) -> str:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
+from typing import Any
 
 from ...lab.d2l.exercises import Chart, Exercise
 from .. import words
 from ..axes import NUMBERS, log_ticks, value_scale
-from ..drawing import Figure, alt
+from ..drawing import Figure, alt, drawable
 from ..lines import line_chart
 
 __all__ = ["exercise_figures", "names"]
@@ -29,21 +29,21 @@ def names(exercises: Sequence[Exercise]) -> list[str]:
 def _figure(part: str, chart: Chart, order: Sequence[str]) -> Figure:
     drawn = [series.name for series in chart.series if series.points]
     places = sorted({point.x for series in chart.series for point in series.points})
-    data = [
+    data: list[dict[str, Any]] = [
         {
             "rule": series.name,
             "x": point.x,
-            "mean": _drawable(point.mean),
-            "low": _drawable(point.low),
-            "high": _drawable(point.high),
+            "mean": drawable(point.mean),
+            "low": drawable(point.low),
+            "high": drawable(point.high),
             "place": words.hyperparameter(point.x),
             "value": f"{words.significant(point.mean)} ({words.significant(point.low)} to {words.significant(point.high)})",
         }
         for series in chart.series
         for point in series.points
     ]
-    ends = [row[end] for row in data for end in ("low", "high") if isinstance(row[end], float)]
-    y = value_scale(chart.y, [end for end in ends if isinstance(end, float)], may_be_log=True)
+    ends = [row[end] for row in data for end in ("low", "high") if row[end] is not None]
+    y = value_scale(chart.y, ends, may_be_log=True)
     ticks = {"values": list(log_ticks(places[0], places[-1]))} if chart.log_x else {"tickCount": 6}
     x = alt.X(
         "x:Q",
@@ -71,8 +71,3 @@ def _figure(part: str, chart: Chart, order: Sequence[str]) -> Figure:
         least_width=300,
         rules=tuple(drawn) if len(drawn) > 1 else (),
     )
-
-
-def _drawable(value: float) -> float | None:
-    """JSON has no infinity, and None breaks the line."""
-    return float(f"{value:.6g}") if math.isfinite(value) else None
