@@ -15,6 +15,7 @@ from tests.requirements import require_data_set
 import steprule.lab.zeiler2012.search as search
 import torch
 from steprule.lab import compare
+from steprule.lab.places import Processes
 from steprule.lab.problems.mnist import mnist
 from steprule.lab.results import Setting
 from steprule.lab.spread import Spread
@@ -146,7 +147,7 @@ def test_a_candidate_is_tried_through_compare_and_kept(tmp_path: Path, monkeypat
         return compare(small.named(small.line), **asked)
 
     monkeypatch.setattr(search, "compare", on_a_line)
-    found = try_out(rectified.sparse, seeds=2, epochs=2, jobs=1, out=tmp_path)
+    found = try_out(rectified.sparse, seeds=2, epochs=2, on=Processes(1), out=tmp_path)
     assert problems == [rectified.sparse.problem]
     assert tuple(each.setting for each in found.measured) == (*DECIDING["rectified"], DEFAULT)
     assert {(each.state, each.finished) for each in found.measured} == {("finished", 2)}
@@ -154,9 +155,9 @@ def test_a_candidate_is_tried_through_compare_and_kept(tmp_path: Path, monkeypat
     for each in found.measured:
         assert found.held_out(each.setting) == each.validation is not None
     assert (tmp_path / "search" / "rectified" / "sparse" / "results.sqlite").is_file()
-    again = try_out(rectified.sparse, seeds=2, epochs=2, jobs=1, out=tmp_path)
+    again = try_out(rectified.sparse, seeds=2, epochs=2, on=Processes(1), out=tmp_path)
     assert repr(again) == repr(found), "run again, with other numbers"
-    assert try_out(tanh.uniform, epochs=1, jobs=1, out=tmp_path).measured[0].setting == DEFAULT
+    assert try_out(tanh.uniform, epochs=1, on=Processes(1), out=tmp_path).measured[0].setting == DEFAULT
 
 
 def test_the_tables_have_every_cell_and_the_choice(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ Two errors of one seed are of the same initial weights and the same order of the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -18,7 +18,7 @@ from .figure2 import Trainings
 from .parts import Result
 from .protocol import Claim
 
-__all__ = ["RULE", "Asked", "Evidence", "Function", "Judged", "NotRunError", "Verdict", "by_seed", "judge"]
+__all__ = ["RULE", "Asked", "Evidence", "Function", "Judged", "NotRunError", "Verdict", "judge"]
 
 Verdict = Literal["holds", "does not hold", "within noise", "one seed", "not run"]
 
@@ -108,14 +108,6 @@ class Asked:
 
 
 Function = Callable[[Asked], Iterable[Evidence]]
-
-
-def by_seed(holds: Sequence[bool]) -> str:
-    """Return the verdict on a claim that is decided in each seed by itself."""
-    held = sum(holds)
-    if held in (0, len(holds)):
-        return "holds" if held else "does not hold"
-    return f"holds in {held} of {len(holds)} seeds"
 
 
 def judge(function: Function, asked: Asked) -> Judged:

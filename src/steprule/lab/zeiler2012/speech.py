@@ -106,11 +106,6 @@ class SpeechFigure:
     courses: Mapping[str, tuple[Course, ...]]
     beside: Mapping[str, tuple[Course, ...]]
 
-    @property
-    def failed(self) -> list[str]:
-        """The rules of which no setting, or not every seed of the chosen one, came to the end."""
-        return [rule for rule, courses in self.courses.items() if any(each.diverged for each in courses)]
-
 
 @cache
 def plans() -> Mapping[str, Plan]:

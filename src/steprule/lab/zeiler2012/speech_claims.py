@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Final
 
 from ..spread import Spread
-from .judging import by_seed
 from .speech import OURS, Course, SpeechFigure
 
 __all__ = ["Claim", "claims"]
@@ -31,7 +30,10 @@ class Claim:
 
     @property
     def verdict(self) -> str:
-        return by_seed(self.holds)
+        held = sum(self.holds)
+        if held in (0, len(self.holds)):
+            return "holds" if held else "does not hold"
+        return f"holds in {held} of {len(self.holds)} seeds"
 
 
 def claims(found: SpeechFigure) -> tuple[Claim, ...]:
