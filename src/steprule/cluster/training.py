@@ -19,7 +19,7 @@ from .client import may_begin
 from .kept import has_snapshots
 from .partition import Partition, Piece
 from .plan import Plan, Work
-from .reports import Progress, ReplicaReport
+from .reports import Progress
 from .shard import Shard
 from .watching import Replicas, Shards
 
@@ -169,7 +169,8 @@ class Training:
                     self._left += steps  # how many of them were taken, nobody knows; `_settle` counts
                 else:
                     self._pace[number] = steps / max(seconds, 1e-3)
-                    self._take(report)
+                    self._loss += report.loss
+                    self._steps += report.steps
             self._check()
             if time.monotonic() - self._shown > _SECONDS_BETWEEN_PROGRESS:
                 self._shown = time.monotonic()
@@ -202,10 +203,6 @@ class Training:
         self.shards.ask()
         self._check()
         self._left = self._missing()
-
-    def _take(self, report: ReplicaReport) -> None:
-        self._loss += report.loss
-        self._steps += report.steps
 
     def _check(self) -> None:
         for number, report in enumerate(self.shards.reports):

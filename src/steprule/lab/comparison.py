@@ -115,7 +115,8 @@ def compare(
     with _place(on, jobs) as place:
         place.refuse(made, chosen)
         deciding = f"{place.deciding} {made.data_digest()}"
-        keys = _keys(_name(problem, make), make, chosen, tried, seeds, epochs, deciding)
+        name = problem if isinstance(problem, str) else named.name_of(make)
+        keys = _keys(name, make, chosen, tried, seeds, epochs, deciding)
         if train:
             with contextlib.closing(_store(Path(out), fresh=fresh)) as store:
                 taken_over = _run(keys, store, made, epochs, place, progress)
@@ -135,10 +136,6 @@ def _place(on: str | Place, jobs: int | None) -> contextlib.AbstractContextManag
     if jobs is not None:
         raise ValueError(f"jobs is {jobs} and on is a {type(on).__name__}, which has its own; allowed is one of them")
     return contextlib.nullcontext(on)
-
-
-def _name(problem: str | Callable[[], Problem], make: Callable[[], Problem]) -> str:
-    return problem if isinstance(problem, str) else named.name_of(make)
 
 
 def _keys(

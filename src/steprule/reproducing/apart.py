@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import warnings
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -91,30 +92,27 @@ def alignment(console: Console, asked: Asked) -> None:
     console.print(f"\nThe page: {page}", soft_wrap=True)
 
 
-def _on_replicas(name: str) -> Callable[[Console, Asked], None]:
-    def run_figure(console: Console, asked: Asked) -> None:
-        """Run Fig. 3 or 4, draw it, and print what its claims come to."""
-        from ..lab.zeiler2012.speech import plans, run
-        from ..report.zeiler2012.speech import as_text, terminal_tables, write_page
+def figure(name: str, console: Console, asked: Asked) -> None:
+    """Run Fig. 3 or 4, draw it, and print what its claims come to."""
+    from ..lab.zeiler2012.speech import plans, run
+    from ..report.zeiler2012.speech import as_text, terminal_tables, write_page
 
-        plan = plans()[name] if asked.seeds is None else dataclasses.replace(plans()[name], seeds=asked.seeds)
-        with _Trainings(console, name, plan.runs, plan.updates) as shown:
-            found = run(
-                plan,
-                asked.out / name,
-                progress=shown.told,
-                full=asked.full,
-                corpus=asked.corpus,
-                device=asked.device or "cpu",
-                jobs=_side_by_side(asked),
-                fresh=asked.fresh,
-            )
-        page = write_page([found], asked.out / name)
-        replace(asked.out / name / "table.txt", as_text(found).encode())
-        console.print(terminal_tables(found))
-        console.print(f"\nThe page: {page}", soft_wrap=True)
-
-    return run_figure
+    plan = plans()[name] if asked.seeds is None else dataclasses.replace(plans()[name], seeds=asked.seeds)
+    with _Trainings(console, name, plan.runs, plan.updates) as shown:
+        found = run(
+            plan,
+            asked.out / name,
+            progress=shown.told,
+            full=asked.full,
+            corpus=asked.corpus,
+            device=asked.device or "cpu",
+            jobs=_side_by_side(asked),
+            fresh=asked.fresh,
+        )
+    page = write_page([found], asked.out / name)
+    replace(asked.out / name / "table.txt", as_text(found).encode())
+    console.print(terminal_tables(found))
+    console.print(f"\nThe page: {page}", soft_wrap=True)
 
 
 def _side_by_side(asked: Asked) -> int:
@@ -151,8 +149,8 @@ class _Trainings:
 
 PARTS: Final[Mapping[str, Callable[[Console, Asked], None]]] = {
     "alignment": alignment,
-    "fig3": _on_replicas("fig3"),
-    "fig4": _on_replicas("fig4"),
+    "fig3": partial(figure, "fig3"),
+    "fig4": partial(figure, "fig4"),
     "search": search,
 }
 """By the name that the command line takes. `search` is run only where it is asked for."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 from ..comparison import Progress, compare
@@ -105,7 +104,7 @@ class Experiment:
                 seeds=options.seeds,
                 grid=run.grids,
                 on=options.on,
-                out=Path(options.out) / self.name / str(number),
+                out=options.out / self.name / str(number),
                 fresh=options.fresh,
                 train=options.train,
                 progress=progress,

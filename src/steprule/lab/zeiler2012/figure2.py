@@ -146,11 +146,11 @@ class Figure2:
         settings = self._settings(options)
         found = {seed: self._kept(settings, seed, options) for seed in range(options.seeds)}
         missing = [seed for seed, course in found.items() if course is None] if options.train else []
-        problem = self.problem() if missing else None
-        if problem and progress:
-            progress.begin(problem, len(missing), settings.epochs, options.seeds - len(missing), 1)
+        if missing:
+            problem = self.problem()
+            if progress:
+                progress.begin(problem, len(missing), settings.epochs, options.seeds - len(missing), 1)
         for seed in missing:
-            assert problem is not None
             found[seed] = course = _train(problem, settings, seed, progress)
             path, key = self._path_and_key(settings, seed, options)
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -168,7 +168,7 @@ class Figure2:
     def _path_and_key(self, settings: Settings, seed: int, options: Options) -> tuple[Path, dict[str, Any]]:
         code = [named.digest(each) for each in (self.problem, rules.adadelta.function)]
         key = {"settings": dataclasses.asdict(settings), "seed": seed, "code": code}
-        return path_of(Path(options.out) / self.name, f"seed-{seed}", key), key
+        return path_of(options.out / self.name, f"seed-{seed}", key), key
 
     def _kept(self, settings: Settings, seed: int, options: Options) -> Course | None:
         if options.fresh:

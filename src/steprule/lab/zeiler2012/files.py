@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,7 @@ def as_json(made: Comparison, *, whole: bool) -> dict[str, Any]:
     return {
         "problem": made.problem,
         "description": made.description,
-        "metric": {"name": made.metric.name, "unit": made.metric.unit, "lower_is_better": made.metric.lower_is_better},
+        "metric": asdict(made.metric),
         "epochs": made.epochs,
         "seeds": made.seeds,
         "grids": {rule: {name: list(values) for name, values in grid.items()} for rule, grid in made.grids.items()},
