@@ -75,8 +75,7 @@ def grids(
             raise TypeError(
                 f"grid: {rule.name} is {grid!r}; allowed are lists of numbers, by the hyperparameter's name"
             )
-        declared = around.hyperparameters(rule)
-        tried: dict[str, tuple[float, ...]] = {}
+        declared, tried = around.hyperparameters(rule), dict[str, tuple[float, ...]]()
         for name, values in grid.items():
             if name not in (*declared, _SWITCH):
                 raise ValueError(
@@ -84,14 +83,15 @@ def grids(
                 )
             if isinstance(values, (str, bytes)) or not isinstance(values, Sequence):
                 raise TypeError(f"grid: {rule.name}.{name} is {values!r}; allowed is a list of numbers")
-            checked = [_switch(value) if name == _SWITCH else declared[name].validated(value) for value in values]
+            checked = tried[name] = tuple(
+                _switch(value) if name == _SWITCH else declared[name].validated(value) for value in values
+            )
             if not checked:
                 raise ValueError(f"{rule.name}.{name} has no value to try")
             if len(set(checked)) < len(checked):
                 raise ValueError(
                     f"{rule.name}.{name} has a value twice: {', '.join(f'{value:g}' for value in checked)}"
                 )
-            tried[name] = tuple(checked)
         missing = [name for name, each in declared.items() if each.default is None and name not in grid]
         if missing:
             raise ValueError(

@@ -101,12 +101,8 @@ def speakers_held_out(prepared: Prepared, advance: Callable[[], None] = lambda: 
     """Return what is recognised of each speaker by a model of all the others."""
     if not _single(prepared):
         return []
-    every = range(len(prepared.recordings))
-    found = []
-    for speaker in sorted({each.speaker for each in prepared.recordings}):
-        held = set(prepared.of([speaker]))
-        found.append(_trained_without(prepared, speaker, [each for each in every if each in held], advance))
-    return found
+    speakers = sorted({each.speaker for each in prepared.recordings})
+    return [_trained_without(prepared, speaker, prepared.of([speaker]), advance) for speaker in speakers]
 
 
 def recordings_held_out(prepared: Prepared, advance: Callable[[], None] = lambda: None) -> Recognised | None:
