@@ -6,7 +6,7 @@ A part is a table, a figure or a sentence of the paper. A new one is an object w
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -15,7 +15,7 @@ from ..comparison import Progress
 from ..places import Place
 from ..results import Setting
 
-__all__ = ["Options", "Part", "Result", "Results", "Work"]
+__all__ = ["Options", "Part", "Result", "Work"]
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,3 @@ class Part(Protocol):
 
     def read(self, told: Any) -> Result:
         """Return the result whose `as_json` is `told`."""
-
-
-Results = Mapping[str, Result]
-"""Results by the name of their part."""
