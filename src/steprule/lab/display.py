@@ -45,7 +45,7 @@ class Display:
         self._task = TaskID(0)
         self._live: Live | None = None
         self._metric = Metric("")
-        self._epochs = self._total = self._done = 0
+        self._epochs = 0
         self._running: dict[Trial, Epoch | None] = {}
         self._best: tuple[float, Trial] | None = None
         self._best_of = ""
@@ -66,12 +66,11 @@ class Display:
     def begin(self, problem: Problem, trials: int, epochs: int, kept: int, jobs: int) -> None:
         # One comparison may follow another, on another problem.
         self._stop()
-        self._done = 0
         self._running, self._best = {}, None
         self._best_of = " of those that were left" if kept else ""
         for task in self._bar.task_ids:
             self._bar.remove_task(task)
-        self._metric, self._epochs, self._total = problem.metric, epochs, trials * epochs
+        self._metric, self._epochs = problem.metric, epochs
         self._began = self._printed = time.monotonic()
         processes = f"{jobs} process" if jobs == 1 else f"{jobs} processes"
         text = f"{problem.name}: {plural(trials, 'trial')} of {plural(epochs, 'epoch')} in {processes}"
@@ -80,7 +79,7 @@ class Display:
         self._console.print(text, markup=False, highlight=False)
         if trials == 0:
             return
-        self._task = self._bar.add_task("epochs", total=self._total)
+        self._task = self._bar.add_task("epochs", total=trials * epochs)
         if self._console.is_terminal:
             self._live = Live(self._drawn(), console=self._console, refresh_per_second=8)
             self._live.start()
@@ -89,23 +88,19 @@ class Display:
         lost = self._running.get(trial)
         if lost is not None:
             # It starts again, since its machine was lost.
-            self._done -= lost.number
             self._bar.advance(self._task, -lost.number)
         self._running[trial] = None
         self._show()
 
     def measured(self, trial: Trial, epoch: Epoch) -> None:
         self._running[trial] = epoch
-        self._done += 1
         self._bar.advance(self._task)
         self._show()
 
     def ended(self, outcome: Outcome) -> None:
         self._running.pop(outcome.trial, None)
         # The epochs that a diverged or failed trial leaves out are not to come any more.
-        missing = self._epochs - len(outcome.epochs)
-        self._done += missing
-        self._bar.advance(self._task, missing)
+        self._bar.advance(self._task, self._epochs - len(outcome.epochs))
         if outcome.status == "failed":
             self._console.print(
                 f"failed: {outcome.trial.setting}, seed {outcome.trial.seed}: {outcome.cause}", markup=False
@@ -140,8 +135,9 @@ class Display:
         if self._live is not None:
             self._live.update(self._drawn())
             return
-        now = time.monotonic()
-        if now - self._printed >= _SECONDS_BETWEEN_LINES and self._done:
+        now, (task,) = time.monotonic(), self._bar.tasks
+        if now - self._printed >= _SECONDS_BETWEEN_LINES and task.completed:
             self._printed = now
-            left = (now - self._began) / self._done * (self._total - self._done)
-            self._console.print(f"{self._done} of {self._total} epochs, about {left:.0f} s left", highlight=False)
+            left = (now - self._began) / task.completed * (task.remaining or 0)
+            text = f"{task.completed:.0f} of {task.total:.0f} epochs, about {left:.0f} s left"
+            self._console.print(text, highlight=False)
