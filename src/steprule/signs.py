@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Mapping, Set
+from collections.abc import Mapping, Sequence, Set
 
 from . import around
 from .intervals import ANY, Interval, applied, kept_from_zero
 from .program import lower
 from .specification import Rule
-from .tracing import Value
+from .tracing import Value, with_operands
 
 __all__ = ["never_negative"]
 
@@ -25,7 +25,9 @@ def never_negative(rule: Rule) -> frozenset[str]:
 
     def step(known: Set[str]) -> dict[str, Interval]:
         bounds, found = _symbols(rule, known), dict[int, Interval]()
-        return {name: _interval(value, bounds, found) for name, value in program.outputs.items()}
+        for value in with_operands(program.outputs.values()):
+            found[id(value)] = _of(value, bounds, [found[id(operand)] for operand in value.operands])
+        return {name: found[id(value)] for name, value in program.outputs.items()}
 
     return kept_from_zero(rule.slots, step)
 
@@ -36,15 +38,9 @@ def _symbols(rule: Rule, never_negative: Set[str]) -> dict[str, Interval]:
     return bounds | {"t": Interval(1.0, math.inf), "g2": Interval(0.0, math.inf)}
 
 
-def _interval(value: Value, bounds: Mapping[str, Interval], found: dict[int, Interval]) -> Interval:
-    if id(value) not in found:
-        found[id(value)] = _of(value, bounds, found)
-    return found[id(value)]
-
-
-def _of(value: Value, bounds: Mapping[str, Interval], found: dict[int, Interval]) -> Interval:
+def _of(value: Value, bounds: Mapping[str, Interval], operands: Sequence[Interval]) -> Interval:
     if value.operation == "symbol":
         return bounds.get(value.name, ANY)
     if value.operation == "number":
         return ANY if math.isnan(value.number) else Interval(value.number, value.number)
-    return applied(value, [_interval(operand, bounds, found) for operand in value.operands])
+    return applied(value, operands)
