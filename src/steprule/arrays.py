@@ -19,7 +19,7 @@ from .tracing import COMPARISONS, Value, with_operands
 
 __all__ = ["elements", "scalars"]
 
-_OPERATORS: Final[Mapping[str, Callable[..., Any]]] = {
+_OPERATIONS: Final[Mapping[str, Callable[..., Any]]] = {
     "add": operator.add,
     "subtract": operator.sub,
     "multiply": operator.mul,
@@ -32,9 +32,6 @@ _OPERATORS: Final[Mapping[str, Callable[..., Any]]] = {
     "greater_equal": operator.ge,
     "equal": operator.eq,
     "not_equal": operator.ne,
-}
-_OPERATIONS: Final[Mapping[str, Callable[..., Any]]] = {
-    **_OPERATORS,
     **{name: getattr(notation, name) for name in notation.__all__},
 }
 

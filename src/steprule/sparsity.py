@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
@@ -112,8 +112,7 @@ def _symbol(name: str, not_negative: bool, *, zero_gradient: bool) -> _Known:
 def _rounded(known: _Known, real: Any) -> _Known:
     """Round the ends of the interval as the loop does: what is positive in float64 may be zero in float32."""
     with np.errstate(all="ignore"):
-        low, high = float(real(known.low)), float(real(known.high))
-    return _Known(low, high, known.sound, known.linear, known.number, known.counts)
+        return replace(known, low=float(real(known.low)), high=float(real(known.high)))
 
 
 def _apply(value: Value, operands: list[_Known]) -> _Known:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
 from ...lab.spread import Spread
-from ...lab.zeiler2012 import Experiment, Reproduced, Result
-from ...lab.zeiler2012.figure2 import Figure2, Trainings
+from ...lab.zeiler2012 import Reproduced, Result
+from ...lab.zeiler2012.figure2 import Trainings
 from .. import words as numbers
 from ..drawing import Figure
 from . import figure2, figures, grid, words
@@ -39,7 +38,10 @@ class Section:
 
 def section(result: Result) -> Section:
     """Return what a part shows."""
-    return _MAKERS[type(result.part)](result)
+    if isinstance(result, Reproduced):
+        return _experiment(result)
+    assert isinstance(result, Trainings)
+    return _figure2(result)
 
 
 def place(reproduced: Reproduced, number: int) -> Path:
@@ -47,12 +49,10 @@ def place(reproduced: Reproduced, number: int) -> Path:
     return Path(reproduced.part.name) / str(number)
 
 
-def _experiment(result: Result) -> Section:
-    assert isinstance(result, Reproduced)
-    part = result.part
-    drawn = None
+def _experiment(result: Reproduced) -> Section:
+    part, first, drawn = result.part, result.comparisons[0], None
     if part.shown == "curves":
-        told, drawn = grid.curves(result.comparisons[0]), figures.curves(result)
+        told, drawn = grid.curves(first), figures.curves(result)
     elif part.shown == "table":
         told = grid.table(result)
         drawn = figures.table(result, told)
@@ -70,14 +70,14 @@ def _experiment(result: Result) -> Section:
             (comparison.description, (place(result, number) / "index.html").as_posix())
             for number, comparison in enumerate(result.comparisons, 1)
         ),
-        facts=tuple(_facts(result)),
+        facts=_told(first.seeds, first.epochs, first.run.command, first.run.versions, first.run.machine),
     )
 
 
-def _figure2(result: Result) -> Section:
-    assert isinstance(result, Trainings)
+def _figure2(result: Trainings) -> Section:
     part, settings, drawn = result.part, result.settings, figure2.courses(result)
-    sentences, facts = [], []
+    sentences: list[str] = []
+    facts: tuple[tuple[str, list[str]], ...] = ()
     if result.courses:
         errors = [course.measured[-1].test for course in result.courses if not course.diverged]
         if errors:
@@ -99,26 +99,17 @@ def _figure2(result: Result) -> Section:
         sentences=tuple(sentences),
         missing=result.missing,
         figures=(drawn,) if drawn else (),
-        facts=tuple(facts),
+        facts=facts,
     )
-
-
-def _facts(result: Reproduced) -> list[tuple[str, list[str]]]:
-    first = result.comparisons[0]
-    return _told(first.seeds, first.epochs, first.run.command, first.run.versions, first.run.machine)
 
 
 def _told(
     seeds: int, epochs: int, command: str, versions: Mapping[str, str], machine: Mapping[str, str]
-) -> list[tuple[str, list[str]]]:
-    return [
+) -> tuple[tuple[str, list[str]], ...]:
+    return (
         ("Seeds", [f"0 to {seeds - 1}" if seeds > 1 else "0"]),
         ("Epochs", [str(epochs)]),
         ("Command", [command]),
         ("Versions", [", ".join(f"{name} {version}" for name, version in versions.items())]),
         ("Machine", [", ".join(f"{name} {value}" for name, value in machine.items())]),
-    ]
-
-
-_MAKERS: Final[Mapping[type, Callable[[Result], Section]]] = {Experiment: _experiment, Figure2: _figure2}
-"""What makes a section of a result, by the class of its part."""
+    )
