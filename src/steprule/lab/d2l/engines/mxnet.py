@@ -36,10 +36,10 @@ class _InOrder(gluon.data.Sampler):  # type: ignore[misc]  # MXNet has no types
         return len(self._order)
 
 
-class _Rows:
+class _Loading(Model):
     """The examples as arrays, and Gluon's loader of them."""
 
-    def __init__(self, examples: Examples) -> None:
+    def hold(self, examples: Examples) -> None:
         self.features, self.labels = mx.np.array(examples.features), mx.np.array(examples.labels)
 
     def batches(self, order: NDArray[np.int64]) -> Iterable[tuple[Any, Any]]:
@@ -49,15 +49,12 @@ class _Rows:
         return loader
 
 
-class FromScratch(Scratch):
+class FromScratch(_Loading, Scratch):
     """The regression on MXNet's NumPy arrays."""
 
     def __init__(self, plan: Plan, examples: Examples, seed: int) -> None:
         super().__init__(plan, [mx.np.array(each) for each in start(plan, seed)])
-        self.rows = _Rows(examples)
-
-    def batches(self, order: NDArray[np.int64]) -> Iterable[tuple[Any, Any]]:
-        return self.rows.batches(order)
+        self.hold(examples)
 
     def gradients(self, features: Any, labels: Any) -> list[Any]:
         for parameter in self.parameters:
@@ -68,7 +65,7 @@ class FromScratch(Scratch):
         return [parameter.grad for parameter in self.parameters]
 
     def loss(self) -> float:
-        return float(self._loss(self.rows.features, self.rows.labels, 0.5))
+        return float(self._loss(self.features, self.labels, 0.5))
 
     def wait(self) -> None:
         npx.waitall()
@@ -78,12 +75,13 @@ class FromScratch(Scratch):
         return factor * ((mx.np.dot(features, weights) + bias - labels) ** 2).mean()
 
 
-class ThroughTrainer(Model):
+class ThroughTrainer(_Loading):
     """A dense layer, stepped by a Gluon `Trainer`."""
 
     def __init__(self, plan: Plan, examples: Examples, seed: int) -> None:
         weights, bias = start(plan, seed)
-        self.plan, self.rows = plan, _Rows(examples)
+        self.plan = plan
+        self.hold(examples)
         self.net = gluon.nn.Dense(1, in_units=len(weights))
         self.net.initialize()
         self.net.weight.set_data(mx.np.array(weights.T))
@@ -92,9 +90,6 @@ class ThroughTrainer(Model):
         settings = {"rho": plan.hyperparameters["rho"], "epsilon": plan.hyperparameters["eps"]}
         self.trainer = gluon.Trainer(self.net.collect_params(), "adadelta", settings)
 
-    def batches(self, order: NDArray[np.int64]) -> Iterable[tuple[Any, Any]]:
-        return self.rows.batches(order)
-
     def step(self, features: Any, labels: Any) -> None:
         with autograd.record():
             losses = self.half_squared_error(self.net(features), labels)
@@ -102,7 +97,7 @@ class ThroughTrainer(Model):
         self.trainer.step(len(labels))
 
     def loss(self) -> float:
-        return float(((self.net(self.rows.features) - self.rows.labels) ** 2).mean()) / 2
+        return float(((self.net(self.features) - self.labels) ** 2).mean()) / 2
 
     def wait(self) -> None:
         npx.waitall()

@@ -20,10 +20,10 @@ __all__ = ["PACKAGES", "WAYS"]
 PACKAGES: Final = ("tensorflow", "keras")
 
 
-class _Rows:
+class _Loading(Model):
     """The examples, and TensorFlow's loader of them."""
 
-    def __init__(self, examples: Examples) -> None:
+    def hold(self, examples: Examples) -> None:
         self.examples = examples
         self.features, self.labels = tf.constant(examples.features), tf.constant(examples.labels)
 
@@ -33,15 +33,12 @@ class _Rows:
         return loader
 
 
-class FromScratch(Scratch):
+class FromScratch(_Loading, Scratch):
     """The regression on TensorFlow's tensors."""
 
     def __init__(self, plan: Plan, examples: Examples, seed: int) -> None:
         super().__init__(plan, [tf.constant(each) for each in start(plan, seed)])
-        self.rows = _Rows(examples)
-
-    def batches(self, order: NDArray[np.int64]) -> Iterable[tuple[Any, Any]]:
-        return self.rows.batches(order)
+        self.hold(examples)
 
     def gradients(self, features: Any, labels: Any) -> list[Any]:
         with tf.GradientTape() as tape:
@@ -51,26 +48,24 @@ class FromScratch(Scratch):
         return gradients
 
     def loss(self) -> float:
-        return float(self._loss(self.rows.features, self.rows.labels, 0.5))
+        return float(self._loss(self.features, self.labels, 0.5))
 
     def _loss(self, features: Any, labels: Any, factor: float) -> Any:
         weights, bias = self.parameters
         return factor * tf.reduce_mean((features @ weights + bias - labels) ** 2)
 
 
-class ThroughClass(Model):
+class ThroughClass(_Loading):
     """A dense layer, stepped by an optimizer of Keras."""
 
     def __init__(self, plan: Plan, examples: Examples, seed: int, *, cls: Any) -> None:
         weights, bias = start(plan, seed)
-        self.plan, self.rows = plan, _Rows(examples)
+        self.plan = plan
+        self.hold(examples)
         self.net = keras.layers.Dense(1)
         self.net.build(weights.shape[:1])
         self.net.set_weights([weights, bias])
         self.optimizer = cls(**{_KERAS_NAMES.get(name, name): value for name, value in plan.hyperparameters.items()})
-
-    def batches(self, order: NDArray[np.int64]) -> Iterable[tuple[Any, Any]]:
-        return self.rows.batches(order)
 
     def step(self, features: Any, labels: Any) -> None:
         variables = self.net.trainable_variables
@@ -79,7 +74,7 @@ class ThroughClass(Model):
         self.optimizer.apply_gradients(zip(tape.gradient(loss, variables), variables, strict=True))
 
     def loss(self) -> float:
-        return float(self._loss(self.rows.features, self.rows.labels, 0.5))
+        return float(self._loss(self.features, self.labels, 0.5))
 
     def _loss(self, features: Any, labels: Any, factor: float) -> Any:
         return factor * tf.reduce_mean((self.net(features) - labels) ** 2)

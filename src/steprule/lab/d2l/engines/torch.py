@@ -22,25 +22,22 @@ __all__ = ["PACKAGES", "WAYS"]
 PACKAGES: Final = ("torch",)
 
 
-class _Rows:
+class _Loading(Model):
     """The examples as tensors, and PyTorch's loader of them."""
 
-    def __init__(self, examples: Examples) -> None:
+    def hold(self, examples: Examples) -> None:
         self.features, self.labels = torch.tensor(examples.features), torch.tensor(examples.labels)
 
     def batches(self, order: NDArray[np.int64]) -> Iterator[tuple[Any, Any]]:
         return iter(DataLoader(TensorDataset(self.features, self.labels), BATCH, sampler=order.tolist()))
 
 
-class FromScratch(Scratch):
+class FromScratch(_Loading, Scratch):
     """The regression on tensors."""
 
     def __init__(self, plan: Plan, examples: Examples, seed: int) -> None:
         super().__init__(plan, [torch.tensor(each) for each in start(plan, seed)])
-        self.rows = _Rows(examples)
-
-    def batches(self, order: NDArray[np.int64]) -> Iterator[tuple[Any, Any]]:
-        return self.rows.batches(order)
+        self.hold(examples)
 
     def gradients(self, features: Any, labels: Any) -> tuple[Any, ...]:
         leaves = [parameter.requires_grad_() for parameter in self.parameters]
@@ -49,27 +46,25 @@ class FromScratch(Scratch):
         return gradients
 
     def loss(self) -> float:
-        return float(self._loss(self.rows.features, self.rows.labels, 0.5))
+        return float(self._loss(self.features, self.labels, 0.5))
 
     def _loss(self, features: Any, labels: Any, factor: float) -> Any:
         weights, bias = self.parameters
         return factor * ((features @ weights + bias - labels) ** 2).mean()
 
 
-class ThroughClass(Model):
+class ThroughClass(_Loading):
     """A linear layer, stepped by an optimizer's class."""
 
     def __init__(self, plan: Plan, examples: Examples, seed: int, *, cls: Any) -> None:
         weights, bias = start(plan, seed)
-        self.plan, self.rows = plan, _Rows(examples)
+        self.plan = plan
+        self.hold(examples)
         self.net = nn.Linear(*weights.shape)
         with torch.no_grad():
             self.net.weight.copy_(torch.tensor(weights.T))
             self.net.bias.copy_(torch.tensor(bias))
         self.optimizer = cls(self.net.parameters(), **plan.hyperparameters)
-
-    def batches(self, order: NDArray[np.int64]) -> Iterator[tuple[Any, Any]]:
-        return self.rows.batches(order)
 
     def step(self, features: Any, labels: Any) -> None:
         self.optimizer.zero_grad()
@@ -79,7 +74,7 @@ class ThroughClass(Model):
 
     @torch.no_grad()
     def loss(self) -> float:
-        return float(nn.functional.mse_loss(self.net(self.rows.features), self.rows.labels)) / 2
+        return float(nn.functional.mse_loss(self.net(self.features), self.labels)) / 2
 
 
 WAYS: Final = {
