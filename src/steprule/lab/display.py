@@ -14,7 +14,7 @@ from rich.text import Text
 from .numerals import plural
 from .problem import Problem
 from .results import Epoch, Metric, Outcome, Trial
-from .summary import is_finished
+from .summary import is_finished, worse_by
 
 __all__ = ["Display"]
 
@@ -112,7 +112,7 @@ class Display:
     def _note(self, outcome: Outcome) -> None:
         last = outcome.epochs[-1]
         score = last.test if last.validation is None else last.validation
-        if self._best is None or (score < self._best[0] if self._metric.lower_is_better else score > self._best[0]):
+        if self._best is None or worse_by(self._metric, score, self._best[0]) < 0:
             self._best = (score, outcome.trial)
 
     def _drawn(self) -> Group:

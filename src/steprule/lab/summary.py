@@ -17,7 +17,18 @@ from . import grids
 from .results import Comparison, Metric, Outcome, Setting, Status
 from .spread import Spread
 
-__all__ = ["NEAR", "RuleSummary", "SettingSummary", "Summary", "is_finished", "reach", "scale", "summarise", "worse_by"]
+__all__ = [
+    "NEAR",
+    "RuleSummary",
+    "SettingSummary",
+    "Summary",
+    "is_finished",
+    "order",
+    "reach",
+    "scale",
+    "summarise",
+    "worse_by",
+]
 
 NEAR = 0.10
 """A setting is near the best within this share of the best score: 10 %."""
@@ -199,7 +210,7 @@ def summarise(comparison: Comparison) -> Summary:
         outcomes.setdefault(outcome.trial.setting.rule, []).append(outcome)
     settings = {rule: _settings(comparison, rule, own) for rule, own in outcomes.items()}
     bests = {rule: _best(own, comparison.metric, chosen_on) for rule, own in settings.items()}
-    ranked = sorted(settings, key=lambda rule: _order(bests[rule], "test", comparison.metric))
+    ranked = sorted(settings, key=lambda rule: order(bests[rule], "test", comparison.metric))
     scores = [score for own in settings.values() for score in _scores(own)]
 
     def near(rule: str, target: SettingSummary | None) -> int:
@@ -276,17 +287,17 @@ def _scores(settings: Iterable[SettingSummary]) -> tuple[float, ...]:
     return tuple(setting.score.mean for setting in settings if setting.state == "finished")
 
 
-def _order(setting: SettingSummary | None, data: Literal["validation", "test"], metric: Metric) -> float:
-    """A key that sorts settings best first, and those without a score last."""
+def order(setting: SettingSummary | None, data: Literal["validation", "test"], metric: Metric) -> float:
+    """A key that sorts settings best first by their score on `data`, and those without one last."""
     score = None if setting is None or setting.state != "finished" else getattr(setting, data)
-    return math.inf if score is None else score.mean if metric.lower_is_better else -score.mean
+    return math.inf if score is None else worse_by(metric, score.mean, 0.0)
 
 
 def _best(
     settings: Iterable[SettingSummary], metric: Metric, data: Literal["validation", "test"]
 ) -> SettingSummary | None:
     finished = (setting for setting in settings if setting.state == "finished")
-    return min(finished, key=lambda setting: _order(setting, data, metric), default=None)
+    return min(finished, key=lambda setting: order(setting, data, metric), default=None)
 
 
 def _seconds(outcomes: Iterable[Outcome]) -> float | None:

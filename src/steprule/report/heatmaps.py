@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, count
 from typing import Any
 
 from ..lab.results import Metric, Setting
-from ..lab.summary import RuleSummary, SettingSummary, Summary, worse_by
+from ..lab.summary import RuleSummary, SettingSummary, Summary, order, worse_by
 from . import words
 from .axes import NAMES
 from .drawing import Figure, Key, alt, file_name, layered, rows
@@ -115,11 +114,11 @@ def _own_map(rule: RuleSummary, summary: Summary) -> _Map:
         values = setting.setting.hyperparameters
         place = row_labels[values[down] if down else 0.0], column_labels[values[across]]
         places.setdefault(place, []).append(setting)
-    cells = [
-        _Cell(row, column, shown, shown is rule.best)
-        for (row, column), settings in places.items()
-        for shown in [_best_of(settings, summary)]
-    ]
+    shown = {
+        place: min(some, key=lambda setting: order(setting, summary.chosen_on, summary.metric))
+        for place, some in places.items()
+    }
+    cells = [_Cell(row, column, setting, setting is rule.best) for (row, column), setting in shown.items()]
     rest = [f"{name} ({len(varied[name])} values)" for name in varied if name not in axes]
     return _Map(
         name=f"heat-map-{file_name(rule.rule)}",
@@ -131,18 +130,6 @@ def _own_map(rule: RuleSummary, summary: Summary) -> _Map:
         cells=tuple(cells),
         note=f"Each cell is the best over {words.listed(rest)}." if rest else "",
     )
-
-
-def _best_of(settings: Sequence[SettingSummary], summary: Summary) -> SettingSummary:
-    """The setting that a cell shows: the best finished one, by the data that chooses; else the first."""
-
-    def score(setting: SettingSummary) -> float:
-        spread = setting.validation if summary.chosen_on == "validation" else setting.test
-        if setting.state != "finished" or spread is None:
-            return math.inf
-        return worse_by(summary.metric, spread.mean, 0.0)
-
-    return min(settings, key=score)
 
 
 def _figure(found: _Map, summary: Summary, published: Mapping[Setting, float]) -> Figure:
