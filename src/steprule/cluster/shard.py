@@ -6,6 +6,7 @@ There is no transport here: a push goes in and a receipt comes out (Dean et al. 
 from __future__ import annotations
 
 import collections
+import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, Literal
 
@@ -185,8 +186,7 @@ class Shard:
             "outcomes": list(self.outcomes.items()),
             "staleness": list(self.staleness.items()),
         }
-        # As JSON would give it back.
-        return arrays, {name: _lists(value) for name, value in counts.items()}
+        return arrays, json.loads(json.dumps(counts))  # as a snapshot gives it back
 
     def load(self, arrays: Mapping[str, Tensor], counts: Mapping[str, Any]) -> None:
         """Take over what `state` returned, of a shard of the same rule, options and pieces; to be followed by `begin_life`.
@@ -287,7 +287,3 @@ def _finite(gradient: Tensor) -> bool:
     values = gradient._values() if gradient.is_sparse else gradient
     # A sum is one pass over memory, and finite numbers whose sum is not are rare.
     return bool(values.sum().isfinite()) or bool(values.isfinite().all())
-
-
-def _lists(value: Any) -> Any:
-    return [_lists(each) for each in value] if isinstance(value, (list, tuple)) else value
