@@ -40,13 +40,11 @@ class Batched(Place):
     Raises `ValueError` for a device that there is none, and for a `memory` that is no whole number from 1.
     """
 
+    jobs = 1
+
     def __init__(self, device: str, memory: int | None = None) -> None:
         self._device: Final = device_named(device)
         self._memory: Final = whole_or_none("memory", memory) or _usual_memory(self._device)
-
-    @property
-    def jobs(self) -> int:
-        return 1
 
     @property
     def deciding(self) -> str:

@@ -63,13 +63,9 @@ class Ray(Place):
             self.close()
             raise ValueError("the Ray cluster has no CPU; allowed is one with at least 1")
         self._nodes: Final = len(nodes)
-        self._jobs: Final = min(jobs or sum(nodes), sum(nodes))
+        self.jobs = min(jobs or sum(nodes), sum(nodes))
         # A task runs on one machine, and its threads with it.
-        self._threads: Final = max(1, min(sum(nodes) // self._jobs, max(nodes)))
-
-    @property
-    def jobs(self) -> int:
-        return self._jobs
+        self._threads: Final = max(1, min(sum(nodes) // self.jobs, max(nodes)))
 
     @property
     def deciding(self) -> str:
@@ -77,7 +73,7 @@ class Ray(Place):
 
     def facts(self) -> dict[str, str]:
         each = f", each with {self._threads} threads" if self._threads > 1 else ""
-        return machine.facts() | {"processes": f"{self._jobs}{each}, on a Ray cluster of {self._nodes} nodes"}
+        return machine.facts() | {"processes": f"{self.jobs}{each}, on a Ray cluster of {self._nodes} nodes"}
 
     def close(self) -> None:
         if self._begun:
@@ -88,7 +84,7 @@ class Ray(Place):
         going: dict[Any, tuple[Task, int]] = {}
         try:
             while waiting or going:
-                while waiting and len(going) < self._jobs:
+                while waiting and len(going) < self.jobs:
                     task, attempt = waiting.popleft()
                     going[self._begun_task(problem, task)] = task, attempt
                 (stream, *_), _ = self._ray.wait(list(going), num_returns=1)

@@ -18,10 +18,8 @@ __all__ = ["Place", "Processes", "place", "whole_or_none"]
 class Place(ABC):
     """What runs trials. Use it in a `with` statement, or `close` it."""
 
-    @property
-    @abstractmethod
-    def jobs(self) -> int:
-        """How many processes train side by side."""
+    jobs: int
+    """How many processes train side by side."""
 
     @property
     @abstractmethod
@@ -57,24 +55,20 @@ class Processes(Place):
     """Processes of this machine, which share its cores: `jobs` of them, as many as there are cores unless given."""
 
     def __init__(self, jobs: int | None = None) -> None:
-        self._jobs = whole_or_none("jobs", jobs) or machine.available_cores()
-
-    @property
-    def jobs(self) -> int:
-        return self._jobs
+        self.jobs = whole_or_none("jobs", jobs) or machine.available_cores()
 
     @property
     def deciding(self) -> str:
         # Matrix products are summed in another order in another number of threads.
-        return str(workers.share_threads(self._jobs))
+        return str(workers.share_threads(self.jobs))
 
     def facts(self) -> dict[str, str]:
-        threads = workers.share_threads(self._jobs)
+        threads = workers.share_threads(self.jobs)
         each = f", each with {threads} threads" if threads > 1 else ""
-        return machine.facts() | {"processes": f"{self._jobs}{each}"}
+        return machine.facts() | {"processes": f"{self.jobs}{each}"}
 
     def run(self, problem: str, tasks: Sequence[Task]) -> Iterator[Event]:
-        return workers.run(problem, tasks, self._jobs)
+        return workers.run(problem, tasks, self.jobs)
 
 
 _ON: Final = ("processes", "ray")
