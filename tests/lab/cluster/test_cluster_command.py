@@ -112,7 +112,7 @@ def trains(
     """Train with no Ray: each progress has so many updates."""
     options = {name: more.pop(name) for name in ("seed", "resume") if name in more}
     name = more.pop("name", named(line))
-    problem, plan = line(), Plan(updates=updates, **more)
+    problem, plan = more.pop("problem", line()), Plan(updates=updates, **more)
 
     def train(work: Work, rule: Rule, plan: Plan, snapshots: Path, *, progress: Any, **_: object) -> Trained:
         snapshots.mkdir(exist_ok=True)
@@ -193,6 +193,22 @@ def test_a_training_goes_on_as_what_it_was(
     results.write_text("{}")
     with pytest.raises(ValueError, match=r"results.json is no results of a training .*; remove it"):
         trains(monkeypatch, tmp_path, 0, **one, resume=True)
+
+
+def test_a_training_goes_on_with_the_data_that_it_had(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    with pytest.raises(KeyboardInterrupt):
+        trains(monkeypatch, tmp_path, 0, killed=True)
+    inputs, targets = line().train
+    other = dataclasses.replace(line(), train=(inputs, targets + 1))
+    with pytest.raises(
+        ValueError, match=r"the data of .*:line are others than those that .*results.json is of; allowed"
+    ):
+        trains(monkeypatch, tmp_path, 0, problem=other, resume=True)
+    trains(monkeypatch, tmp_path, 0, resume=True)
+    results = json.loads((tmp_path / "results.json").read_text())
+    del results["data"]  # as a version noted none
+    (tmp_path / "results.json").write_text(json.dumps(results))
+    trains(monkeypatch, tmp_path, 20, problem=other, updates=21, resume=True)
 
 
 @pytest.mark.parametrize("epochs", [-1.0, 0.0, math.inf, math.nan, 1e308])

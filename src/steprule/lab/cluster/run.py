@@ -67,7 +67,7 @@ class Run:
     `name` is what the problem is called on the command line; `on` is where and how, as for `steprule.cluster.train`.
 
     Raises what `steprule.cluster.train` raises, and `ValueError` for a problem with a trainer, and where the training to
-    resume had another problem, seed or plan than would go on; all with nothing started or written.
+    resume had another problem, other data, another seed or plan than would go on; all with nothing started or written.
     """
 
     def __init__(
@@ -78,6 +78,7 @@ class Run:
         training.check(rule, plan, out / _SNAPSHOTS, **on)
         self._name, self._problem, self._rule, self._plan = name, problem, rule, plan
         self._out, self._seed, self._on = out, seed, on
+        self._data: Final = problem.data_digest()
         # Where other processes find it, wherever they run.
         self._work: Final = work_of(name if ":" not in name else name_of(find_problem(name)), problem, seed)
         training.partition_of(self._work, plan)
@@ -127,11 +128,17 @@ class Run:
         for name, value in here.items():
             if known.get(name, value) != value:
                 raise ValueError(f"{name} is {value!r}; allowed with resume is {known[name]!r}, as {path} has it")
+        if kept.get("data", self._data) != self._data:  # an older version did not note them
+            raise ValueError(
+                f"the data of {self._name} are others than those that {path} is of; allowed with resume are the same, or "
+                "choose another folder"
+            )
         return measured
 
     def _write(self, measured: Sequence[Measured], progress: Progress | None) -> None:
         results = {
             "problem": self._name,
+            "data": self._data,
             "rule": self._rule.name,
             "seed": self._seed,
             "plan": asdict(self._plan),
