@@ -54,7 +54,7 @@ def held(folder: Path) -> Iterator[None]:
     path = folder / ".held"
     with ExitStack() as opened:
         try:
-            lock = opened.enter_context(closing(sqlite3.connect(path, isolation_level=None, timeout=0)))
+            lock = opened.enter_context(closing(sqlite3.connect(path, isolation_level=None, timeout=1)))
             lock.execute("BEGIN EXCLUSIVE")
         except sqlite3.Error as error:
             if "locked" in str(error):

@@ -298,6 +298,21 @@ class TestWhatIsKept:
         finally:
             writing.close()
 
+    def test_of_two_that_begin_anew_at_once_one_is_told(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        compared(tmp_path, seeds=1, rates=[0.1], epochs=1)
+        unlink, told = Path.unlink, []
+
+        def second_comes(path: Path, **how: Any) -> None:
+            if path.name == "results.sqlite" and not told:  # the first has let go of the old file
+                code = f"from tests.lab.test_comparison import *\ncompared(Path({str(tmp_path)!r}), fresh=True)"
+                told.append(subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True))
+            unlink(path, **how)
+
+        monkeypatch.setattr(Path, "unlink", second_comes)
+        (only,) = compared(tmp_path, seeds=1, rates=[0.1], epochs=1, fresh=True).outcomes
+        assert only.status == "finished"
+        assert f"{tmp_path} is in use by another process; wait for it" in told[0].stderr
+
     def test_fresh_leaves_alone_what_cannot_be_written(self, tmp_path: Path, small_disk: Path) -> None:
         kept = tmp_path / "results.sqlite"
         compared(tmp_path, seeds=1, rates=[0.1], epochs=1)
@@ -305,7 +320,7 @@ class TestWhatIsKept:
         with contextlib.suppress(OSError):
             (small_disk / "filling").write_bytes(bytes(2 << 20))
         before = (small_disk / kept.name).read_bytes()
-        with pytest.raises(ValueError, match="cannot be written"):
+        with pytest.raises(ValueError, match="disk is full"):
             compared(small_disk, seeds=1, rates=[0.1], epochs=1, fresh=True)
         assert (small_disk / kept.name).read_bytes() == before
 

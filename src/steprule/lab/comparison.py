@@ -17,7 +17,7 @@ import torch
 from .. import __version__, named
 from .. import rules as builtin
 from ..counts import check_count
-from ..folders import made_folder
+from ..folders import held, made_folder
 from ..program import lower
 from ..specification import Rule
 from ..torch import optimizer
@@ -170,12 +170,13 @@ def _keys(
 
 def _store(out: Path, *, fresh: bool) -> Store:
     path = made_folder(out) / "results.sqlite"
-    if fresh:
-        with contextlib.suppress(NoStoreError):
-            Store(path).close()  # raises where another process has it open, or where a new one could not be written
-        for suffix in ("", "-wal", "-shm"):
-            Path(f"{path}{suffix}").unlink(missing_ok=True)
-    return Store(path)
+    with held(out):  # else two that begin anew at once would each drop the file that the other writes to
+        if fresh:
+            with contextlib.suppress(NoStoreError):
+                Store(path).close()  # raises where another process has it open, or where a new one could not be written
+            for suffix in ("", "-wal", "-shm"):
+                Path(f"{path}{suffix}").unlink(missing_ok=True)
+        return Store(path)
 
 
 def _kept(keys: Sequence[Key], out: Path) -> tuple[Outcome, ...]:
