@@ -16,7 +16,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
 
-__all__ = ["digest", "is_file", "is_installed", "load", "name_of", "name_within", "place_of"]
+__all__ = ["digest", "from_here", "is_file", "is_installed", "load", "name_of", "name_within", "place_of"]
 
 _FILES: Final = "steprule_user_"
 """With which the names of modules begin that are files of users'."""
@@ -123,6 +123,15 @@ def name_of(thing: Any) -> str:
             f"{thing!r} has no name by which another process can find it; allowed is what a module defines"
         )
     return f"{Path(str(file)).resolve() if in_file else module.__name__}:{qualified}"
+
+
+def from_here(name: str) -> str:
+    """Return a name with the path of its file, if it has one, in one of its spellings: short below the working folder."""
+    place, _, rest = name.rpartition(":")
+    if not place.endswith(".py"):
+        return name
+    file, here = Path(place).resolve(), Path.cwd()
+    return f"{file.relative_to(here) if file.is_relative_to(here) else file}:{rest}"
 
 
 def digest(function: Callable[..., Any], name: str = "") -> str:

@@ -30,6 +30,7 @@ from steprule.lab.comparison import RULES
 from steprule.lab.machine import available_cores
 from steprule.lab.store import Store
 from steprule.lab.training import train
+from steprule.named import from_here
 
 ROOT = Path(__file__).parents[2]
 
@@ -356,6 +357,31 @@ class TestWhatIsKept:
         anew = 2 if changed == "problem" else 1
         assert [(trials, kept) for trials, _, kept, _ in notes.begun] == [(2, 0), (0, 2), (anew, 2 - anew), (0, 2)]
 
+    def test_a_file_is_one_however_its_path_is_spelt(
+        self, tmp_path: Path, notes: Notes, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def again(folder: Path, spelt: str) -> None:
+            monkeypatch.chdir(folder)
+            compare(
+                f"{spelt}:problem",
+                rules=[f"{spelt}:lion"],
+                rates=[0.1],
+                seeds=1,
+                jobs=1,
+                out="compare",
+                progress=notes,
+            )
+
+        for name in ("here", "there"):
+            (tmp_path / name).mkdir()
+        (tmp_path / "here" / "mine.py").write_text(MINE, encoding="utf-8")
+        for spelt in ("mine.py", "./mine.py", "../here/mine.py", f"{tmp_path}/here/mine.py"):
+            again(tmp_path / "here", spelt)
+        shutil.copytree(tmp_path / "here", tmp_path / "moved")
+        again(tmp_path / "moved", "mine.py")
+        again(tmp_path / "there", "../here/mine.py")
+        assert [trials for trials, *_ in notes.begun] == [1, 0, 0, 0, 0, 1]
+
     def test_changed_data_are_trained_on_anew(self, tmp_path: Path, notes: Notes) -> None:
         text, numbers = tmp_path / "problem.py", tmp_path / "numbers.txt"
         read = f"torch.tensor([float(each) for each in Path({str(numbers)!r}).read_text().split()])[:, None]"
@@ -571,6 +597,6 @@ class TestArgumentsThatCannotBe:
         with pytest.raises(RuntimeError) as caught:
             compared(tmp_path, small.unmakeable_elsewhere)
         assert str(caught.value) == (
-            f"the problem {small.named(small.unmakeable_elsewhere)} could not be made: its process ended with exit "
-            "status 1, saying last: LookupError: there are no data here"
+            f"the problem {from_here(small.named(small.unmakeable_elsewhere))} could not be made: its process ended with "
+            "exit status 1, saying last: LookupError: there are no data here"
         )

@@ -115,7 +115,7 @@ def compare(
     with _place(on, jobs) as place:
         place.refuse(made, chosen)
         deciding = f"{place.deciding} {made.data_digest()}"
-        name = problem if isinstance(problem, str) else named.name_of(make)
+        name = named.from_here(problem if isinstance(problem, str) else named.name_of(make))
         keys = _keys(name, make, chosen, tried, seeds, epochs, deciding)
         if train:
             with contextlib.closing(_store(Path(out), fresh=fresh)) as store:
@@ -151,7 +151,7 @@ def _keys(
     rule_names, codes = {}, {}
     for rule in chosen:
         built_in = rule.function.__module__.startswith("steprule.rules.")
-        rule_names[rule.name] = rule.name if built_in else named.name_of(rule)
+        rule_names[rule.name] = rule.name if built_in else named.from_here(named.name_of(rule))
         codes[rule.name] = named.digest(rule.function, rule_names[rule.name])
     # Matrix products are summed in another order by another version, and in another place.
     own = f"{__version__} {torch.__version__} {deciding} {named.digest(make, problem)}"

@@ -23,7 +23,7 @@ from ...cluster.plan import Plan
 from ...cluster.reports import Progress
 from ...counts import check_count
 from ...folders import made_folder, replace, write_json
-from ...named import name_of
+from ...named import from_here, name_of
 from ...specification import Rule
 from ..problem import Problem, find_problem, refuse_trainer
 from .gradients import work_of
@@ -76,7 +76,7 @@ class Run:
         check_count("seed", seed, 0)
         refuse_trainer(problem, "a cluster")
         training.check(rule, plan, out / _SNAPSHOTS, **on)
-        self._name, self._problem, self._rule, self._plan = name, problem, rule, plan
+        self._name, self._problem, self._rule, self._plan = from_here(name), problem, rule, plan
         self._out, self._seed, self._on = out, seed, on
         self._data: Final = problem.data_digest()
         # Where other processes find it, wherever they run.
