@@ -664,6 +664,27 @@ class TestBench:
         assert written["epoch"]["usual loop"] == [3.0]
         assert [each.name for each in tmp_path.iterdir()] == ["made.json"]
 
+    @pytest.mark.parametrize("error", [KeyboardInterrupt(), RuntimeError("one epoch could not be measured")])
+    def test_what_is_measured_is_kept_where_it_ends_early(
+        self, run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, error: BaseException
+    ) -> None:
+        def ends() -> None:
+            raise error
+
+        monkeypatch.setattr(steprule.bench, "measure_epoch", ends)
+        file = tmp_path / "made.json"
+        ended = run("bench", "--sizes", "small", "--no-compile", "--json", str(file))
+        if isinstance(error, KeyboardInterrupt):
+            told = f"Stopped. What is finished is kept in {file}; the same command measures all anew.\n"
+            assert (ended.status, ended.out) == (130, told)
+        else:
+            assert ended.status == 2
+            assert "one epoch could not be measured" in ended.err
+        written = json.loads(file.read_text(encoding="utf-8"))
+        assert [(each["rule"], each["size"]) for each in written["steps"]] == [("adadelta", "small"), ("adam", "small")]
+        assert written["first_step"] == {"cold": [2.0], "cached": [0.5]}
+        assert (written["epoch"], written["sparse"]) == ({}, [])
+
     def test_measures_what_it_is_told_and_no_more(
         self, run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     ) -> None:

@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 
 from . import options
-from .console import terminal
+from .console import stoppable, terminal
 from .folders import replace
+
+if TYPE_CHECKING:
+    from .bench.sparse import SparseBench
+    from .bench.steps import StepBench
+    from .bench.timing import Times
 
 __all__ = ["bench"]
 
@@ -33,7 +40,9 @@ def bench(
     sparse: Annotated[bool, typer.Option(help="Measure steps by sparse gradients, on the CPU; takes 2 GB.")] = True,
     device: Annotated[str, typer.Option(help="cpu or cuda: where the steps are.")] = "cpu",
     framework: Annotated[str, typer.Option(help="torch, or jax for steps beside optax's and nothing else.")] = "torch",
-    file: Annotated[Path | None, typer.Option("--json", help="Write every repetition to this file.")] = None,
+    file: Annotated[
+        Path | None, typer.Option("--json", help="Write every repetition to this file, as soon as a part is measured.")
+    ] = None,
 ) -> None:
     """Measure our steps against PyTorch's and the memory's limit, those by sparse gradients, the first, and an epoch."""
     from . import bench as measure
@@ -59,22 +68,33 @@ def bench(
         measure.require_gpu()
     measure_steps = measure.measure_steps_on_gpu if on_gpu else measure.measure_steps
     console, progress = terminal(folded=False), Console(stderr=True)
-    steps = []
-    for size in chosen_sizes:
-        for rule_name in chosen_rules:
-            with progress.status(f"{rule_name}, {size}"):
-                steps.append(measure_steps(size, rule_name, compiled=compiled))
-    with progress.status("first step"):
-        first = measure.measure_first_step() if first_step and not on_gpu else {}
-    with progress.status("one epoch"):
-        whole = measure.measure_epoch() if epoch and not on_gpu else {}
-    by_rows = []
-    for rule_name in RULES if sparse and not on_gpu else ():
-        with progress.status(f"{rule_name}, sparse"):
-            by_rows.append(measure.measure_sparse(rule_name))
+    steps: list[StepBench] = []
+    by_rows: list[SparseBench] = []
+    first: Mapping[str, Times] = {}
+    whole: Mapping[str, Times] = {}
+
+    @contextmanager
+    def kept(what: str) -> Iterator[None]:
+        with progress.status(what):
+            yield
+        _write_json(file, measure.as_json(steps, first, whole, by_rows, device))
+
+    with _stoppable(console, file):
+        for size in chosen_sizes:
+            for rule_name in chosen_rules:
+                with kept(f"{rule_name}, {size}"):
+                    steps.append(measure_steps(size, rule_name, compiled=compiled))
+        if first_step and not on_gpu:
+            with kept("first step"):
+                first = measure.measure_first_step()
+        if epoch and not on_gpu:
+            with kept("one epoch"):
+                whole = measure.measure_epoch()
+        for rule_name in RULES if sparse and not on_gpu else ():
+            with kept(f"{rule_name}, sparse"):
+                by_rows.append(measure.measure_sparse(rule_name))
     for table in measure.tables(steps, first, whole, by_rows):
         console.print(table)
-    _write_json(file, measure.as_json(steps, first, whole, by_rows, device))
 
 
 def _bench_jax(sizes: str, rule_names: str, file: Path | None) -> None:
@@ -87,13 +107,18 @@ def _bench_jax(sizes: str, rule_names: str, file: Path | None) -> None:
         options.one_of("--sizes", size, tuple(JAX_SIZES))
         options.one_of("--rules", name, tuple(OPTAX))
     _require_place(file)
-    benches, progress = [], Console(stderr=True)
-    for size, name in chosen:
-        with progress.status(f"{name}, {size}"):
-            benches.append(measure_jax(size, name))
+    benches, console, progress = [], terminal(folded=False), Console(stderr=True)
+    with _stoppable(console, file):
+        for size, name in chosen:
+            with progress.status(f"{name}, {size}"):
+                benches.append(measure_jax(size, name))
+            _write_json(file, jax_as_json(benches))
     for table in jax_tables(benches):
-        terminal(folded=False).print(table)
-    _write_json(file, jax_as_json(benches))
+        console.print(table)
+
+
+def _stoppable(console: Console, file: Path | None) -> AbstractContextManager[None]:
+    return nullcontext() if file is None else stoppable(console, file, "measures all anew")
 
 
 def _require_place(file: Path | None) -> None:

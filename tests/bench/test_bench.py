@@ -32,6 +32,7 @@ from steprule.bench import (
     measure_steps,
     measure_steps_on_gpu,
     on_gpu,
+    processes,
     require_gpu,
     tables,
 )
@@ -304,16 +305,15 @@ class Answers:
         self.numbers: Iterator[str] = iter(numbers)
         self.started: list[tuple[list[str], dict[str, str]]] = []
 
-    def __call__(self, command: list[str], **options: Any) -> subprocess.CompletedProcess[str]:
+    def __call__(self, command: list[str], **options: Any) -> subprocess.CompletedProcess[bytes]:
         self.started.append((command, options["env"]))
-        assert options["check"]
-        return subprocess.CompletedProcess(command, 0, next(self.numbers) + "\n", "")
+        return subprocess.CompletedProcess(command, 0, f"{next(self.numbers)}\n".encode(), b"")
 
 
 class TestProcesses:
     def test_epochs_take_turns_in_as_many_threads(self, monkeypatch: pytest.MonkeyPatch) -> None:
         answers = Answers("1.5", "3.0", "1.0", "1.6", "3.1", "1.1")
-        monkeypatch.setattr(epoch.subprocess, "run", answers)
+        monkeypatch.setattr(processes.subprocess, "run", answers)
         made = measure_epoch(rounds=2)
         assert made == {"steprule": Times((1.5, 1.6)), "usual loop": Times((3.0, 3.1)), "products": Times((1.0, 1.1))}
         kinds = [command[-2] for command, _ in answers.started]
@@ -324,7 +324,7 @@ class TestProcesses:
 
     def test_first_steps_are_cold_then_cached_in_a_folder_of_their_own(self, monkeypatch: pytest.MonkeyPatch) -> None:
         answers = Answers("2.0", "0.4", "0.5", "2.1", "0.3", "0.6")
-        monkeypatch.setattr(first_step.subprocess, "run", answers)
+        monkeypatch.setattr(processes.subprocess, "run", answers)
         made = measure_first_step(rounds=2)
         assert made == {"cold": Times((2.0, 2.1)), "cached": Times((0.4, 0.3)), "torch": Times((0.5, 0.6))}
         folders = [variables["STEPRULE_CACHE"] for _, variables in answers.started]
@@ -332,6 +332,12 @@ class TestProcesses:
         codes = [command[-1] for command, _ in answers.started]
         assert codes[0] == codes[1] == codes[0].replace("torch.optim", "steprule.torch") != codes[2]
         assert [code.count("steprule") for code in codes] == [2, 2, 0] * 2
+
+    def test_one_that_fails_is_told_with_its_last_words(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(first_step, "_CHILD", "raise SystemExit('no room for {module}')")
+        says = "the first step (cold) could not be measured: its process ended with exit status 1, saying last: no room for"
+        with pytest.raises(RuntimeError, match=re.escape(says)):
+            measure_first_step(rounds=1)
 
     def test_an_epoch_makes_the_products_of_its_net_and_no_others(self, monkeypatch: pytest.MonkeyPatch) -> None:
         shapes: list[tuple[torch.Size, torch.Size]] = []

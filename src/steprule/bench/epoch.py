@@ -6,7 +6,6 @@ Each runs in a process of its own, `python -m steprule.bench.epoch KIND THREADS`
 from __future__ import annotations
 
 import itertools
-import subprocess
 import sys
 import time
 from typing import Final
@@ -20,6 +19,7 @@ from ..lab.results import Metric
 from ..lab.training import train_epoch
 from ..lab.workers import environment
 from ..torch import Adadelta
+from .processes import printed
 from .timing import Times
 
 __all__ = ["measure_epoch"]
@@ -36,8 +36,7 @@ def measure_epoch(rounds: int = 5) -> dict[str, Times]:
     for _ in range(rounds):
         for kind in seconds:
             command = [sys.executable, "-m", "steprule.bench.epoch", kind, str(threads)]
-            done = subprocess.run(command, env=environment(threads), check=True, capture_output=True, text=True)
-            seconds[kind].append(float(done.stdout))
+            seconds[kind].append(float(printed(f"an epoch ({kind})", command, environment(threads))))
     return {kind: Times(tuple(each)) for kind, each in seconds.items()}
 
 

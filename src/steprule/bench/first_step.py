@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 import tempfile
 from typing import Final
 
+from .processes import printed
 from .timing import Times
 
 __all__ = ["measure_first_step"]
@@ -35,12 +35,6 @@ def measure_first_step(rounds: int = 5) -> dict[str, Times]:
         with tempfile.TemporaryDirectory() as cache:
             environment = {**os.environ, "STEPRULE_CACHE": cache}
             for kind, module in _MODULES.items():
-                done = subprocess.run(
-                    [sys.executable, "-c", _CHILD.format(module=module)],
-                    env=environment,
-                    check=True,
-                    capture_output=True,
-                    text=True,
-                )
-                seconds[kind].append(float(done.stdout))
+                command = [sys.executable, "-c", _CHILD.format(module=module)]
+                seconds[kind].append(float(printed(f"the first step ({kind})", command, environment)))
     return {kind: Times(tuple(each)) for kind, each in seconds.items()}

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 import resource
-import subprocess
 import sys
 from pathlib import Path
 from typing import Final
@@ -18,6 +17,7 @@ from torch import nn
 from .. import rules
 from ..lab.workers import environment
 from ..torch import optimizer, step_in_backward
+from .processes import printed
 
 __all__ = ["WAYS", "measure_memory"]
 
@@ -66,8 +66,7 @@ def measure_memory(layers: int = 12) -> dict[str, tuple[int, int]]:
     for way in WAYS:
         command = [sys.executable, "-m", "steprule.bench.memory", way, str(layers)]
         threads = environment(torch.get_num_threads())
-        done = subprocess.run(command, env=threads, check=True, capture_output=True, text=True)
-        parameters, peak = map(int, done.stdout.split())
+        parameters, peak = map(int, printed(f"the memory of {way}", command, threads).split())
         measured[way] = parameters, peak
     return measured
 
