@@ -491,17 +491,20 @@ class TestCompare:
         assert "mine.py" in said
         assert "Error" in said
 
-    def test_warns_in_a_sentence_without_a_line_of_ours(self, tmp_path: Path) -> None:
-        text = "import warnings\nfrom steprule.lab.problem import find_problem\n"
-        text += "def problem():\n    warnings.warn('of mine')\n    return find_problem('digits')()\n"
+    def test_a_warning_is_one_sentence_too(self, tmp_path: Path) -> None:
+        text = "import warnings\nfrom tests.lab.small import line\nwarnings.warn('odd\\ndata')\n"
         (tmp_path / "mine.py").write_text(text, encoding="utf-8")
-        words = ["--rules", "delta_bar_delta", "--epochs", "1", "--seeds", "1", "--jobs", "1"]
-        for name in ("initial_rate", "kappa", "phi"):
-            words += ["--grid", f"delta_bar_delta.{name}=0.1"]
-        told = process("compare", "mine.py:problem", *words, cwd=tmp_path).err
-        assert re.search("^steprule: delta_bar_delta needs the gradient of the full batch, .*\n", told, re.MULTILINE)
-        assert "comparison = run(" not in told
-        assert re.search(r"mine\.py:4: UserWarning: of mine\n  warnings\.warn", told)
+        words = ("mine.py:line", "--rules", "delta_bar_delta", "--seeds", "1", "--jobs", "1", "--epochs", "1")
+        ended = process("compare", *words, cwd=tmp_path, PYTHONPATH=os.pathsep.join([str(ROOT), *sys.path]))
+        assert ended.err == (
+            f"steprule: warning: odd data ({tmp_path}/mine.py, line 3)\n"
+            "steprule: warning: delta_bar_delta needs the gradient of the full batch, and line has mini-batches of 8, whose "
+            "noise makes its rates shrink\n"
+        )
+        shown = process(
+            "compare", *words, "--traceback", cwd=tmp_path, PYTHONPATH=os.pathsep.join([str(ROOT), *sys.path])
+        )
+        assert "mine.py:3: UserWarning: odd\ndata\n" in shown.err
 
     def test_shows_the_traceback_to_who_asks(self, tmp_path: Path) -> None:
         ended = process("compare", "cifar", "--traceback", cwd=tmp_path)

@@ -19,14 +19,14 @@ except ModuleNotFoundError as missing:
 from . import __version__, around, clustering, equations, options, reproducing, rules
 from .benching import bench
 from .console import stoppable, terminal
-from .named import place_of
+from .named import is_installed, place_of
 from .program import lower
 
 __all__ = ["app", "main"]
 
 app = typer.Typer(
     help="Adaptive, per-dimension learning rates: update rules, their engines, and experiments on them. An error "
-    "is one sentence; with --traceback behind the command it says where it was raised.",
+    "or a warning is one sentence; with --traceback behind the command it says where it was raised.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -180,8 +180,11 @@ app.command()(bench)
 
 
 def main() -> None:
-    """Run the command line. What goes wrong ends it with one sentence and status 2; with `--traceback`, with that."""
-    traced = "--traceback" in sys.argv
+    """Run the command line. What goes wrong ends it with one sentence and status 2; with `--traceback`, with that.
+
+    A warning is one sentence, too.
+    """
+    traced, usual = "--traceback" in sys.argv, warnings.formatwarning
     if traced:
         sys.argv.remove("--traceback")
     else:
@@ -193,18 +196,13 @@ def main() -> None:
             raise
         print(f"steprule: {_told(error)}", file=sys.stderr)
         raise SystemExit(2) from None
+    finally:
+        warnings.formatwarning = usual
 
 
-_AS_PYTHON_WARNS: Final = warnings.formatwarning
-
-
-def _warned(
-    message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
-) -> str:
-    """A warning as it is told: a line of ours would say nothing to who reads it; one of other programs says where."""
-    if Path(filename).is_relative_to(Path(__file__).parent):
-        return f"steprule: {message}\n"
-    return _AS_PYTHON_WARNS(message, category, filename, lineno, line)
+def _warned(message: Warning | str, category: object, filename: str, lineno: int, line: object = None) -> str:  # noqa: ARG001
+    place = "" if is_installed(Path(filename)) else f" ({filename}, line {lineno})"
+    return f"steprule: warning: {' '.join(str(message).split())}{place}\n"
 
 
 def _told(error: Exception) -> str:
