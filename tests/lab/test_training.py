@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 from tests.lab import small
 
 import steprule.torch as ours
 import torch
 from steprule import Rule, rules
+from steprule.cluster import simulate
 from steprule.curvature import Curvature
 from steprule.lab import Epoch, Metric, Problem
+from steprule.lab.cluster.gradients import ProblemGradient
+from steprule.lab.stacked import Stack
 from steprule.lab.training import train
+from steprule.lab.workers import Task
 from torch import Tensor, nn
 
 
@@ -236,3 +242,29 @@ def test_a_hyperparameter_that_cannot_be_is_told_before_training() -> None:
     with pytest.raises(ValueError, match="lr is -1"):
         trained(problem, lr=-1.0)
     assert model.seen == []
+
+
+NO_SCALARS = [
+    (lambda outputs, targets: 0.5, "the loss of line is of type float; allowed is a tensor without dimensions"),
+    (
+        lambda outputs, targets: (outputs - targets).abs().mean(dim=0),
+        "the loss of line has the shape (1,); allowed is a tensor without dimensions, the mean over the examples of a batch",
+    ),
+]
+
+
+@pytest.mark.parametrize(("loss", "says"), NO_SCALARS)
+def test_a_loss_that_is_no_scalar_is_told_wherever_it_is_trained(loss: Any, says: str) -> None:
+    problem = replace(small.line(), loss=loss)
+    task = Task(0, "sgd", {"lr": 0.1}, 0, 1)
+    stack = Stack(problem, [task], torch.device("cpu"))
+    for trains in (
+        lambda: trained(problem),
+        stack.train_epoch,
+        lambda: simulate(problem, rules.sgd, {"lr": 0.1}, replicas=1),
+        lambda: ProblemGradient(problem, 0, 0, 0)(
+            {"weight": np.ones((1, 3), np.float32), "bias": np.ones(1, np.float32)}, {}
+        ),
+    ):
+        with pytest.raises(ValueError, match=re.escape(says)):
+            trains()

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 import torch
 from torch import Tensor, nn
 
+from ..torch.losses import scalar
 from .memory import as_tensor
 from .partition import Partition
 
@@ -92,7 +93,7 @@ class Gradients:
         inputs, targets = (part.index_select(0, batch.to(part.device)) for part in self._train)
         for parameter in self._parameters.values():
             parameter.grad = None
-        loss = self._problem.loss(self.module(inputs), targets)
+        loss = scalar(self._problem.loss(self.module(inputs), targets), self._problem.name)
         loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
         for name, view in self.partition.dense_views(into).items():
             gradient = self._parameters[name].grad

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from ..torch import RuleOptimizer, optimizer
+from ..torch.losses import scalar
 from .grids import find_rule
 from .problem import Data, Problem
 from .training import with_batch_size
@@ -102,7 +103,7 @@ class Stack:
         return functional_call(self._model, (values, buffers), (inputs,))  # type: ignore[no-any-return]  # the model's
 
     def _loss(self, values: dict[str, Tensor], buffers: dict[str, Tensor], inputs: Tensor, targets: Tensor) -> Tensor:
-        return self._problem.loss(self._outputs(values, buffers, inputs), targets)
+        return scalar(self._problem.loss(self._outputs(values, buffers, inputs), targets), self._problem.name)
 
     @torch.no_grad()
     def measured(self, data: Data) -> list[float]:

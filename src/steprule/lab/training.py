@@ -13,6 +13,7 @@ from .. import rules
 from ..curvature import Curvature
 from ..specification import Rule
 from ..torch import RuleOptimizer, optimizer
+from ..torch.losses import scalar
 from .problem import Problem
 from .results import Epoch
 
@@ -110,7 +111,7 @@ def train_epoch(
         if curvature is not None:
             loss = curvature(x, y)
         else:
-            loss = problem.loss(model(x), y)
+            loss = scalar(problem.loss(model(x), y), problem.name)
             for parameter in parameters:
                 parameter.grad = None  # as zero_grad() does, whose own time shows on a small net
             loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped

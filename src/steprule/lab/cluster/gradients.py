@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from ...cluster.gradients import parameters_of
 from ...cluster.messages import Rows
 from ...cluster.plan import Work
+from ...torch.losses import scalar
 from ..problem import Problem, find_problem
 
 __all__ = ["ProblemGradient", "work_of"]
@@ -78,7 +79,7 @@ class ProblemGradient:
         for parameter in self._parameters.values():
             parameter.grad = None
         inputs, targets = next(self._batches)
-        loss = self._problem.loss(self._model(inputs), targets)
+        loss = scalar(self._problem.loss(self._model(inputs), targets), self._problem.name)
         loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
         rows = {}
         for name, parameter in self._parameters.items():
