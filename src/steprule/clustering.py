@@ -10,6 +10,7 @@ import typer
 from . import options, simulating
 from .console import stoppable, terminal
 from .folders import made_folder
+from .lab.numerals import plural
 
 __all__ = ["app"]
 
@@ -102,7 +103,7 @@ def run(
         measured = ready.train((display, board))
     last = measured[-1]
     console.print(
-        f"\n{last.updates} updates: {found.metric.name} {last.test:.4g}{found.metric.unit}",
+        f"\n{plural(last.updates, 'update')}: {found.metric.name} {last.test:.4g}{found.metric.unit}",
     )
     console.print(
         f"In {out}: results.json, model.safetensors, snapshots, and events for TensorBoard.",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Mapping
 from dataclasses import asdict
 from io import BytesIO
 from pathlib import Path
@@ -12,11 +14,15 @@ import typer
 from . import options
 from .console import stoppable, terminal
 from .folders import made_folder, replace, write_json
+from .lab.numerals import plural
 
 if TYPE_CHECKING:
-    from .cluster import Simulation
+    from .cluster import Simulated, Simulation
 
 __all__ = ["simulate", "study"]
+
+_SECONDS_BETWEEN_FILES = 10.0
+"""A file of all pushes after each measurement would take longer than the simulation, where it is measured often."""
 
 _TIMES = "a number, or a distribution of numpy's: gamma:10,0.1, exponential:0.05, lognormal:0,0.5"
 
@@ -52,7 +58,9 @@ def simulate(
     warm_start: options.WarmStart = 0,
     device: Annotated[str, typer.Option(help="cpu or cuda: where gradients are computed and shards step.")] = "cpu",
     seed: Annotated[int, typer.Option(help="Decides the weights, the order of the data, and what is drawn.")] = 0,
-    out: Annotated[Path, typer.Option(help="Folder for simulation.json and pushes.npy.")] = Path("simulation"),
+    out: Annotated[Path, typer.Option(help="Folder for simulation.json and pushes.npy, written on the way.")] = Path(
+        "simulation"
+    ),
 ) -> None:
     """Train a problem by many simulated replicas: real gradients, on a clock that delays and failures are drawn for."""
     from .cluster import Conditions, Simulation
@@ -82,32 +90,32 @@ def simulate(
         device=device,
     )
     made_folder(out)
-    console, stopped = terminal(), False
-    with SimulationDisplay(console, simulation, made.metric) as display:
-        try:
-            for measured in simulation.run():
-                display.measured(measured)
-        except KeyboardInterrupt:
-            stopped = True
-    found = simulation.result()
-    written = {
+    what = {
         "command": command(),
         "problem": problem,
         "rule": rule,
         "hyperparameters": hyperparameters,
         "conditions": str(conditions),
-        "measured": [asdict(each) for each in found.measured],
-        **{name: getattr(found, name) for name in ("updates", "time", "lost", "deaths", "seconds")},
     }
-    write_json(out / "simulation.json", written)
-    replace(out / "pushes.npy", _npy(found.pushes))
+    console, stopped, written = terminal(), False, time.monotonic()
+    with SimulationDisplay(console, simulation, made.metric) as display:
+        try:
+            for measured in simulation.run():
+                display.measured(measured)
+                if time.monotonic() - written >= _SECONDS_BETWEEN_FILES:
+                    _write(out, what, simulation.result())
+                    written = time.monotonic()
+        except KeyboardInterrupt:
+            stopped = True
+    found = simulation.result()
+    _write(out, what, found)
     last = ""
     if found.measured:
         measured = found.measured[-1]
         last = f", {made.metric.name} {measured.test:.4g}{made.metric.unit}"
         last += "" if measured.updates == found.updates else f" after {measured.updates}"
     console.print(
-        f"{_ending(simulation, stopped)} {found.updates} pushes in {found.seconds:.1f} s, "
+        f"{_ending(simulation, stopped)} {plural(found.updates, 'push', 'pushes')} in {found.seconds:.1f} s, "
         f"{found.time:.1f} s on the cluster's clock{last}. "
         f"In {out}: simulation.json, and pushes.npy with a record of each push.",
         soft_wrap=True,
@@ -123,7 +131,13 @@ def _ending(simulation: Simulation, stopped: bool) -> str:
     if simulation.completed >= simulation.updates:
         return "Done:"
     why = "the loss is infinite or NaN" if simulation.alive else "every replica has died, and none comes back"
-    return f"Ended before {simulation.updates} pushes, since {why}:"
+    return f"Ended before {plural(simulation.updates, 'push', 'pushes')}, since {why}:"
+
+
+def _write(out: Path, what: Mapping[str, Any], found: Simulated) -> None:
+    counts = {name: getattr(found, name) for name in ("updates", "time", "lost", "deaths", "seconds")}
+    write_json(out / "simulation.json", {**what, "measured": [asdict(each) for each in found.measured], **counts})
+    replace(out / "pushes.npy", _npy(found.pushes))
 
 
 def _npy(array: Any) -> bytes:

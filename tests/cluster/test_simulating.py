@@ -12,6 +12,7 @@ import pytest
 from tests.lab import small
 from typer.testing import CliRunner, Result
 
+from steprule import simulating
 from steprule.cluster import simulate
 from steprule.cluster.gradients import Gradients
 from steprule.clustering import app
@@ -81,6 +82,31 @@ def test_a_simulation_that_is_stopped_says_when_it_was_measured(
     assert last.startswith("Stopped after 15 pushes")
     (measured,) = json.loads((tmp_path / "simulation.json").read_text())["measured"]
     assert f"squared error {measured['test']:.4g} after 10." in last
+
+
+def test_a_simulation_that_is_killed_has_written_what_was_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at, calls = Gradients.at, itertools.count(1)
+
+    def killed(self: Gradients, *arguments: Any) -> float:
+        if next(calls) == 16:
+            raise SystemExit(9)  # nothing is written after it
+        return at(self, *arguments)
+
+    monkeypatch.setattr(Gradients, "at", killed)
+    monkeypatch.setattr(simulating, "_SECONDS_BETWEEN_FILES", 0.0)
+    usual = ("--rule", "sgd", "--set", "lr=0.05", "--replicas", "1", "--every", "10", "--out", str(tmp_path))
+    assert typed("simulate", LINE, *usual).exit_code == 9
+    written = json.loads((tmp_path / "simulation.json").read_text())
+    assert [each["updates"] for each in written["measured"]] == [10]
+    assert written["updates"] == len(np.load(tmp_path / "pushes.npy", allow_pickle=False)) == 10
+
+
+def test_one_push_is_one(tmp_path: Path) -> None:
+    done = typed("simulate", LINE, "--replicas", "1", "--updates", "1", "--out", str(tmp_path))
+    assert "after 1 push: loss" in done.output
+    assert "Done: 1 push in " in done.output
 
 
 @pytest.mark.parametrize(

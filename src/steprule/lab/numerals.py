@@ -17,6 +17,6 @@ def numeral(value: float) -> str:
     return short_exponent(f"{value:g}")
 
 
-def plural(count: int, noun: str) -> str:
-    """Return `1 epoch`, `20 epochs`."""
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+def plural(count: int, noun: str, several: str = "") -> str:
+    """Return `1 epoch`, `20 epochs`; `several` is for a noun whose plural has more than an s."""
+    return f"{count} {noun}" if count == 1 else f"{count} {several or noun + 's'}"

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from .. import __version__
 from . import machine
+from .numerals import plural
 from .places import Place, whole_or_none
 from .results import Epoch
 from .sources import Sources
@@ -73,7 +74,7 @@ class Ray(Place):
 
     def facts(self) -> dict[str, str]:
         each = f", each with {self._threads} threads" if self._threads > 1 else ""
-        return machine.facts() | {"processes": f"{self.jobs}{each}, on a Ray cluster of {self._nodes} nodes"}
+        return machine.facts() | {"processes": f"{self.jobs}{each}, on a Ray cluster of {plural(self._nodes, 'node')}"}
 
     def close(self) -> None:
         if self._begun:

@@ -12,6 +12,7 @@ from rich.progress_bar import ProgressBar
 from rich.text import Text
 
 from ...cluster import Measured, Simulation
+from ..numerals import plural
 from ..results import Metric
 
 __all__ = ["SimulationDisplay"]
@@ -65,4 +66,4 @@ class SimulationDisplay:
         if self._last is None:
             return ""
         metric = f"{self._metric.name} {self._last.test:.4g}{self._metric.unit}"
-        return f"after {self._last.updates} pushes: loss {self._last.loss:.4g}, {metric}"
+        return f"after {plural(self._last.updates, 'push', 'pushes')}: loss {self._last.loss:.4g}, {metric}"
