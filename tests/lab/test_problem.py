@@ -54,6 +54,7 @@ def test_what_cannot_be_called_is_told() -> None:
             "test has 0 inputs and 0 targets; allowed is the same number",
         ),
         ({"validation": (torch.zeros(1), torch.zeros(4))}, "validation has 1 inputs and 4 targets"),
+        ({"model": nn.Linear(3, 1)}, "model is of type Linear; allowed is a function that makes a module of a seed"),
         ({"train": None}, "train is NoneType; allowed is the pair of inputs and targets"),
         ({"test": (torch.zeros(2),) * 3}, "test is 3 things; allowed is the pair of inputs and targets"),
         (
@@ -142,3 +143,23 @@ def test_a_change_of_one_number_is_another_digest(part: str, dtype: torch.dtype)
     changed[3, 2] = 1
     assert problem.data_digest() != replace(problem, **{part: (changed, torch.zeros(4))}).data_digest()
     assert problem.data_digest() != replace(problem, **{part: (inputs.t()[:, :3].t(), torch.zeros(3))}).data_digest()
+
+
+def test_a_model_is_that_of_its_seed_though_its_author_seeds_nothing() -> None:
+    problem = replace(small.line(), model=lambda seed: nn.Linear(3, 1))
+    first, other, again = (problem.model(seed) for seed in (0, 1, 0))
+    assert torch.equal(first.weight, again.weight) and not torch.equal(first.weight, other.weight)  # type: ignore[arg-type]
+    torch.manual_seed(0)
+    assert torch.equal(first.weight, nn.Linear(3, 1).weight)  # type: ignore[arg-type]
+
+
+def test_a_model_is_a_new_module_each_time() -> None:
+    net = nn.Linear(3, 1)
+    problem = replace(small.line(), model=lambda seed: net)
+    assert problem.model(0) is net
+    with pytest.raises(
+        ValueError, match=r"line: model\(1\) is the module of an earlier call, which may be trained by now"
+    ):
+        replace(problem, epochs=2).model(1)
+    with pytest.raises(TypeError, match=r"line: model\(0\) is of type NoneType; allowed is a module"):
+        replace(small.line(), model=lambda seed: None).model(0)

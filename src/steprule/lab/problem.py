@@ -6,6 +6,7 @@ import functools
 import hashlib
 import inspect
 import math
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,13 +29,38 @@ Data = tuple[Tensor, Tensor]
 _EVALUATED_AT_ONCE: Final = 2000
 
 
+class _Model:
+    """Makes a problem's models, each from random numbers of PyTorch that its seed decides, whatever was drawn before."""
+
+    def __init__(self, problem: str, make: Callable[[int], nn.Module]) -> None:
+        self._problem: Final = problem
+        self._make: Final = make
+        self._made: Final[weakref.WeakSet[nn.Module]] = weakref.WeakSet()
+
+    def __call__(self, seed: int) -> nn.Module:
+        torch.manual_seed(seed)
+        made = self._make(seed)
+        if not isinstance(made, nn.Module):
+            raise TypeError(
+                f"problem {self._problem}: model({seed}) is of type {type(made).__name__}; allowed is a module"
+            )
+        if made in self._made:
+            raise ValueError(
+                f"problem {self._problem}: model({seed}) is the module of an earlier call, which may be trained by now; "
+                "allowed is a new one from each call"
+            )
+        self._made.add(made)
+        return made
+
+
 @dataclass(frozen=True)
 class Problem:
     """A model, its data, and what is minimised and measured.
 
-    `model(seed)` makes a module with the initial weights of that seed. `loss(outputs, targets)` is a scalar, the mean over
-    the examples of a batch. `measure(outputs, targets)` is the metric over a whole data set. Where there are `validation`
-    data, a rule's best setting is chosen on them; else it is chosen on the test data, and every page says so.
+    `model(seed)` makes a new module with the initial weights of that seed, by which PyTorch's random numbers are seeded
+    before. `loss(outputs, targets)` is a scalar, the mean over the examples of a batch. `measure(outputs, targets)` is the
+    metric over a whole data set. Where there are `validation` data, a rule's best setting is chosen on them; else it is
+    chosen on the test data, and every page says so.
     `trainer(problem, rule, hyperparameters, seed, epochs)` trains in place of the plain loop, where there is one.
     """
 
@@ -70,6 +96,13 @@ class Problem:
                     f"problem {self.name}: {name} has {len(data[0])} inputs and {len(data[1])} targets; allowed is the same "
                     "number of both, at least 1"
                 )
+        if isinstance(self.model, nn.Module) or not callable(self.model):
+            raise TypeError(
+                f"problem {self.name}: model is of type {type(self.model).__name__}; allowed is a function that makes a "
+                "module of a seed"
+            )
+        if not isinstance(self.model, _Model):
+            object.__setattr__(self, "model", _Model(self.name, self.model))
         if not isinstance(self.metric, Metric):
             raise TypeError(f"problem {self.name}: metric is {self.metric!r}; allowed is a steprule.lab.Metric")
         for name, value in {"batch_size": self.batch_size, "epochs": self.epochs}.items():
