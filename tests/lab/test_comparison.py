@@ -593,6 +593,16 @@ class TestArgumentsThatCannotBe:
         with pytest.raises(TypeError, match=says):
             compared(tmp_path / "out", rules=[f"{tmp_path}/bad.py:bad"], rates=[0.1], seeds=1, epochs=1)
 
+    def test_data_that_each_process_splits_anew_are_told(self, tmp_path: Path) -> None:
+        mine = MINE.replace("torch.linspace(-1, 1, 20)", "torch.tensor(numpy.random.rand(20), dtype=torch.float32)")
+        (tmp_path / "mine.py").write_text(f"import numpy\n{mine}", encoding="utf-8")
+        made = compare(f"{tmp_path}/mine.py:problem", rules=["sgd"], rates=[0.1], seeds=1, jobs=1, out=tmp_path / "out")
+        (only,) = made.outcomes
+        assert only.status == "failed"
+        assert only.cause.startswith(
+            "ValueError: problem mine has other data in each process; allowed are the same: seed"
+        )
+
     def test_a_problem_that_only_a_worker_cannot_make_is_told(self, tmp_path: Path) -> None:
         with pytest.raises(RuntimeError) as caught:
             compared(tmp_path, small.unmakeable_elsewhere)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import replace
 from typing import Any
@@ -143,6 +144,27 @@ def test_a_change_of_one_number_is_another_digest(part: str, dtype: torch.dtype)
     changed[3, 2] = 1
     assert problem.data_digest() != replace(problem, **{part: (changed, torch.zeros(4))}).data_digest()
     assert problem.data_digest() != replace(problem, **{part: (inputs.t()[:, :3].t(), torch.zeros(3))}).data_digest()
+
+
+@pytest.mark.parametrize("part", ["train", "test", "validation"])
+def test_data_that_are_split_anew_are_told_and_a_rounding_is_not(part: str) -> None:
+    inputs = torch.randn(100, 3, generator=torch.Generator().manual_seed(0))
+    inputs[0, 0], inputs[3, 1] = math.nan, math.inf
+    problem = replace(small.line(), **{part: (inputs, torch.arange(100))})
+    sample = json.loads(json.dumps(problem.data_sample()))
+    problem.check_data(sample)
+    replace(problem, **{part: (inputs * (1 + 1e-6), torch.arange(100))}).check_data(sample)
+    order = torch.randperm(100, generator=torch.Generator().manual_seed(1))
+    for other in (
+        (inputs[order], torch.arange(100)),
+        (inputs, order),
+        (inputs[:99], torch.arange(99)),
+        (inputs[:2],) * 2,
+    ):
+        with pytest.raises(
+            ValueError, match="problem line has other data in each process; allowed are the same: seed what"
+        ):
+            replace(problem, **{part: other}).check_data(sample)
 
 
 def test_a_model_is_that_of_its_seed_though_its_author_seeds_nothing() -> None:

@@ -195,8 +195,9 @@ def _run(
     taken_over = len(keys) - len(left)
     if progress:
         progress.begin(problem, len(left), epochs, taken_over, place.jobs)
+    data = problem.data_sample()
     tasks = [
-        workers.Task(number, key.rule, dict(key.trial.setting.hyperparameters), key.trial.seed, key.epochs)
+        workers.Task(number, key.rule, dict(key.trial.setting.hyperparameters), key.trial.seed, key.epochs, data)
         for number, key in enumerate(left)
     ]
     if not tasks:

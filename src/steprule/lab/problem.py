@@ -7,7 +7,7 @@ import hashlib
 import inspect
 import math
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -27,6 +27,9 @@ Data = tuple[Tensor, Tensor]
 
 # Examples per forward pass of an evaluation.
 _EVALUATED_AT_ONCE: Final = 2000
+
+# Examples of which a process is asked whether it has the same; not all, whose last digits may depend on its threads.
+_SAMPLED: Final = 32
 
 
 class _Model:
@@ -121,6 +124,24 @@ class Problem:
                 found.update(f"{part.dtype} {tuple(part.shape)} ".encode())
                 found.update(part.detach().cpu().contiguous().view(torch.uint8).numpy().data)
         return found.hexdigest()[:12]
+
+    def data_sample(self) -> list[list[float]]:
+        """Return the mean size of some examples of each part of its data: whether another process has the same."""
+        parts = [part.detach() for data in (self.train, self.test, self.validation or ()) for part in data]
+        places = [torch.linspace(0, len(part) - 1, _SAMPLED, dtype=torch.float64).long() for part in parts]
+        some = [part.cpu()[each].to(torch.complex128).abs() for part, each in zip(parts, places, strict=True)]
+        return [each.flatten(1).mean(1).tolist() if each.dim() > 1 else each.tolist() for each in some]
+
+    def check_data(self, sample: Sequence[Sequence[float]]) -> None:
+        """Raise `ValueError` where its data are not, but for rounding, those that have this `data_sample`."""
+        for mine, other in zip(self.data_sample(), sample, strict=True):
+            here, there = torch.tensor(mine), torch.tensor(other)
+            rounding = 1e-3 * there.nan_to_num(0.0, posinf=0.0).max().item()
+            if len(mine) != len(other) or not torch.allclose(here, there, 1e-3, rounding, equal_nan=True):
+                raise ValueError(
+                    f"problem {self.name} has other data in each process; allowed are the same: seed what draws or splits "
+                    "them"
+                )
 
     def batches(self, order: torch.Generator) -> Iterator[Tensor]:
         """Yield the numbers of the examples of each batch, int64, once through the training data in a new order."""

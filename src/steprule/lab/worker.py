@@ -57,6 +57,8 @@ def messages(problem: Problem, trial: Mapping[str, Any]) -> Iterator[dict[str, A
 
     try:
         diverged = True
+        if trial["data"]:
+            problem.check_data(trial["data"])
         rule = find_rule(trial["rule"])
         for epoch in train(problem, rule, trial["hyperparameters"], trial["seed"], trial["epochs"]):
             yield {"epoch": dataclasses.asdict(epoch)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import os
 import queue
@@ -42,13 +43,17 @@ WORKER_VARIABLE: Final = "STEPRULE_WORKER"
 
 @dataclass(frozen=True)
 class Task:
-    """One trial, in words that another process understands; `number` is the caller's."""
+    """One trial, in words that another process understands; `number` is the caller's.
+
+    `data` is the problem's `data_sample`, which the process must have as well, where one is given.
+    """
 
     number: int
     rule: str
     hyperparameters: dict[str, float]
     seed: int
     epochs: int
+    data: Sequence[Sequence[float]] = ()
 
 
 @dataclass(frozen=True)
@@ -130,9 +135,8 @@ class _Worker:
         assert self._process.stdin is not None
         self.task = task
         self._said_before = os.fstat(self._errors.fileno()).st_size
-        message = {"rule": task.rule, "hyperparameters": task.hyperparameters, "seed": task.seed, "epochs": task.epochs}
         try:
-            self._process.stdin.write(json.dumps(message) + "\n")
+            self._process.stdin.write(json.dumps(dataclasses.asdict(task)) + "\n")
             self._process.stdin.flush()
         except BrokenPipeError:
             pass  # it has died; its end is on its way through the reader

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -44,13 +44,17 @@ def work_of(problem_name: str, problem: Problem, seed: int) -> Work:
     sparse = tuple(name for name in by_rows if name in trained)  # not one that is frozen
     return Work(
         {name: parameter.detach().numpy() for name, parameter in trained.items()},
-        functools.partial(_gradient, problem_name, seed),
+        functools.partial(_gradient, problem_name, problem.data_sample(), seed),
         sparse,
     )
 
 
-def _gradient(problem_name: str, seed: int, replica: int, start: int) -> ProblemGradient:
-    return ProblemGradient(find_problem(problem_name)(), seed, replica, start)
+def _gradient(
+    problem_name: str, data: Sequence[Sequence[float]], seed: int, replica: int, start: int
+) -> ProblemGradient:
+    problem = find_problem(problem_name)()
+    problem.check_data(data)
+    return ProblemGradient(problem, seed, replica, start)
 
 
 class ProblemGradient:
