@@ -13,19 +13,19 @@ from hypothesis import strategies as st
 
 import torch
 from steprule.torch import identity
-from steprule.torch.identity import Addresses, Held, fetch, same
+from steprule.torch.identity import Addresses, Held, same
 
 
 @pytest.fixture(params=["machine code", "Python"], autouse=True)
 def who_asks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     if request.param == "Python":
-        monkeypatch.setattr(identity, "_native", lambda: None)
+        monkeypatch.setattr(identity, "natives", lambda: None)
 
 
 @pytest.mark.skipif(sys.implementation.name != "cpython", reason="machine code asks CPython")
 def test_machine_code_is_to_be_had_here(who_asks, request: pytest.FixtureRequest):
     asked = request.node.callspec.params["who_asks"]
-    assert (identity._native() is not None) == (asked == "machine code")
+    assert (identity.natives() is not None) == (asked == "machine code")
 
 
 # --- same --------------------------------------------------------------------------------------------------------------
@@ -157,22 +157,3 @@ def test_a_tensor_without_memory_is_an_error_and_not_the_end_of_the_process():
     for _ in range(2):
         with pytest.raises(RuntimeError, match="data pointer"):
             addresses.follow(leaked)
-
-
-# --- fetch -------------------------------------------------------------------------------------------------------------
-
-
-def test_a_tensors_object_leads_to_the_one_of_cpp():
-    assert identity._offset() is not None
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_any_tensor_may_be_fetched(kind: str):
-    tensor = KINDS[kind]()
-    for tensors in ([], [tensor], [tensor, torch.nn.Parameter(torch.zeros(2))] * 100, (tensor,)):
-        fetch(tensors)
-
-
-def test_nothing_is_fetched_where_the_object_is_not_found(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(identity, "_offset", lambda: None)
-    fetch([torch.zeros(2)])

@@ -211,7 +211,7 @@ def test_a_device_without_memory():
 @pytest.fixture(params=["fused", "fused, Python looks", "plain"])
 def running(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> tuple[torch.nn.Parameter, Any]:
     if request.param == "fused, Python looks":
-        monkeypatch.setattr(identity, "_native", lambda: None)
+        monkeypatch.setattr(identity, "natives", lambda: None)
     each = parameter(4, 8 if request.param == "plain" else 4)
     if request.param == "plain":  # with gaps
         each.data, each.grad = each.data[:, ::2], None

@@ -2,9 +2,7 @@
 
 A step asks this of each parameter, gradient and slot; in Python, to ask takes as long as to step small ones. Machine code
 asks it of CPython (`PyList_GetItem`, `PyDict_GetItem`) and of the function that PyTorch's own compiler gives its generated
-code to find a tensor's memory by. Without one of these, Python asks. What is asked lies all over memory, and what has run
-since the last step has pushed it out of the caches: `fetch` has it brought back all at once, where to wait for one piece
-after the other takes longer than to look at it.
+code to find a tensor's memory by. Without one of these, Python asks.
 """
 
 from __future__ import annotations
@@ -19,7 +17,6 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-import torch
 from torch import Tensor
 
 from ..kernels.machine_code import assembled
@@ -30,7 +27,7 @@ try:
 except ImportError:  # it is private to PyTorch, and may go
     guards = None  # type: ignore[assignment]
 
-__all__ = ["Addresses", "Held", "fetch", "same"]
+__all__ = ["Addresses", "Held", "natives", "same"]
 
 _pointer: Final = Tensor.data_ptr
 _MEMORY: Final[int] = getattr(guards, "_torchinductor_pyobject_tensor_data_ptr", 0)
@@ -95,51 +92,69 @@ _HELD: Final = """\
   %name = call i64 %item(i64 %names, i64 %i)
   %found = call i64 %get(i64 %dict, i64 %name)"""
 
-# `fetch` has the processor bring the tensors of a list to its caches: the Python objects, and then that of C++ which each
-# points to, at `offset` bytes, of which what tells the layout ends in the third line.
-_FETCH: Final = """
-declare void @llvm.prefetch.p0i8(i8*, i32, i32, i32)
-define i64 @fetch(i64 %tensors, i64 %count, i64 %offset) {{
+# Of each tensor of a list: the class, at byte `kind` of the Python object, and `words` numbers from byte `low` on of what
+# this points to at byte `target`. They are compared with a row of a table, to which they are written too if it is to
+# `write`; `described` returns 0 where all are equal.
+_DESCRIBED: Final = """
+define i64 @described(
+  i64 %tensors, i64 %table, i64 %count, i64 %kind, i64 %target, i64 %low, i64 %words, i64 %write
+) {{
 entry:
+  %writes = icmp ne i64 %write, 0
   %item = inttoptr i64 {item} to i64 (i64, i64)*
-  br label %objects
-objects:
-  %i = phi i64 [0, %entry], [%next, %object]
+  br label %loop
+loop:
+  %i = phi i64 [0, %entry], [%next, %done]
+  %row = phi i64 [%table, %entry], [%behind, %done]
+  %new = phi i64 [0, %entry], [%so_far, %done]
   %left = icmp slt i64 %i, %count
-  br i1 %left, label %object, label %targets
-object:
-  %tensor = call i64 %item(i64 %tensors, i64 %i)
-  %line = inttoptr i64 %tensor to i8*
-  call void @llvm.prefetch.p0i8(i8* %line, i32 0, i32 3, i32 1)
+  br i1 %left, label %tensor, label %end
+tensor:
+  %object = call i64 %item(i64 %tensors, i64 %i)
+  %class_at = add i64 %object, %kind
+  %class = inttoptr i64 %class_at to i64*
+  %target_at = add i64 %object, %target
+  %pointer = inttoptr i64 %target_at to i64*
+  %inner = load i64, i64* %pointer
+  %first = add i64 %inner, %low
+  %class_now = load i64, i64* %class
+  br label %word
+word:
+  %j = phi i64 [0, %tensor], [%j_next, %more]
+  %now = phi i64 [%class_now, %tensor], [%word_now, %more]
+  %place = phi i64 [%row, %tensor], [%place_next, %more]
+  %found = phi i64 [%new, %tensor], [%so_far, %more]
+  %at = inttoptr i64 %place to i64*
+  %before = load i64, i64* %at
+  %stays = select i1 %writes, i64 %now, i64 %before
+  store i64 %stays, i64* %at
+  %bits = xor i64 %now, %before
+  %so_far = or i64 %found, %bits
+  %place_next = add i64 %place, 8
+  %goes_on = icmp slt i64 %j, %words
+  br i1 %goes_on, label %more, label %done
+more:
+  %offset = mul i64 %j, 8
+  %word_at = add i64 %first, %offset
+  %word_pointer = inttoptr i64 %word_at to i64*
+  %word_now = load i64, i64* %word_pointer
+  %j_next = add i64 %j, 1
+  br label %word
+done:
+  %behind = add i64 %place, 8
   %next = add i64 %i, 1
-  br label %objects
-targets:
-  %j = phi i64 [0, %objects], [%after, %target]
-  %more = icmp slt i64 %j, %count
-  br i1 %more, label %target, label %end
-target:
-  %again = call i64 %item(i64 %tensors, i64 %j)
-  %place = add i64 %again, %offset
-  %pointer = inttoptr i64 %place to i8**
-  %first = load i8*, i8** %pointer
-  %second = getelementptr i8, i8* %first, i64 64
-  %third = getelementptr i8, i8* %first, i64 128
-  call void @llvm.prefetch.p0i8(i8* %first, i32 0, i32 3, i32 1)
-  call void @llvm.prefetch.p0i8(i8* %second, i32 0, i32 3, i32 1)
-  call void @llvm.prefetch.p0i8(i8* %third, i32 0, i32 3, i32 1)
-  %after = add i64 %j, 1
-  br label %targets
+  br label %loop
 end:
-  ret i64 0
+  ret i64 %new
 }}
 """
 
 # Each takes lists, and then numbers; a call keeps the interpreter lock.
-_FUNCTIONS: Final = {"moved": (1, 4), "same": (2, 1), "held": (3, 1), "fetch": (1, 2)}
+_FUNCTIONS: Final = {"moved": (1, 4), "same": (2, 1), "held": (3, 1), "described": (1, 7)}
 
 
 @functools.cache
-def _native() -> Mapping[str, Callable[..., int]] | None:
+def natives() -> Mapping[str, Callable[..., int]] | None:
     """Return the machine code of `_FUNCTIONS`, or None where they cannot be had."""
     # Without the interpreter lock, another thread may let go of what a list or dict has just given.
     locked: bool = getattr(sys, "_is_gil_enabled", lambda: True)()
@@ -153,7 +168,7 @@ def _native() -> Mapping[str, Callable[..., int]] | None:
     text = _MOVED.format(memory=_MEMORY, **of_python)
     text += _FOUND.format(symbol="same", lists="i64 %some", found=_SAME, **of_python)
     text += _FOUND.format(symbol="held", lists="i64 %dicts, i64 %names", found=_HELD, **of_python)
-    text += _FETCH.format(**of_python)
+    text += _DESCRIBED.format(**of_python)
     try:
         start = assembled(text, *_FUNCTIONS)
     except (OSError, RuntimeError):  # a processor or system that LLVM makes no code for
@@ -164,28 +179,11 @@ def _native() -> Mapping[str, Callable[..., int]] | None:
     }
 
 
-@functools.cache
-def _offset() -> int | None:
-    """Return at which byte of a tensor's Python object its address in C++ stands, or None where that is not found."""
-    tensor = torch.zeros(0, device="cpu")
-    held = ctypes.string_at(id(tensor), Tensor.__basicsize__)
-    addresses = np.frombuffer(held, np.int64, len(held) // 8)
-    found = np.flatnonzero(addresses == tensor._cdata)
-    return 8 * int(found[0]) if len(found) else None
-
-
-def fetch(tensors: Sequence[Tensor]) -> None:
-    """Have the processor bring to its caches what will be asked of `tensors`; where it cannot, that takes longer."""
-    native, offset = _native(), _offset()
-    if native is not None and offset is not None and type(tensors) is list:
-        native["fetch"](tensors, len(tensors), offset)
-
-
 def same(some: Sequence[Any], others: Sequence[Any]) -> bool:
     """Whether two sequences hold the same objects."""
     if len(some) != len(others):
         return False
-    native = _native()
+    native = natives()
     if native is None or not type(some) is type(others) is list:
         return all(map(operator.is_, some, others))
     return bool(native["same"](some, others, len(some)))
@@ -199,7 +197,7 @@ class Held:
         self._names: Final = [name for _, name in places]
         self._objects: Final = [each[name] for each, name in places]
         # Another class's way of looking a name up is its own.
-        self._native: Final = _native() if all(type(each) is dict for each in self._dicts) else None
+        self._native: Final = natives() if all(type(each) is dict for each in self._dicts) else None
 
     def still(self) -> bool:
         """Whether each dict still holds the same object under the same name."""
@@ -246,7 +244,7 @@ class Addresses:
         if self._native is not None and type(tensors) is list:
             return bool(self._native["moved"](tensors, *self._where, write))
         found = np.array(list(map(_pointer, tensors)), np.int64)
-        self._native = _native() if all(type(tensor) in PLAIN_TYPES for tensor in tensors) else None
+        self._native = natives() if all(type(tensor) in PLAIN_TYPES for tensor in tensors) else None
         moved = not np.array_equal(found, self._column)
         if write:
             self._column[:] = found

@@ -9,7 +9,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-from .identity import fetch
+from .description import Descriptions
 
 try:
     # What torch.compile looks at its inputs with: one call in C++ for all tensors.
@@ -18,9 +18,6 @@ except ImportError:  # it is private to PyTorch, and may go
     TensorGuards = None  # type: ignore[assignment,misc]
 
 __all__ = ["Layout"]
-
-_MANY: Final = 32
-"""Tensors that it takes longer to look at one after the other than to have fetched at once."""
 
 _ATTRIBUTES: Final[tuple[Callable[[Any], Any], ...]] = (
     type,
@@ -41,14 +38,21 @@ class Layout:
     def __init__(self, tensors: Sequence[Tensor]) -> None:
         self._check: Final = _guards(tensors)
         self._looked_at: Final = [] if self._check else _look_at(tensors)
+        self._descriptions: Final = Descriptions.of(tensors) if self._check else None
+        # One tensor tells whether PyTorch is in the same mode, such as that of inference.
+        self._mode: Final = _guards(tensors[:1]) if self._descriptions else None
 
-    def fits(self, tensors: Sequence[Tensor]) -> bool:
+    def fits(self, tensors: list[Tensor]) -> bool:
         """Whether `tensors`, known to be as many, are of the same kinds and lie alike."""
-        if self._check is not None:
-            if len(tensors) >= _MANY:
-                fetch(tensors)
-            return self._check(*tensors)
-        return _look_at(tensors) == self._looked_at
+        if self._check is None:
+            return _look_at(tensors) == self._looked_at
+        described = self._descriptions
+        if described is not None and self._mode is not None and self._mode(tensors[0]) and described.hold(tensors):
+            return True
+        fits = self._check(*tensors)
+        if fits and described is not None:
+            described.take(tensors)
+        return fits
 
 
 def _guards(tensors: Sequence[Tensor]) -> Callable[..., bool] | None:

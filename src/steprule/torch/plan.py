@@ -259,7 +259,7 @@ def _parameters(optimizer: RuleOptimizer) -> Iterable[Tensor]:
     return itertools.chain.from_iterable(group["params"] for group in optimizer.param_groups)
 
 
-def _without(grads: Sequence[Tensor], places: Sequence[int]) -> Sequence[Tensor]:
+def _without(grads: list[Tensor], places: Sequence[int]) -> list[Tensor]:
     return [grad for place, grad in enumerate(grads) if place not in places] if places else grads
 
 
