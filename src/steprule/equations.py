@@ -40,14 +40,14 @@ def latex(rule: Rule) -> str:
             symbols[name] = _spelled(name)  # lr beside eta
     names: dict[int, str] = {}
     lines, helpers = [], 0
+    lefts = {name: r"\Delta x_t" if name == "dx" else rf"{_word(name)}_t" for name in program.outputs}
     outputs = {id(value): name for name, value in reversed(list(program.outputs.items()))}
     for value in program.line_values():
         if id(value) not in outputs and all(operand.operation == "symbol" for operand in value.operands):
             continue  # so short that it reads better in its place, though the loop computes it once
         text, rank = _Writer(names, symbols).write(value)
         if id(value) in outputs:
-            name = outputs[id(value)]
-            names[id(value)] = r"\Delta x_t" if name == "dx" else rf"{_word(name)}_t"
+            names[id(value)] = lefts[outputs[id(value)]]
         else:
             helpers += 1
             names[id(value)] = f"u_{{{helpers},t}}"
@@ -55,9 +55,8 @@ def latex(rule: Rule) -> str:
             text = rf"\left({text}\right)"
         lines.append(f"{names[id(value)]} &= {text}")
     for name, value in program.outputs.items():
-        left = r"\Delta x_t" if name == "dx" else rf"{_word(name)}_t"
-        if left not in [line.partition(" &= ")[0] for line in lines]:
-            lines.append(f"{left} &= {_Writer(names, symbols).write(value)[0]}")
+        if lefts[name] not in names.values():
+            lines.append(f"{lefts[name]} &= {_Writer(names, symbols).write(value)[0]}")
     return "\\begin{aligned}\n" + " \\\\\n".join(lines) + "\n\\end{aligned}"
 
 
