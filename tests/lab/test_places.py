@@ -72,8 +72,12 @@ def test_a_place_knows_its_own_number_of_jobs() -> None:
 
 def test_an_address_where_nothing_answers_is_told_at_once() -> None:
     require_installed("ray")
+    from steprule.cluster import engine
+
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))  # and does not listen
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         with pytest.raises(ConnectionError, match=f"address is '{address}', where no Ray cluster answers: "):
             place("ray", address=address)
+        with pytest.raises(ConnectionError, match="where no Ray cluster answers: "), engine.running(address, 1):
+            pass

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Final
 
 try:
     import ray
@@ -13,7 +15,9 @@ try:
 except ModuleNotFoundError as missing:
     raise ModuleNotFoundError(f"a cluster needs {missing.name}: pip install 'steprule[cluster]'") from missing
 
-__all__ = ["running", "start", "tell_nobody"]
+__all__ = ["join", "running", "start", "tell_nobody"]
+
+_SECONDS_TO_ANSWER: Final = 20
 
 
 @contextmanager
@@ -38,8 +42,7 @@ def running(address: str | None, processes: int, *, gpus: int = 0, dashboard: bo
     if address is None:
         start(max(processes, os.cpu_count() or 1), dashboard=dashboard)
     else:
-        tell_nobody()
-        ray.init(address=address, logging_level=logging.ERROR)
+        join(address)
     try:
         _require(processes, gpus)
         yield
@@ -51,6 +54,18 @@ def tell_nobody() -> None:
     """Keep the Ray that this process starts or joins from telling its makers that it is used."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+
+
+def join(address: str, *, log_to_driver: bool = True) -> None:
+    """Join the Ray at `address`. Raises `ConnectionError` where nothing answers, of which Ray says so after minutes."""
+    tell_nobody()
+    host, _, port = address.rpartition(":")
+    if host and port.isdigit():  # else "auto", of which Ray knows what it is
+        try:
+            socket.create_connection((host.rpartition("//")[2], int(port)), timeout=_SECONDS_TO_ANSWER).close()
+        except OSError as error:
+            raise ConnectionError(f"address is {address!r}, where no Ray cluster answers: {error}") from None
+    ray.init(address=address, log_to_driver=log_to_driver, logging_level=logging.ERROR)
 
 
 def start(cpus: int, *, dashboard: bool = False, log_to_driver: bool = True) -> None:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import logging
 import os
-import socket
 from collections import deque
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -28,8 +26,6 @@ __all__ = ["Ray"]
 
 _ATTEMPTS: Final = 3
 """A trial whose node or process is lost is tried again, so often in all: machines of a cluster come and go."""
-
-_SECONDS_TO_ANSWER: Final = 20
 
 _CANCELLATIONS: Final = 20
 """How often a task is cancelled, a second apart, before it is left alone: the cluster may have gone."""
@@ -58,7 +54,12 @@ class Ray(Place):
         self._ray: Final[Any] = ray
         self._begun: Final = not ray.is_initialized()
         if self._begun:
-            _begin(ray, address)
+            from ..cluster import engine
+
+            if address:
+                engine.join(address, log_to_driver=False)
+            else:
+                engine.start(machine.available_cores(), log_to_driver=False)
         nodes = [int(node["Resources"].get("CPU", 0)) for node in self._ray.nodes() if node["Alive"]]
         if not any(nodes):
             self.close()
@@ -144,27 +145,6 @@ class Ray(Place):
         if "epoch" in message:
             return Measured(task.number, Epoch(**message["epoch"]))
         return Started(task.number) if "started" in message else Ended(task.number, message["end"], message["cause"])
-
-
-def _begin(ray: Any, address: str) -> None:
-    if address:
-        _reach(address)
-        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
-        return
-    from ..cluster import engine
-
-    engine.start(machine.available_cores(), log_to_driver=False)
-
-
-def _reach(address: str) -> None:
-    """Raise `ConnectionError` where nothing answers at a `host:port`, of which Ray says so after minutes."""
-    host, _, port = address.rpartition(":")
-    if not (host and port.isdigit()):
-        return  # "auto", of which Ray knows what it is
-    try:
-        socket.create_connection((host.rpartition("//")[2], int(port)), timeout=_SECONDS_TO_ANSWER).close()
-    except OSError as error:
-        raise ConnectionError(f"address is {address!r}, where no Ray cluster answers: {error}") from None
 
 
 @functools.lru_cache(maxsize=64)
