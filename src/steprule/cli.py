@@ -64,12 +64,8 @@ def compare(
     ] = None,
     seeds: Annotated[int, typer.Option(help="Runs of each setting.")] = 5,
     rates: Annotated[str, typer.Option(help="Rates to try with each rule that has one: 1,0.1,0.01,...")] = "",
-    grid: Annotated[
-        list[str] | None, typer.Option(help="Values of a hyperparameter, rule.name=a,b,c; may be repeated.")
-    ] = None,
-    jobs: Annotated[
-        int | None, typer.Option(help="Processes that train side by side; as many as cores unless given.")
-    ] = None,
+    grid: options.Grid = None,
+    jobs: options.Jobs = None,
     on: options.On = "processes",
     address: options.Address = "",
     device: options.Device = "",
@@ -77,9 +73,7 @@ def compare(
         Path | None, typer.Option(help="A folder of wav files and transcripts, in place of the speech problem's own.")
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder for the results and the page.")] = Path("compare"),
-    resume: Annotated[
-        bool, typer.Option("--resume/--fresh", help="Keep or drop what an earlier run has finished.")
-    ] = True,
+    resume: options.Resume = True,
 ) -> None:
     """Train one model by several rules over grids of settings; write a page that shows which suits the problem.
 

@@ -9,11 +9,14 @@ import typer
 __all__ = [
     "Address",
     "Device",
+    "Grid",
+    "Jobs",
     "LocalLr",
     "NFetch",
     "NPush",
     "On",
     "OnServer",
+    "Resume",
     "Trained",
     "Values",
     "WarmStart",
@@ -34,6 +37,11 @@ NPush = Annotated[int, typer.Option("--n-push", help="Steps from one push to the
 LocalLr = Annotated[float | None, typer.Option("--local-lr", help="Rate of a replica's own steps between two fetches.")]
 WarmStart = Annotated[int, typer.Option("--warm-start", help="Updates for which one replica trains alone.")]
 
+Grid = Annotated[
+    list[str] | None, typer.Option("--grid", help="Values of a hyperparameter, rule.name=a,b,c; may be repeated.")
+]
+Jobs = Annotated[int | None, typer.Option("--jobs", help="Processes; as many as there are cores unless given.")]
+Resume = Annotated[bool, typer.Option("--resume/--fresh", help="Keep what is finished there, or begin anew.")]
 On = Annotated[str, typer.Option("--on", help="Where trials run: processes of this machine, or ray, a Ray cluster.")]
 Address = Annotated[
     str,

@@ -160,17 +160,13 @@ def study(
         str, typer.Argument(help="The paper's MNIST net with 5,000 images held out; or another, as for `simulate`.")
     ] = "steprule.lab.staleness.problems:mnist",
     rules: Annotated[str, typer.Option(help="Rules, with commas between; all of the study's unless given.")] = "",
-    grid: Annotated[
-        list[str] | None, typer.Option(help="Values of a hyperparameter, rule.name=a,b,c; may be repeated.")
-    ] = None,
+    grid: options.Grid = None,
     replicas: Annotated[str, typer.Option(help="Numbers of replicas, from 1.")] = "1,10,100,200",
     epochs: Annotated[int, typer.Option(help="Pushes in all, in passes over the training data.")] = 3,
     seeds: Annotated[int, typer.Option(help="Trainings of each chosen setting.")] = 3,
-    jobs: Annotated[int | None, typer.Option(help="Processes; as many as there are cores unless given.")] = None,
+    jobs: options.Jobs = None,
     out: Annotated[Path, typer.Option(help="Folder for results and the page.")] = Path("staleness"),
-    resume: Annotated[
-        bool, typer.Option("--resume/--fresh", help="Keep what is finished there, or begin anew.")
-    ] = True,
+    resume: options.Resume = True,
 ) -> None:
     """How much staleness each rule stands: test error by 1, 10, 100 and 200 simulated replicas; writes a page."""
     from .lab.display import Display

@@ -40,14 +40,12 @@ def zeiler2012(
     epochs: Annotated[
         int | None, typer.Option(help="Passes over the data; the paper's own number unless given. Not on speech.")
     ] = None,
-    jobs: Annotated[int | None, typer.Option(help="Processes; as many as there are cores unless given.")] = None,
+    jobs: options.Jobs = None,
     on: options.On = "processes",
     address: options.Address = "",
     device: options.Device = "",
     out: Annotated[Path, typer.Option(help="Folder for results and pages.")] = _OUT,
-    resume: Annotated[
-        bool, typer.Option("--resume/--fresh", help="Keep what is finished there, or begin anew.")
-    ] = True,
+    resume: options.Resume = True,
     train: Annotated[
         bool, typer.Option("--train/--no-train", help="Train what is missing, or show only what is finished there.")
     ] = True,
