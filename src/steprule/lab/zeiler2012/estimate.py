@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
 
-from .. import machine, workers
+from .. import workers
 from ..grids import find_rule
 from ..problem import Problem, find_problem
 from ..training import train
@@ -29,14 +29,12 @@ class Estimate:
     seconds: float
 
 
-def estimate(works: Iterable[Work], jobs: int | None = None) -> Estimate:
-    """Estimate how long `works` take in `jobs` processes, as many as there are cores unless given.
+def estimate(works: Sequence[Work], jobs: int) -> Estimate:
+    """Estimate how long `works` take in `jobs` processes.
 
     An epoch of each rule on each problem is taken to last as long as 20 of its mini-batches and their share of the
     evaluation do here, measured once, in as many threads as a process will have.
     """
-    works = list(works)
-    jobs = machine.available_cores() if jobs is None else jobs
     problems = {name: find_problem(name)() for name in dict.fromkeys(work.problem for work in works)}
     seconds: dict[tuple[str, str], float] = {}
     for work in works:
