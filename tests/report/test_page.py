@@ -198,7 +198,7 @@ class TestTheFiles:
                 assert f"adadelta_with\N{HORIZONTAL ELLIPSIS}ght_of_parts_{end}" in drawn, name
 
     def test_a_theme_of_altairs_may_have_no_configuration(self, written: dict[str, Path], tmp_path: Path) -> None:
-        themes = alt.theme if hasattr(alt, "theme") else alt.themes  # the latter before Altair 5.5
+        themes = alt.theme if hasattr(alt.theme, "enable") else alt.themes  # the latter before Altair 5.5
         with themes.enable("none"):
             page = write_report(COMPARISONS["realistic"](), tmp_path)
         assert page.read_text() == written["realistic"].read_text()
