@@ -118,6 +118,10 @@ def test_an_array_and_a_scalar_of_numpy_in_either_order(library: Library, name: 
             assert same(library.numbers(found), [*expected, NAN])
 
 
+def test_where_keeps_a_scalar_of_numpy_as_it_is():
+    assert type(where(np.float32(3) > 2, np.float32(0.5), 0.0)) is np.float32
+
+
 def test_two_scalars_of_numpy():
     found = maximum(np.float32(0.1), np.float32(0.2))
     assert isinstance(found, np.float32)

@@ -113,7 +113,7 @@ def _call(name: str, on_numbers: Callable[..., float], *operands: Any) -> Any:
         operands = (operands[0], *(float(each) if isinstance(each, int) else each for each in operands[1:]))
         if _is_number(operands[0]):
             chosen = operands[1] if operands[0] else operands[2]
-            return namespace_of(lead).float64(chosen) if lead is operands[0] else chosen
+            return namespace_of(lead).float64(chosen) if lead is operands[0] and isinstance(chosen, float) else chosen
     namespace = namespace_of(lead)
     if name == "sign" and namespace.__name__ in _SIGN_OF_NAN_IS_0:
         return where(lead == lead, namespace.sign(lead), lead)
