@@ -453,3 +453,5 @@ class TestRefusals:
             Curvature(small(), mse_loss, g2="bbprop")
         with pytest.raises(TypeError, match="samples is no option of h='bbprop', g2=True"):
             Curvature(small(), mse_loss, g2=True, samples=3)
+        with pytest.raises(TypeError, match="samples is no option of h=None, g2=False"):
+            Curvature(small(), mse_loss, h=None, samples=3)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import re
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -328,6 +329,7 @@ class TestRefusals:
         with pytest.raises(ValueError, match=r"examples is 0; allowed is a whole number from 1"):
             mean_square_gradients(chain([nn.Linear(1, 1)]), mse_loss, batch(1, 1), batch(1, 1), by="vmap", examples=0)
 
-    def test_another_way(self) -> None:
-        with pytest.raises(ValueError, match=r"g2 is 'loop'; allowed is one of 'layers', 'vmap', True"):
-            mean_square_gradients(chain([nn.Linear(1, 1)]), mse_loss, batch(1, 1), batch(1, 1), by="loop")
+    @pytest.mark.parametrize("by", ["loop", None, False])
+    def test_another_way(self, by: Any) -> None:
+        with pytest.raises(ValueError, match=rf"g2 is {by!r}; allowed is one of 'layers', 'vmap', True"):
+            mean_square_gradients(chain([nn.Linear(1, 1)]), mse_loss, batch(1, 1), batch(1, 1), by=by)

@@ -66,7 +66,8 @@ class Curvature:
         check_model(model)
         self.model: Final = model
         self._loss: Final = Loss(loss)
-        self._estimators: Final = _made({"h": h, "g2": None if g2 is False else g2}, options)
+        chosen = {"h": h, "g2": None if g2 is False else g2}
+        self._estimators: Final = _made({each: name for each, name in chosen.items() if name is not None}, options)
 
     def __call__(self, inputs: Any, targets: Any) -> Tensor:
         """Set `.grad`, `.h` and `.g2` from a batch, the examples as the first dimension; return its loss, detached.
@@ -113,8 +114,6 @@ def _made(chosen: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Es
     """Return the chosen estimators, each with those of the `options` that its constructor takes."""
     made, taken = {}, set()
     for attribute, name in chosen.items():
-        if name is None:
-            continue
         known = _ESTIMATORS[attribute]
         if name not in known:
             raise ValueError(f"{attribute} is {name!r}; allowed is one of {', '.join(map(repr, known))}")
@@ -123,7 +122,8 @@ def _made(chosen: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Es
         taken.update(its)
     for option in options:
         if option not in taken:
-            raise TypeError(f"{option} is no option of {', '.join(f'{name}={chosen[name]!r}' for name in made)}")
+            of = ", ".join(f"{attribute}={name!r}" for attribute, name in chosen.items()) or "h=None, g2=False"
+            raise TypeError(f"{option} is no option of {of}")
     return made
 
 
