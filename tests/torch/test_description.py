@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -21,7 +22,7 @@ DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16, torch.com
 
 @pytest.fixture(autouse=True)
 def found() -> None:
-    if description._place() is None:
+    if description._PLACE is None:
         pytest.skip("this version of PyTorch keeps it where it is not found")
 
 
@@ -104,12 +105,29 @@ def test_what_lies_elsewhere_is_not_compared(other: Tensor):
 
 def test_nothing_is_compared_where_a_change_was_not_found(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(description, "_CHANGES", (*description._CHANGES, lambda tensor: tensor.add_(1)))
-    assert description._place.__wrapped__() is None
-    monkeypatch.setattr(description, "_place", lambda: None)
+    assert description._found() is None
+    monkeypatch.setattr(description, "_PLACE", None)
     assert Descriptions.of([torch.zeros(3)]) is None
     alike = Layout([torch.zeros(3)])
     assert alike.fits([torch.ones(3)])
     assert not alike.fits([torch.ones(4)])
+
+
+def test_nothing_is_compared_where_none_may_change():
+    found: list[object] = [0]
+
+    def watched(x: Tensor) -> Tensor:
+        found.append(description._found())
+        return x.sum()
+
+    torch.func.grad(watched)(torch.ones(2))
+    assert found == [0, None]
+
+
+@pytest.mark.parametrize("mode", [torch.inference_mode, torch.no_grad, lambda: torch.device("meta")])
+def test_it_is_found_in_every_mode(mode: Callable[[], Any]):
+    with mode():
+        assert description._found() == description._PLACE
 
 
 def test_a_difference_of_no_weight_is_asked_of_pytorch_once(monkeypatch: pytest.MonkeyPatch):

@@ -8,7 +8,6 @@ Where a version keeps them elsewhere, nothing is compared, and PyTorch is asked.
 from __future__ import annotations
 
 import ctypes
-import functools
 from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple
 
@@ -67,20 +66,21 @@ _CHANGES: Final[tuple[Callable[[Tensor], Any], ...]] = (
 """Each changes one thing that a description tells, and not where the memory is."""
 
 
-@functools.cache
-def _place() -> _Place | None:
+def _found() -> _Place | None:
     """Return where descriptions are, or None where that is not found."""
     memory = torch.zeros(1000, dtype=torch.float32, device="cpu")
     changed: set[int] = set()
-    with torch.no_grad():
-        for change in _CHANGES:
-            tensor = memory.as_strided(_SHAPE, _STRIDES)
-            before = _memory(tensor._cdata, _WORDS)
+    for change in _CHANGES:
+        tensor = memory.as_strided(_SHAPE, _STRIDES)
+        before = _memory(tensor._cdata, _WORDS)
+        try:
             change(tensor)
-            found = np.flatnonzero(_memory(tensor._cdata, _WORDS) != before)
-            if not len(found):
-                return None
-            changed |= set(found.tolist())
+        except RuntimeError:  # it is not allowed within a transformation of functions
+            return None
+        seen = np.flatnonzero(_memory(tensor._cdata, _WORDS) != before)
+        if not len(seen):
+            return None
+        changed |= set(seen.tolist())
     held = _memory(id(memory), Tensor.__basicsize__ // 8)
     kinds, targets = np.flatnonzero(held == id(Tensor)), np.flatnonzero(held == memory._cdata)
     if not len(kinds) or not len(targets):
@@ -91,6 +91,10 @@ def _place() -> _Place | None:
 
 def _memory(address: int, words: int) -> NDArray[np.int64]:
     return np.frombuffer(ctypes.string_at(address, 8 * words), np.int64)
+
+
+_PLACE: Final = _found()
+"""Found when this is imported, while nothing is transformed or traced."""
 
 
 class Descriptions:
@@ -104,7 +108,7 @@ class Descriptions:
     @classmethod
     def of(cls, tensors: Sequence[Tensor]) -> Descriptions | None:
         """Return those of `tensors`, or None where they cannot be compared."""
-        native, place = natives(), _place()
+        native, place = natives(), _PLACE
         if native is None or place is None:
             return None
         if any(type(tensor) not in PLAIN_TYPES or tensor.dim() > _DIMENSIONS for tensor in tensors):
