@@ -128,3 +128,15 @@ def test_a_sparse_gradient_steps_as_the_dense_one():
     ours.Adam().apply([dense[0].to_sparse(1), *dense[1:]], other)
     for each, again in zip(one, other, strict=True):
         np.testing.assert_array_equal(values_of(each), values_of(again))
+
+
+def test_a_subclass_may_step_a_variable_in_its_own_way():
+    class Halved(ours.Momentum):
+        def update_step(self, gradient, variable, learning_rate):
+            super().update_step(gradient * 0.5, variable, learning_rate)
+
+    one, other = variables("float64"), variables("float64")
+    stepped(Halved(0.2), gradients(3), one)
+    stepped(ours.Momentum(0.1), gradients(3), other)
+    for each, again in zip(one, other, strict=True):
+        np.testing.assert_allclose(values_of(each), values_of(again), rtol=1e-6)

@@ -30,8 +30,8 @@ class OnTorch(OnTensors):
     def _backend_update_step(
         self: Any, grads: Sequence[Any], trainable_variables: Sequence[Any], learning_rate: Any
     ) -> None:
-        # In a stateless scope nothing may be changed in place.
-        if in_stateless_scope():
+        # In a stateless scope nothing may be changed in place, and a subclass may step a variable otherwise.
+        if in_stateless_scope() or type(self).update_step is not OnTensors.update_step:
             for grad, variable in zip(grads, trainable_variables, strict=True):
                 self.update_step(grad, variable, learning_rate)
             return
