@@ -241,6 +241,20 @@ def test_a_loop_of_ones_own(name: str):
         np.testing.assert_allclose(one.numpy(), other.numpy(), rtol=0, atol=1e-4)
 
 
+@pytest.mark.parametrize("name", CAN)
+def test_variables_of_tensorflow_itself(name: str):
+    """Those of a `tf.Module` step as Keras's own do, by rows too."""
+    own, optimizer = Rows(made(name)), made(name)
+    table = tf.Variable(own.table.numpy())
+    for numbers, values in gradients():
+        own.step(numbers, values)
+        optimizer.apply([tf.IndexedSlices(values, numbers, (ROWS, WIDTH))], [table])
+    optimizer.catch_up()
+    found = [table.numpy(), *map(values_of, optimizer._slots_of(0).values())]
+    for one, other in zip(found, own.found(), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
 @pytest.mark.filterwarnings("ignore::UserWarning")  # TensorFlow's, of its own threads and devices
 @pytest.mark.parametrize("name", ["adadelta", "adam"])
 def test_two_replicas_train_as_one(name: str):

@@ -47,7 +47,7 @@ class OnTensorFlow(OnTensors):
         slots = self._slots_of(index)
         if not scales:
             return None
-        with self._distribution_strategy.extended.colocate_vars_with(variable.value):
+        with self._distribution_strategy.extended.colocate_vars_with(_native(variable)):
             return Behind({name: slots[name] for name in scales}, scales, variable.shape[0])
 
     def _scales(self: Any, variable: Any) -> Mapping[str, float]:
