@@ -140,6 +140,26 @@ def test_what_is_saved_is_up_to_date():
     alike(list(store.values())[2:], dense.found()[1:])
 
 
+def test_who_asks_for_the_variables_gets_and_sets_what_is_up_to_date():
+    """As `get_state_tree` and `set_state_tree` of a model do, a run goes back to where it was."""
+    rows = Rows(made("adadelta"))
+    steps = gradients()
+    for numbers, values in steps[:6]:
+        rows.step(numbers, values)
+    kept = [each.numpy() for each in (rows.table, *rows.optimizer.variables)]
+    for numbers, values in steps[6:]:
+        rows.step(numbers, values)
+    expected = rows.found()
+    for numbers, values in steps[:3]:
+        rows.step(numbers, values)
+    for each, before in zip((rows.table, *rows.optimizer.variables), kept, strict=True):
+        each.assign(before)
+    for numbers, values in steps[6:]:
+        rows.step(numbers, values)
+    for one, other in zip(rows.found(), expected, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
 class TestACheckpointOfTensorFlow:
     """It holds the slots as they are, rows behind and all, and a restored optimizer goes on from there."""
 

@@ -22,7 +22,7 @@ __all__ = ["OnTensorFlow"]
 class OnTensorFlow(OnTensors):
     """What `RuleOptimizer` does on TensorFlow."""
 
-    _behind: Mapping[int, Behind]
+    _behind: Mapping[int, Behind] = MappingProxyType({})
 
     def build(self: Any, variables: Sequence[Any]) -> None:
         """Make the slots, and for each variable whose rows may be behind what remembers which are."""
@@ -116,20 +116,21 @@ class OnTensorFlow(OnTensors):
             behind.stepped(numbers)
 
     def catch_up(self: Any) -> None:
-        """Bring every row of every slot to where dense gradients would have brought it; called by what saves the state.
+        """Bring every row of every slot to where dense gradients would have brought it.
 
-        To be called before `optimizer.variables` are read by hand where gradients name rows.
+        To be called before variables that `variables` gave at an earlier step are read or written by hand where gradients
+        name rows.
         """
-        for behind in self._behind.values() if self.built else ():
+        for behind in self._behind.values():
             behind.settle()
 
-    def save_own_variables(self: Any, store: Any) -> None:
-        self.catch_up()
-        super().save_own_variables(store)  # type: ignore[misc]
-
-    def load_own_variables(self: Any, store: Any) -> None:
-        self.catch_up()
-        super().load_own_variables(store)  # type: ignore[misc]
+    @property
+    def variables(self: Any) -> list[Any]:
+        """The optimizer's own variables, up to date: whoever saves or restores them asks for them, and so may anybody."""
+        if not tf.inside_function():
+            self.catch_up()
+        found: list[Any] = super().variables  # type: ignore[misc]
+        return found
 
     def set_weights(self: Any, weights: Sequence[Any]) -> None:
         self.catch_up()
