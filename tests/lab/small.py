@@ -179,6 +179,24 @@ def own_layer() -> Problem:
     return replace(line(), model=lambda seed: nn.Sequential(_Own()))
 
 
+class _Branching(nn.Module):
+    """A line with a second one beside it in every other pass, and a third that nothing uses."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__()
+        self.line, self.passes = _line(seed), 0
+        self.other, self.unused = nn.Linear(3, 1), nn.Linear(3, 1)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        self.passes += self.training
+        return self.line(inputs) + (self.other(inputs) if self.passes % 2 else 0)
+
+
+def branching() -> Problem:
+    """A model some of whose parameters have no gradient in some passes."""
+    return replace(line(), model=_Branching)
+
+
 def normed() -> Problem:
     """A model that keeps averages beside its parameters."""
     return replace(line(), name="normed", model=lambda seed: nn.Sequential(nn.BatchNorm1d(3), nn.Linear(3, 1)))

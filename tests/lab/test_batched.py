@@ -81,6 +81,16 @@ def test_a_net_trains_as_alone_by_several_settings() -> None:
     assert_as_alone("digits", tasks, list(Batched("cpu").run("digits", tasks)))
 
 
+def test_a_parameter_without_a_gradient_is_left_alone_as_alone() -> None:
+    tasks = [
+        Task(0, "adam", {"lr": 0.1}, 0, 3),
+        Task(1, "momentum", {"lr": 0.1}, 1, 3),
+        Task(2, "adam", {"lr": 0.3}, 1, 3),
+    ]
+    name = small.named(small.branching)
+    assert_as_alone(name, tasks, list(Batched("cpu").run(name, tasks)))
+
+
 def test_what_has_diverged_is_told_and_harms_no_other() -> None:
     kept = [Task(1, "sgd", {"lr": 0.1}, 0, 4), Task(3, "adagrad", {"lr": 0.1}, 1, 4)]
     # All of momentum's trials, and one of SGD's.

@@ -50,6 +50,8 @@ class Stack:
             self._values[name].requires_grad_()
         self._gradients: Final = [torch.zeros_like(self._values[name].detach()) for name in self._trained]
         self._slices: Final = [self._of_trial(trial) for trial in range(len(tasks))]
+        self._unused: set[int] = set()
+        self._frozen: Final[set[int]] = set()
         self._steppers, self._counting = self._optimizers(tasks)
         seeds = sorted({task.seed for task in tasks})
         self._orders: Final = [torch.Generator().manual_seed(seed) for seed in seeds]
@@ -86,13 +88,24 @@ class Stack:
             losses = vmap(self._loss, randomness="different")(
                 self._values, self._buffers, inputs[examples], targets[examples]
             )
-            for gradient, found in zip(self._gradients, torch.autograd.grad(losses.sum(), values), strict=True):
-                gradient.copy_(found)
+            self._take(torch.autograd.grad(losses.sum(), values, allow_unused=True))
             self._tell_size(batch.shape[1])
             for stepper in self._steppers:
                 stepper.step()
             total.add_(losses.detach(), alpha=batch.shape[1])
         return [each / len(inputs) for each in total.tolist()]
+
+    def _take(self, found: Sequence[Tensor | None]) -> None:
+        """Take the gradients of a batch; a parameter that the loss does not depend on has none, and is not stepped."""
+        for gradient, each in zip(self._gradients, found, strict=True):
+            if each is not None:
+                gradient.copy_(each)
+        unused = {number for number, each in enumerate(found) if each is None}
+        for number in unused ^ self._unused:
+            for trial, slices in enumerate(self._slices):
+                has = number not in unused and trial not in self._frozen
+                slices[number].grad = self._gradients[number][trial] if has else None
+        self._unused = unused
 
     def _tell_size(self, size: int) -> None:
         for stepper in self._counting:
@@ -117,6 +130,7 @@ class Stack:
 
     def freeze(self, trial: int) -> None:
         """Step this trial no more."""
+        self._frozen.add(trial)
         for each in self._slices[trial]:
             each.grad = None
 
