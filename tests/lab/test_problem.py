@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -131,6 +132,13 @@ def test_a_metric_may_refuse_what_has_diverged_and_nothing_else() -> None:
     assert math.isnan(problem.value(torch.tensor([1.0, math.nan]), torch.zeros(2)))
     assert math.isnan(problem.value(torch.tensor([1.0, math.inf]), torch.zeros(2)))
     with pytest.raises(ValueError, match="contains NaN"):
+        problem.value(torch.ones(2), torch.zeros(2))
+
+
+@pytest.mark.parametrize("found", [None, "good", torch.zeros(2)])
+def test_a_metric_that_is_no_number_is_told(found: Any) -> None:
+    problem = replace(small.line(), measure=lambda outputs, targets: found)
+    with pytest.raises(TypeError, match=re.escape(f"line: measure returned {found!r}; allowed is a number")):
         problem.value(torch.ones(2), torch.zeros(2))
 
 

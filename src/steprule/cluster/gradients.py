@@ -16,7 +16,7 @@ from ..torch.losses import scalar
 from .memory import as_tensor
 from .partition import Partition
 
-__all__ = ["Gradients", "Trainable", "parameters_of"]
+__all__ = ["Gradients", "Trainable", "dtype_of", "parameters_of"]
 
 _Data = tuple[Tensor, Tensor]
 
@@ -68,7 +68,7 @@ class Gradients:
         self._problem: Final = problem
         self.module: Final = problem.model(seed).to(device)
         self._parameters: Final = parameters_of(self.module)
-        self.dtype: Final = _dtype(problem, self._parameters)
+        self.dtype: Final = dtype_of(problem, self._parameters)
         self.partition: Final = Partition({name: p.shape for name, p in self._parameters.items()}, shards)
         self._train: Final = _on(problem.train, device)
         self._test: Final = _on(problem.test, device)
@@ -122,7 +122,8 @@ def _on(data: _Data, device: str) -> _Data:
     return data[0].to(device), data[1].to(device)
 
 
-def _dtype(problem: Trainable, parameters: Mapping[str, nn.Parameter]) -> Any:
+def dtype_of(problem: Trainable, parameters: Mapping[str, nn.Parameter]) -> Any:
+    """Return the type of NumPy's that trainable parameters have. Raises `ValueError` as `Gradients` does."""
     types = {parameter.dtype for parameter in parameters.values()}
     if types not in ({torch.float32}, {torch.float64}):
         found = ", ".join(sorted(map(str, types))) or "none"

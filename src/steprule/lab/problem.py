@@ -158,11 +158,15 @@ class Problem:
     def value(self, outputs: Tensor, targets: Tensor) -> float:
         """Return the metric of what a model has said of a data set; NaN where that diverged and the metric refuses it."""
         try:
-            return float(self.measure(outputs, targets))
+            found: Any = self.measure(outputs, targets)
         except Exception:
             if outputs.isfinite().all():
                 raise
             return math.nan
+        try:
+            return float(found)
+        except (TypeError, ValueError, RuntimeError):
+            raise TypeError(f"problem {self.name}: measure returned {found!r:.80}; allowed is a number") from None
 
 
 BUILT_IN: Final[Mapping[str, str]] = {

@@ -97,3 +97,11 @@ def test_each_replica_and_each_start_has_an_order_of_its_own():
 def test_a_model_with_buffers_is_refused():
     with pytest.raises(ValueError, match=re.escape("has the buffer 0.running_mean; allowed are models without")):
         work_of(named(normed), normed(), 0)
+
+
+def test_a_model_of_a_type_that_no_server_holds_is_refused():
+    problem = dataclasses.replace(line(), model=lambda seed: nn.Linear(3, 1).bfloat16())
+    with pytest.raises(
+        ValueError, match="line has trainable parameters of torch.bfloat16; allowed are all float32 or all"
+    ):
+        work_of(named(line), problem, 0)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 import torch
 from torch import Tensor, nn
 
-from ...cluster.gradients import parameters_of
+from ...cluster.gradients import dtype_of, parameters_of
 from ...cluster.messages import Rows
 from ...cluster.plan import Work
 from ...torch.losses import scalar
@@ -26,7 +26,8 @@ def work_of(problem_name: str, problem: Problem, seed: int) -> Work:
 
     The gradients of embeddings that are sparse travel as rows.
 
-    Raises `ValueError` where the model has buffers that training would change, since replicas share parameters alone.
+    Raises `ValueError` where the model has buffers that training would change, since replicas share parameters alone, and
+    for parameters of another type than float32 or float64.
     """
     model = problem.model(seed)
     for name, buffer in model.named_buffers():
@@ -36,6 +37,7 @@ def work_of(problem_name: str, problem: Problem, seed: int) -> Work:
                 "parameters alone"
             )
     trained = parameters_of(model)
+    dtype_of(problem, trained)  # for what it raises
     by_rows = [
         f"{name}.weight".removeprefix(".")
         for name, module in model.named_modules()
