@@ -57,6 +57,11 @@ def test_what_cannot_be_called_is_told() -> None:
         ),
         ({"validation": (torch.zeros(1), torch.zeros(4))}, "validation has 1 inputs and 4 targets"),
         ({"model": nn.Linear(3, 1)}, "model is of type Linear; allowed is a function that makes a module of a seed"),
+        (
+            {"train": (torch.eye(3).to_sparse(), torch.zeros(3))},
+            "the inputs of train are of the layout torch.sparse_coo; allowed is a dense tensor with the",
+        ),
+        ({"test": (torch.zeros(3), torch.tensor(1.0))}, "the targets of test are a single number; allowed is a dense"),
         ({"train": None}, "train is NoneType; allowed is the pair of inputs and targets"),
         ({"test": (torch.zeros(2),) * 3}, "test is 3 things; allowed is the pair of inputs and targets"),
         (
@@ -152,6 +157,12 @@ def test_a_change_of_one_number_is_another_digest(part: str, dtype: torch.dtype)
     changed[3, 2] = 1
     assert problem.data_digest() != replace(problem, **{part: (changed, torch.zeros(4))}).data_digest()
     assert problem.data_digest() != replace(problem, **{part: (inputs.t()[:, :3].t(), torch.zeros(3))}).data_digest()
+
+
+def test_a_conjugate_has_a_digest() -> None:
+    inputs = torch.randn(3, 2, dtype=torch.complex64)
+    digests = [replace(small.line(), test=(each, torch.zeros(3))).data_digest() for each in (inputs, inputs.conj())]
+    assert digests[0] != digests[1]
 
 
 @pytest.mark.parametrize("part", ["train", "test", "validation"])

@@ -94,6 +94,12 @@ class Problem:
                         f"problem {self.name}: the {part} of {name} are of type {type(given).__name__}; allowed is a "
                         "tensor, such as torch.as_tensor makes"
                     )
+                if given.layout is not torch.strided or not given.dim():
+                    found = "a single number" if given.layout is torch.strided else f"of the layout {given.layout}"
+                    raise ValueError(
+                        f"problem {self.name}: the {part} of {name} are {found}; allowed is a dense tensor with the "
+                        "examples along its first dimension"
+                    )
             if len(data[0]) != len(data[1]) or len(data[0]) == 0:
                 raise ValueError(
                     f"problem {self.name}: {name} has {len(data[0])} inputs and {len(data[1])} targets; allowed is the same "
@@ -122,7 +128,7 @@ class Problem:
         for data in (self.train, self.test, self.validation or ()):
             for part in data:
                 found.update(f"{part.dtype} {tuple(part.shape)} ".encode())
-                found.update(part.detach().cpu().contiguous().view(torch.uint8).numpy().data)
+                found.update(part.detach().cpu().resolve_conj().contiguous().view(torch.uint8).numpy().data)
         return found.hexdigest()[:12]
 
     def data_sample(self) -> list[list[float]]:
