@@ -81,30 +81,8 @@ class Problem:
     trainer: Callable[[Problem, Rule, Mapping[str, float], int, int], Iterator[Epoch]] | None = None
 
     def __post_init__(self) -> None:
-        parts: Mapping[str, Data | None] = {"train": self.train, "test": self.test, "validation": self.validation}
-        for name, data in parts.items():
-            if name == "validation" and data is None:
-                continue
-            if not isinstance(data, (tuple, list)) or len(data) != 2:
-                found = f"{len(data)} things" if isinstance(data, (tuple, list)) else type(data).__name__
-                raise TypeError(f"problem {self.name}: {name} is {found}; allowed is the pair of inputs and targets")
-            for part, given in zip(("inputs", "targets"), data, strict=True):
-                if not isinstance(given, Tensor):
-                    raise TypeError(
-                        f"problem {self.name}: the {part} of {name} are of type {type(given).__name__}; allowed is a "
-                        "tensor, such as torch.as_tensor makes"
-                    )
-                if given.layout is not torch.strided or not given.dim():
-                    found = "a single number" if given.layout is torch.strided else f"of the layout {given.layout}"
-                    raise ValueError(
-                        f"problem {self.name}: the {part} of {name} are {found}; allowed is a dense tensor with the "
-                        "examples along its first dimension"
-                    )
-            if len(data[0]) != len(data[1]) or len(data[0]) == 0:
-                raise ValueError(
-                    f"problem {self.name}: {name} has {len(data[0])} inputs and {len(data[1])} targets; allowed is the same "
-                    "number of both, at least 1"
-                )
+        for name in ("train", "test") if self.validation is None else ("train", "test", "validation"):
+            self._check_data_pair(name, getattr(self, name))
         if isinstance(self.model, nn.Module) or not callable(self.model):
             raise TypeError(
                 f"problem {self.name}: model is of type {type(self.model).__name__}; allowed is a function that makes a "
@@ -116,6 +94,28 @@ class Problem:
             raise TypeError(f"problem {self.name}: metric is {self.metric!r}; allowed is a steprule.lab.Metric")
         for name, value in {"batch_size": self.batch_size, "epochs": self.epochs}.items():
             check_count(f"problem {self.name}: {name}", value)
+
+    def _check_data_pair(self, name: str, data: Any) -> None:
+        if not isinstance(data, (tuple, list)) or len(data) != 2:
+            found = f"{len(data)} things" if isinstance(data, (tuple, list)) else type(data).__name__
+            raise TypeError(f"problem {self.name}: {name} is {found}; allowed is the pair of inputs and targets")
+        for part, given in zip(("inputs", "targets"), data, strict=True):
+            if not isinstance(given, Tensor):
+                raise TypeError(
+                    f"problem {self.name}: the {part} of {name} are of type {type(given).__name__}; allowed is a "
+                    "tensor, such as torch.as_tensor makes"
+                )
+            if given.layout is not torch.strided or not given.dim():
+                found = "a single number" if given.layout is torch.strided else f"of the layout {given.layout}"
+                raise ValueError(
+                    f"problem {self.name}: the {part} of {name} are {found}; allowed is a dense tensor with the "
+                    "examples along its first dimension"
+                )
+        if len(data[0]) != len(data[1]) or len(data[0]) == 0:
+            raise ValueError(
+                f"problem {self.name}: {name} has {len(data[0])} inputs and {len(data[1])} targets; allowed is the same "
+                "number of both, at least 1"
+            )
 
     @property
     def batches_per_epoch(self) -> int:
