@@ -136,7 +136,7 @@ def test_the_work_that_is_left_is_told_and_estimated(tmp_path: Path, small_part:
     found, four = estimate(work, jobs=1), estimate(work * 4, jobs=4)
     assert (found.trials, found.epochs, four.epochs) == (4, 92, 368)
     assert found.seconds > 0
-    assert estimate([]).seconds == 0
+    assert estimate([], 1).seconds == 0
 
 
 def test_a_part_that_there_is_none_is_refused() -> None:
