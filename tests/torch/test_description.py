@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -88,6 +89,23 @@ def test_of_the_same_kind_are_new_tensors_and_what_happens_to_one():
         tensor += 1
     assert described.hold([tensor])
     assert described.hold([torch.ones(3, 4)])
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="what memory had before is seen by glibc's way to give it again")
+def test_what_memory_had_before_makes_no_difference():
+    net = torch.nn.Sequential(
+        torch.nn.Conv2d(1, 4, 3), torch.nn.BatchNorm2d(4), torch.nn.Flatten(), torch.nn.Linear(144, 5)
+    )
+    described = None
+    for number in range(40):
+        net.zero_grad()
+        some = [torch.zeros([2] * (each % 4)) for each in range(number % 7)]
+        net(torch.randn(number % 3 + 2, 1, 8, 8)).sum().backward()
+        grads = [parameter.grad for parameter in net.parameters()]
+        described = described or Descriptions.of(grads)  # type: ignore[arg-type]
+        assert described is not None
+        assert described.hold(grads)  # type: ignore[arg-type]
+        del some
 
 
 class Own(torch.Tensor):

@@ -1,12 +1,14 @@
 """How PyTorch itself describes tensors, compared as the bytes that it keeps: what tells at once that nothing has changed.
 
 Its own look at hundreds of tensors takes a quarter of a step of as many small ones. Where a tensor keeps its class, sizes,
-strides, dtype, device and dispatch keys is found by trial: by changing each and looking for what has changed in memory.
-Where a version keeps them elsewhere, nothing is compared, and PyTorch is asked.
+strides, dtype, device and dispatch keys is found by trial: by changing each and looking for what has changed in memory, and
+by making tensors alike and looking for what differs. Where a version keeps them elsewhere, nothing is compared, and PyTorch
+is asked.
 """
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple
@@ -32,13 +34,14 @@ _WORDS: Final = 24
 class _Place(NamedTuple):
     """Where the descriptions are, in bytes: `low` from the address at `target` of a tensor's Python object, `words` of them.
 
-    The class is at `kind` of the Python object.
+    The class is at `kind` of the Python object. `masks` has the bits that tell something, of the class and of each word.
     """
 
     kind: int
     target: int
     low: int
     words: int
+    masks: tuple[int, ...]
 
 
 def _resized(dimension: int) -> Callable[[Tensor], Any]:
@@ -70,23 +73,56 @@ def _found() -> _Place | None:
     """Return where descriptions are, or None where that is not found."""
     memory = torch.zeros(1000, dtype=torch.float32, device="cpu")
     changed: set[int] = set()
-    for change in _CHANGES:
-        tensor = memory.as_strided(_SHAPE, _STRIDES)
-        before = _memory(tensor._cdata, _WORDS)
-        try:
-            change(tensor)
-        except RuntimeError:  # it is not allowed within a transformation of functions
-            return None
-        seen = np.flatnonzero(_memory(tensor._cdata, _WORDS) != before)
-        if not len(seen):
-            return None
-        changed |= set(seen.tolist())
+    try:
+        for change in _CHANGES:
+            # What lies behind a tensor may change meanwhile, but not each time.
+            seen = set.intersection(*(_changed(memory, change) for _ in range(3)))
+            if not seen:
+                return None
+            changed |= seen
+    except RuntimeError:  # some are not allowed within a transformation of functions
+        return None
     held = _memory(id(memory), Tensor.__basicsize__ // 8)
     kinds, targets = np.flatnonzero(held == id(Tensor)), np.flatnonzero(held == memory._cdata)
     if not len(kinds) or not len(targets):
         return None
-    low = min(changed)
-    return _Place(8 * int(kinds[0]), 8 * int(targets[0]), 8 * low, max(changed) + 1 - low)
+    low, words = min(changed), max(changed) + 1 - min(changed)
+    masks = (-1, *(~_accidental(memory)[low : low + words]).tolist())
+    return _Place(8 * int(kinds[0]), 8 * int(targets[0]), 8 * low, words, masks)
+
+
+def _alike(memory: Tensor) -> Tensor:
+    return memory.as_strided(_SHAPE, _STRIDES)
+
+
+def _changed(memory: Tensor, change: Callable[[Tensor], Any]) -> set[int]:
+    tensor = _alike(memory)
+    before = _memory(tensor._cdata, _WORDS)
+    change(tensor)
+    return set(np.flatnonzero(_memory(tensor._cdata, _WORDS) != before).tolist())
+
+
+def _accidental(memory: Tensor) -> NDArray[np.int64]:
+    """Return the bits of a description in which tensors made alike differ: those of memory that nobody has written to.
+
+    C's allocator gives again what it was just given back, here full of zeros and then of ones.
+    """
+    sizes = [size for size in range(8 * _WORDS - 64, 8 * _WORDS + 80, 16) for _ in range(7)]
+    tensors: list[Tensor] = []
+    for content in (0x00, 0xFF):
+        with contextlib.suppress(AttributeError, OSError, TypeError):  # a system whose C is not found so
+            c = ctypes.CDLL(None)
+            c.malloc.restype, c.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
+            c.free.restype, c.free.argtypes = None, [ctypes.c_void_p]
+            blocks = [c.malloc(size) for size in sizes]
+            for block, size in zip(blocks, sizes, strict=True):
+                ctypes.memset(block, content, size)
+            for block in blocks:
+                c.free(block)
+        tensors += [_alike(memory) for _ in range(4)]
+    rows = np.stack([_memory(tensor._cdata, _WORDS) for tensor in tensors])
+    differing: NDArray[np.int64] = np.bitwise_or.reduce(rows ^ rows[0])
+    return differing
 
 
 def _memory(address: int, words: int) -> NDArray[np.int64]:
@@ -103,7 +139,8 @@ class Descriptions:
     def __init__(self, described: Callable[..., int], place: _Place, count: int) -> None:
         self._described: Final = described
         self._table: Final = np.zeros((count, 1 + place.words), np.int64)
-        self._where: Final = (self._table.ctypes.data, count, *place)
+        self._masks: Final = np.array(place.masks, np.int64)
+        self._where: Final = (self._table.ctypes.data, count, *place[:4], self._masks.ctypes.data)
 
     @classmethod
     def of(cls, tensors: Sequence[Tensor]) -> Descriptions | None:

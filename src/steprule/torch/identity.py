@@ -93,11 +93,11 @@ _HELD: Final = """\
   %found = call i64 %get(i64 %dict, i64 %name)"""
 
 # Of each tensor of a list: the class, at byte `kind` of the Python object, and `words` numbers from byte `low` on of what
-# this points to at byte `target`. They are compared with a row of a table, to which they are written too if it is to
-# `write`; `described` returns 0 where all are equal.
+# this points to at byte `target`. They are compared with a row of a table, in the bits that `masks` has for each, and are
+# written there too if it is to `write`; `described` returns 0 where all are equal.
 _DESCRIBED: Final = """
 define i64 @described(
-  i64 %tensors, i64 %table, i64 %count, i64 %kind, i64 %target, i64 %low, i64 %words, i64 %write
+  i64 %tensors, i64 %table, i64 %count, i64 %kind, i64 %target, i64 %low, i64 %words, i64 %masks, i64 %write
 ) {{
 entry:
   %writes = icmp ne i64 %write, 0
@@ -123,14 +123,19 @@ word:
   %j = phi i64 [0, %tensor], [%j_next, %more]
   %now = phi i64 [%class_now, %tensor], [%word_now, %more]
   %place = phi i64 [%row, %tensor], [%place_next, %more]
+  %mask_at = phi i64 [%masks, %tensor], [%mask_next, %more]
   %found = phi i64 [%new, %tensor], [%so_far, %more]
   %at = inttoptr i64 %place to i64*
   %before = load i64, i64* %at
   %stays = select i1 %writes, i64 %now, i64 %before
   store i64 %stays, i64* %at
-  %bits = xor i64 %now, %before
+  %mask_pointer = inttoptr i64 %mask_at to i64*
+  %mask = load i64, i64* %mask_pointer
+  %differing = xor i64 %now, %before
+  %bits = and i64 %differing, %mask
   %so_far = or i64 %found, %bits
   %place_next = add i64 %place, 8
+  %mask_next = add i64 %mask_at, 8
   %goes_on = icmp slt i64 %j, %words
   br i1 %goes_on, label %more, label %done
 more:
@@ -150,7 +155,7 @@ end:
 """
 
 # Each takes lists, and then numbers; a call keeps the interpreter lock.
-_FUNCTIONS: Final = {"moved": (1, 4), "same": (2, 1), "held": (3, 1), "described": (1, 7)}
+_FUNCTIONS: Final = {"moved": (1, 4), "same": (2, 1), "held": (3, 1), "described": (1, 8)}
 
 
 @functools.cache
