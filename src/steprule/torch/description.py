@@ -8,7 +8,6 @@ is asked.
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple
@@ -103,26 +102,29 @@ def _changed(memory: Tensor, change: Callable[[Tensor], Any]) -> set[int]:
 
 
 def _accidental(memory: Tensor) -> NDArray[np.int64]:
-    """Return the bits of a description in which tensors made alike differ: those of memory that nobody has written to.
-
-    C's allocator gives again what it was just given back, here full of zeros and then of ones.
-    """
-    sizes = [size for size in range(8 * _WORDS - 64, 8 * _WORDS + 80, 16) for _ in range(7)]
+    """Return the bits of a description in which tensors made alike differ: PyTorch leaves them as the memory had them."""
     tensors: list[Tensor] = []
-    for content in (0x00, 0xFF):
-        with contextlib.suppress(AttributeError, OSError, TypeError):  # a system whose C is not found so
-            c = ctypes.CDLL(None)
-            c.malloc.restype, c.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
-            c.free.restype, c.free.argtypes = None, [ctypes.c_void_p]
-            blocks = [c.malloc(size) for size in sizes]
-            for block, size in zip(blocks, sizes, strict=True):
-                ctypes.memset(block, content, size)
-            for block in blocks:
-                c.free(block)
+    for content in 4 * (0x00, 0xFF):  # what was filled may go elsewhere, but not each time
+        _fill_what_is_free(content)
         tensors += [_alike(memory) for _ in range(4)]
     rows = np.stack([_memory(tensor._cdata, _WORDS) for tensor in tensors])
     differing: NDArray[np.int64] = np.bitwise_or.reduce(rows ^ rows[0])
     return differing
+
+
+def _fill_what_is_free(content: int) -> None:
+    """Fill memory with a byte and give it back to C's allocator, which hands it to whoever asks next for as much."""
+    try:
+        c = ctypes.CDLL(None)
+        c.malloc.restype, c.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
+        c.free.restype, c.free.argtypes = None, [ctypes.c_void_p]
+    except (AttributeError, OSError, TypeError):  # a system whose C is not found so
+        return
+    blocks = {c.malloc(size): size for size in range(8 * _WORDS - 64, 8 * _WORDS + 80, 16) for _ in range(7)}
+    for block, size in blocks.items():
+        ctypes.memset(block, content, size)
+    for block in blocks:
+        c.free(block)
 
 
 def _memory(address: int, words: int) -> NDArray[np.int64]:
