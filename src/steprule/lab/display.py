@@ -72,7 +72,7 @@ class Display:
             self._bar.remove_task(task)
         self._metric, self._epochs = problem.metric, epochs
         self._began = self._printed = time.monotonic()
-        processes = f"{jobs} process" if jobs == 1 else f"{jobs} processes"
+        processes = plural(jobs, "process", "processes")
         text = f"{problem.name}: {plural(trials, 'trial')} of {plural(epochs, 'epoch')} in {processes}"
         if kept:
             text += f"; {kept} {'is' if kept == 1 else 'are'} finished already"

@@ -47,10 +47,10 @@ class Layout:
         if self._check is None:
             return _look_at(tensors) == self._looked_at
         described = self._descriptions
-        if described is not None and self._mode is not None and self._mode(tensors[0]) and described.hold(tensors):
+        if described and self._mode and self._mode(tensors[0]) and described.hold(tensors):
             return True
         fits = self._check(*tensors)
-        if fits and described is not None:
+        if fits and described:
             described.take(tensors)
         return fits
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from .. import around
+from ..around import Around
 from ..kernels.codecs import STORAGES
 from ..program import lower
 from ..specification import Rule
@@ -19,7 +20,7 @@ from .gpu import counted
 from .launch import Bound, Given, real_of
 from .storing import load, random_bits, save
 
-__all__ = ["PlainSteps"]
+__all__ = ["PlainSteps", "stepped"]
 
 
 class PlainSteps:
@@ -47,7 +48,7 @@ class PlainSteps:
         """Step the parameters, `passed` steps after `regroup`, as `Launch.step` does."""
         with torch.set_grad_enabled(self._differentiable):
             for place, bound in self._bounds.items():
-                t = counted(bound) if bound.capturable else np.float64(int(self._steps[place]) + passed)
+                t = counted(bound) if bound.capturable else int(self._steps[place]) + passed
                 own = {name: tensors[place] for name, tensors in given.items()}
                 self._step(bound, own, values[bound.group], t)
         return [
@@ -65,11 +66,9 @@ class PlainSteps:
         inputs = {"x": before, "t": t} | {name: self._read(tensor, real) for name, tensor in given.items()}
         slots = {name: self._read(load(bound.state, name, self._rule), real) for name in self._rule.slots}
         values = {
-            name: self._read(value, real) if isinstance(value, Tensor) else np.float64(value)
-            for name, value in values.items()
+            name: self._read(value, real) if isinstance(value, Tensor) else value for name, value in values.items()
         }
-        with np.errstate(all="ignore"):  # NumPy's numbers divide by zero as a kernel's scalars do, where Python refuses
-            x, new, _ = around.step(self._rule, bound.around, inputs, slots, values)
+        x, new = stepped(self._rule, bound.around, inputs, slots, values)
         # All is read before anything is written: a slot may become what the parameter or another slot was.
         read = [each for each in (*inputs.values(), *slots.values()) if isinstance(each, Tensor)]
         new = {name: value.clone() if any(value is each for each in read) else value for name, value in new.items()}
@@ -95,6 +94,23 @@ class PlainSteps:
             tensor = torch.view_as_real(tensor.resolve_conj())
         # What autograd keeps for its way back must not change when the step is written.
         return tensor.to(real, copy=self._differentiable)
+
+
+def stepped(
+    rule: Rule, form: Around, inputs: Mapping[str, Any], slots: Mapping[str, Any], values: Mapping[str, Any]
+) -> tuple[Any, dict[str, Any]]:
+    """Return the parameter and the slots after `around.step`, with scalars that are infinite or NaN where a kernel's are.
+
+    NumPy's numbers divide by zero, where Python refuses.
+    """
+
+    def scalar(value: Any) -> Any:
+        return value if isinstance(value, Tensor) else np.float64(value)
+
+    numbers = {name: scalar(value) for name, value in values.items()}
+    with np.errstate(all="ignore"):
+        x, new, _ = around.step(rule, form, {**inputs, "t": scalar(inputs["t"])}, slots, numbers)
+    return x, new
 
 
 def _complex(value: Any, like: Tensor) -> Tensor:

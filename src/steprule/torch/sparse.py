@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 import torch
 from torch import Tensor
 
-from .. import around
 from ..kernels import cpu
 from ..kernels.codecs import STORAGES
 from ..kernels.cpu import Elements
@@ -22,6 +21,7 @@ from ..sparsity import scales_without_gradient
 from ..specification import Rule
 from .lag import Lags, multiplied
 from .launch import Bound, Given, elements_of, real_of
+from .plain import stepped
 
 __all__ = ["SparseSteps"]
 
@@ -185,10 +185,8 @@ class _RowSteps:
         taken = {name: array.index_select(0, places).to(real) for name, array in self.arrays.items()}
         for name in factors:
             multiplied(taken[name], factors[name])
-        inputs = {"x": taken.pop("x"), "g": rows.grads.to(real), "t": np.float64(self._t)}
-        values = {name: np.float64(value) for name, value in values.items()}
-        with np.errstate(all="ignore"):  # as in `PlainSteps`
-            x, new, _ = around.step(self._rule, self.bound.around, inputs, taken, values)
+        inputs = {"x": taken.pop("x"), "g": rows.grads.to(real), "t": self._t}
+        x, new = stepped(self._rule, self.bound.around, inputs, taken, values)
         for name, value in {"x": x, **new}.items():
             array = self.arrays[name]
             made = value if isinstance(value, Tensor) else torch.full_like(rows.grads, value)
