@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import platform
 import subprocess
 import sys
 import threading
@@ -20,6 +21,8 @@ from steprule.kernels.chunks import LAUNCH_FIELDS
 from steprule.kernels.cpu import CHUNK
 from steprule.notation import maximum, minimum, sign, sqrt, where
 from steprule.program import Program, lower
+
+FLUSHES = {"x86_64", "amd64", "aarch64", "arm64"}
 
 VALUES = {
     "sgd": {"lr": 0.1},
@@ -139,6 +142,20 @@ def test_any_number_of_threads_gives_the_same_bits(name: str):
         stepped(rules.ALL[name], tensors, threads, steps=3)
         results.append([{key: array.tobytes() for key, array in arrays.items()} for arrays in tensors])
     assert results[0] == results[1] == results[2]
+
+
+@pytest.mark.skipif(platform.machine().lower() not in FLUSHES, reason="what this processor does with them is not known")
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_step_has_0_in_place_of_subnormal_numbers_and_who_asked_for_it_has_them(dtype: str, threads: int):
+    tiny = np.finfo(dtype).tiny
+    (arrays,) = arrays_of(rules.adadelta, [2 * CHUNK + 1], dtype)
+    arrays["g"][:] = 0
+    arrays["square_avg"][:], arrays["acc_delta"][:] = tiny, tiny / 2
+    stepped(rules.adadelta, [arrays], threads)
+    assert not arrays["square_avg"].any()
+    assert not arrays["acc_delta"].any()
+    assert np.all(np.full(3, tiny) * 0.5 != 0)
 
 
 @pytest.mark.parametrize("threads", [1, 2])

@@ -175,6 +175,13 @@ def test_torchs_operations_make_of_a_scalar_what_the_fused_loop_does(scalar: Cal
     torch.testing.assert_close(sparse, fused, equal_nan=True)
 
 
+def test_torchs_threads_have_subnormal_numbers_after_a_step():
+    parameter = torch.nn.Parameter(torch.zeros(100_000))
+    parameter.grad = torch.ones(100_000)
+    ours.Adadelta([parameter]).step()
+    assert (torch.full((1_000_000,), 1e-39) * 0.5).all()
+
+
 def test_a_tensor_of_a_class_of_its_own_steps_through_torchs_operations():
     each = torch.nn.Parameter(numbers(5))
     each.grad = numbers(5).as_subclass(Own)

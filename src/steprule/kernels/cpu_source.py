@@ -49,6 +49,7 @@ def step(launch):
     scalars = {real}_at(fields[5])
     keys = int64_at(fields[6])
     flags = int64_at(fields[7])
+    before = flush_subnormals()
     while True:
         chunk = claim(claimed)
         if chunk >= fields[2]:
@@ -59,6 +60,9 @@ def step(launch):
         arrays = {arrays} * tensor
 '''
 
+_FOOTER: Final = """    restore_subnormals(before)
+"""
+
 # Written out so that NaN goes through as in NumPy and nothing is promoted to float64.
 _HELPERS: Final = {
     "sign": "def sign(v):\n    return ONE if v > ZERO else (-ONE if v < ZERO else v)",
@@ -68,10 +72,13 @@ _HELPERS: Final = {
 }
 
 # What a generated module imports of `native`, which loads Numba; a kernel that is found compiled does without.
-_NATIVE: Final = ("claim", "float32_at", "float64_at", "int64_at", "prefetch", "uint8_at", "uint16_at")
+_NATIVE: Final = (
+    *("claim", "float32_at", "float64_at", "flush_subnormals", "int64_at", "prefetch", "restore_subnormals"),
+    *("uint8_at", "uint16_at"),
+)
 
 # Every name that a generated module uses for itself.
-_TAKEN: Final = frozenset(re.findall(r"[A-Za-z_]\w*", _HEADER + "".join(_HELPERS.values()))) | {
+_TAKEN: Final = frozenset(re.findall(r"[A-Za-z_]\w*", _HEADER + _FOOTER + "".join(_HELPERS.values()))) | {
     *("i", "range", "min", "abs", "float32", "float64", *notation.__all__, *FUNCTIONS, *_NATIVE),
     *("k", "numbers", "here", "soon", "line", "begin", "count", "bad", "copy", "copy_at"),
 }
@@ -152,7 +159,7 @@ def _module(program: Program, elements: Elements, columns: int, names: Mapping[i
     scalars = [
         f"{names[id(scalar)]} = scalars[row + {index}]{remark(scalar)}" for index, scalar in enumerate(program.scalars)
     ]
-    text = "".join(f"        {line}\n" for line in (*scalars, *chunk))
+    text = "".join(f"        {line}\n" for line in (*scalars, *chunk)) + _FOOTER
 
     def called(names: Iterable[str]) -> list[str]:
         return sorted(name for name in names if re.search(rf"\b{name}\(", text))
@@ -164,7 +171,7 @@ def _module(program: Program, elements: Elements, columns: int, names: Mapping[i
         bytes=f"{elements.bytes_per_element(program):g}",
         operations=program.operations,
         helpers="".join(f"\n\n@njit\n{_HELPERS[name]}\n" for name in called(_HELPERS)),
-        native=", ".join(sorted({"claim", "int64_at", f"{elements.real}_at", *called(_NATIVE)})),
+        native=", ".join(sorted({"claim", "flush_subnormals", "int64_at", f"{elements.real}_at", *called(_NATIVE)})),
         coding=f"from steprule.kernels.coding import {', '.join(used)}\n" if used else "",
         chunk_fields=len(CHUNK_FIELDS),
         scalars=len(program.scalars),

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Final
 
+import llvmlite.binding as llvm
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
@@ -17,11 +19,13 @@ __all__ = [
     "copy_bytes",
     "float32_at",
     "float64_at",
+    "flush_subnormals",
     "free",
     "int32_at",
     "int64_at",
     "malloc",
     "prefetch",
+    "restore_subnormals",
     "sched_yield",
     "uint8_at",
     "uint16_at",
@@ -113,3 +117,73 @@ def prefetch(typing_context: Any, address: Any) -> tuple[Signature, Any]:
         return context.get_dummy_value()
 
     return types.void(address), generate
+
+
+_OF_X86: Final = ("x86", "i386", "i686")
+_OF_ARM: Final = ("aarch64", "arm64")
+_FLUSHED_ON_X86: Final = 0x8040
+"""In MXCSR: results that are subnormal become 0 (FTZ), and so do operands (DAZ)."""
+_FLUSHED_ON_ARM: Final = 1 << 24
+"""In FPCR, both of them (FZ)."""
+
+
+def _control(context: Any, builder: Any) -> tuple[Callable[[], Any], Callable[[Any], None], int] | None:
+    """Return how a thread's floating-point control is read and written, and its bits that flush; None if not known."""
+    triple: str = llvm.get_process_triple()
+
+    def of_llvm(name: str, returned: Any, *taken: Any) -> Any:
+        return cgutils.get_or_insert_function(builder.module, ir.FunctionType(returned, taken), f"llvm.{name}")  # type: ignore[no-untyped-call]
+
+    wide = ir.IntType(64)
+    if triple.startswith(_OF_ARM):
+        read, write = of_llvm("aarch64.get.fpcr", wide), of_llvm("aarch64.set.fpcr", ir.VoidType(), wide)
+        return lambda: builder.call(read, []), lambda value: builder.call(write, [value]), _FLUSHED_ON_ARM
+    if not triple.startswith(_OF_X86):
+        return None
+    half, pointer = ir.IntType(32), ir.IntType(8).as_pointer()
+    store, load = (of_llvm(f"x86.sse.{name}", ir.VoidType(), pointer) for name in ("stmxcsr", "ldmxcsr"))
+    room = cgutils.alloca_once(builder, half)  # type: ignore[no-untyped-call]
+    place = builder.bitcast(room, pointer)
+
+    def read_mxcsr() -> Any:
+        builder.call(store, [place])
+        return builder.zext(builder.load(room), wide)
+
+    def write_mxcsr(value: Any) -> None:
+        builder.store(builder.trunc(value, half), room)
+        builder.call(load, [place])
+
+    return read_mxcsr, write_mxcsr, _FLUSHED_ON_X86
+
+
+@intrinsic
+def flush_subnormals(typing_context: Any) -> tuple[Signature, Any]:
+    """Have this thread compute with 0 in place of subnormal numbers, where the processor can; return what it did before.
+
+    Averages of gradients that have ended come down to such numbers and, rounded, stay there. Many processors need some
+    hundred cycles for each.
+    """
+
+    def generate(context: Any, builder: Any, signature: Signature, arguments: Any) -> Any:
+        control = _control(context, builder)
+        if control is None:
+            return context.get_constant(types.int64, 0)
+        read, write, flushed = control
+        before = read()
+        write(builder.or_(before, ir.Constant(before.type, flushed)))
+        return before
+
+    return types.int64(), generate
+
+
+@intrinsic
+def restore_subnormals(typing_context: Any, before: Any) -> tuple[Signature, Any]:
+    """Have this thread compute as `before`, which `flush_subnormals` returned."""
+
+    def generate(context: Any, builder: Any, signature: Signature, arguments: Any) -> Any:
+        control = _control(context, builder)
+        if control is not None:
+            control[1](arguments[0])
+        return context.get_dummy_value()
+
+    return types.void(before), generate

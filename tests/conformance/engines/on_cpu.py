@@ -50,5 +50,5 @@ class _Kernel:
 
 
 ENGINES: Final[Mapping[str, Engine]] = {
-    "CPU kernel": Engine(_Kernel),
+    "CPU kernel": Engine(_Kernel, flushes=True),
 }

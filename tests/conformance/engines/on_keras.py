@@ -79,8 +79,8 @@ ENGINES: Final[Mapping[str, Engine]] = {
         ("several",),
         EACH_PART_ONCE,
         _within(backend),
-        # As XLA's, TensorFlow's threads flush subnormal numbers.
-        flushes=backend != "torch",
+        # As XLA's and our own loop, TensorFlow's threads flush subnormal numbers.
+        flushes=True,
         absent=_absent(backend),
     )
     for name, backend in _BACKENDS.items()

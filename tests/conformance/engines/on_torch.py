@@ -135,12 +135,14 @@ _NO_TRITON: Final = "" if gpu.installed() else "triton is not installed"
 _NO_GPU: Final = "" if torch.cuda.is_available() else "there is no GPU that PyTorch can use"
 
 _ENGINES: Final = {
-    "steprule.torch, fused": Engine(_Torch),
+    "steprule.torch, fused": Engine(_Torch, flushes=True),
     # Without dimensions, and with no or one element, a tensor is dense whatever its strides are.
     "steprule.torch, plain": Engine(_TorchPlain, shapes=("17", "3x5", "a chunk and one")),
-    "steprule.torch, fused rows": Engine(_TorchRows, shapes=("empty", "17", "3x5", "a chunk and one"), curved=False),
+    "steprule.torch, fused rows": Engine(
+        _TorchRows, shapes=("empty", "17", "3x5", "a chunk and one"), curved=False, flushes=True
+    ),
     "steprule.torch, plain rows": Engine(_TorchRowsPlain, shapes=("17", "3x5"), curved=False),
-    "steprule.torch, lower types": Engine(_Torch, ("bfloat16", "float16"), forms=EACH_PART_ONCE),
+    "steprule.torch, lower types": Engine(_Torch, ("bfloat16", "float16"), forms=EACH_PART_ONCE, flushes=True),
     "steprule.torch, lower types, plain": Engine(
         _TorchPlain, ("bfloat16", "float16"), shapes=("17", "3x5", "a chunk and one")
     ),
