@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from .notation import where
 from .specification import Hyperparameter, Range, Rule
 
 __all__ = [
+    "FORMING",
     "PLAIN",
     "Around",
     "change",
@@ -58,6 +59,8 @@ class Around:
 
 
 PLAIN = Around()
+FORMING: Final = frozenset({"weight_decay", "lr_decay"})
+"""The hyperparameters whose value decides the form of a step, since at 0 it has no such part."""
 
 _LR = Hyperparameter("lr", Range(low=0), 1.0)
 _WEIGHT_DECAY = Hyperparameter("weight_decay", Range(low=0), 0.0)

@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from tests.conformance import users_rules
 from tests.requirements import require_release
 from tests.torch.checks import checked_step, parameter, paths
@@ -318,6 +320,33 @@ def test_a_changed_value_counts_from_the_next_step_on(name: str, change: dict[st
     checked_step(opt)
     opt.param_groups[0].update({"lr": 0.125, "weight_decay": 0.0, "maximize": False})
     checked_step(opt)
+
+
+_ANY_CHANGE = st.one_of(
+    st.tuples(
+        st.just("lr"),
+        st.sampled_from([0.5, 0.25, 1, np.float64(0.25), np.float32(0.5), torch.tensor(0.5, dtype=torch.float64)]),
+    ),
+    st.tuples(st.just("betas"), st.sampled_from([(0.9, 0.999), (0.5, 0.999), (0, np.float64(0.9)), [0.9, 0.999]])),
+    st.tuples(st.just("weight_decay"), st.sampled_from([0.0, 0.3, 0.2])),
+    st.tuples(st.just("maximize"), st.booleans()),
+    st.tuples(st.just("grad_scale"), st.sampled_from([None, 1.0, 1024.0])),
+)
+
+
+@given(changes=st.lists(_ANY_CHANGE, max_size=8))
+@settings(derandomize=True)
+def test_values_count_in_whatever_order_and_form_they_change(changes: list[tuple[str, Any]]):
+    watching, forgetful = ours.Adam([parameter(3)], lr=0.5), ours.Adam([parameter(3)], lr=0.5)
+    for name, value in [("lr", 0.5), *changes]:
+        for each in (watching, forgetful):
+            each.grad_scale = value if name == "grad_scale" else getattr(each, "grad_scale", None)
+            if name != "grad_scale":
+                each.param_groups[0][name] = value
+        forgetful._plan = None
+        watching.step()
+        forgetful.step()
+        assert torch.equal(watching.param_groups[0]["params"][0], forgetful.param_groups[0]["params"][0])
 
 
 @pytest.mark.parametrize("option", ["maximize", "decoupled_weight_decay"])

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
+import numpy as np
+
 import torch
 
 from ..around import Around
+from ..specification import Hyperparameter, Range
 from . import gpu, storing
 from .identity import same
 from .keywords import Keywords
@@ -17,7 +20,10 @@ __all__ = ["Group"]
 
 # The options of a group on which the form of its parameters' steps depends.
 _DECIDING: Final = (*storing.OPTIONS, "capturable", "sparse")
-_FIXED: Final = (float, int, bool, str, type(None), torch.dtype)
+_NUMBERS: Final = (float, np.float64)
+_FIXED: Final = (*_NUMBERS, int, bool, str, type(None), torch.dtype)
+_SCALE: Final = Hyperparameter("grad_scale", Range(), None)
+"""What `GradScaler` asks for, a new object at each step."""
 _ELSEWHERE: Final = ("params", "param_names")
 """What of a group no step's form depends on; the plan looks at the parameters."""
 _NO_NUMBER: Final = (TypeError, ValueError, RuntimeError)
@@ -35,7 +41,8 @@ class Group:
         self.lazy: Final = group["sparse"] == "lazy"
         self.storing: Final = Storing.of(keywords.rule, group)
         self.around, self.values = self._form_and_values(group, scale)
-        self._seen = self._present(group, scale)
+        self._options: Final = _options(group)
+        self._numbers: tuple[Any, ...] | None = self._floats(group, scale)
         self._noted = self._note(group, scale)
         self._changed = True
 
@@ -43,28 +50,25 @@ class Group:
         form, values = self._keywords.form_and_values(group, scale)
         return self._keywords.with_tensors(group, form, values) if self._differentiable else (form, values)
 
-    def _present(self, group: Mapping[str, Any], scale: float | None) -> tuple[Any, ...]:
-        """Return what of a group decides its step, to be compared with what it was."""
-        state_dtype, *options = map(group.get, _DECIDING)
-        if isinstance(state_dtype, Mapping):
-            state_dtype = dict(state_dtype)  # it may be changed in place
-        # A tensor in the graph may be another one of the same value.
-        return (state_dtype, *options, scale, *(() if self._differentiable else self._floats(group)))
-
-    def _floats(self, group: Mapping[str, Any]) -> tuple[float, ...]:
+    def _floats(self, group: Mapping[str, Any], scale: float | None) -> tuple[Any, ...]:
+        """Return what of a group is numbers, to be compared with what it was."""
+        if self._differentiable:
+            return (scale,)  # a tensor in the graph may be another one of the same value
         found = list(self._keywords.watched(group))
         if self.capturable:
             # To read a tensor on a device would be to wait for it.
             found = [id(each) if gpu.is_live(each) else each for each in found]
         try:
-            return tuple(map(float, found))
+            return (scale, *map(float, found))
         except _NO_NUMBER:
-            return tuple(map(_number, found))
+            return (scale, *map(_number, found))
 
     def follows(self, group: Mapping[str, Any], scale: float | None) -> bool:
         """Take over the group's present values; return whether the form of the step is the same as before."""
-        if self._noted is not None and same(_parts(group, scale), self._noted):
-            return True
+        if self._noted is not None:
+            parts = _parts(group, scale)
+            if same(parts, self._noted) or self._takes_numbers(parts, self._noted):
+                return True
         if not self._takes_over(group, scale):
             return False
         self._noted = self._note(group, scale)
@@ -75,20 +79,53 @@ class Group:
         deciding = (value for name, value in group.items() if name not in _ELSEWHERE)
         return None if self._differentiable or not all(map(_is_fixed, deciding)) else _parts(group, scale)
 
-    def _takes_over(self, group: Mapping[str, Any], scale: float | None) -> bool:
-        present = self._present(group, scale)
-        if present == self._seen and not self._differentiable and self._keywords.foreign.isdisjoint(group):
-            return True
-        if present[: len(_DECIDING)] != self._seen[: len(_DECIDING)]:
+    def _takes_numbers(self, parts: list[Any], noted: list[Any]) -> bool:
+        """Take over what is not as it was noted, as schedulers change it in each step, if that is valid numbers and no more.
+
+        Otherwise nothing is taken over, and the long way says what is wrong.
+        """
+        names = len(parts) // 2
+        if len(parts) != len(noted):
             return False
+        values = dict(self.values)
+        for place, (value, before) in enumerate(zip(parts, noted, strict=True)):
+            if value is before:
+                continue
+            declared: tuple[Hyperparameter, ...] = ()
+            if place == 2 * names and before is not None:
+                declared = (_SCALE,)
+            elif names <= place < 2 * names:
+                declared = self._keywords.adjustable.get(parts[place - names], ())
+            numbers = value if type(value) is tuple else (value,)
+            if len(numbers) != len(declared):
+                return False
+            for each, number in zip(declared, numbers, strict=True):
+                if type(number) not in _NUMBERS or number not in each.range:
+                    return False
+                values[each.name] = float(number)
+        self.values, self._noted, self._numbers, self._changed = values, parts, None, True
+        return True
+
+    def _takes_over(self, group: Mapping[str, Any], scale: float | None) -> bool:
+        if _options(group) != self._options:
+            return False
+        numbers = self._floats(group, scale)
+        if numbers == self._numbers and not self._differentiable and self._keywords.foreign.isdisjoint(group):
+            return True
         form, self.values = self._form_and_values(group, scale)
-        self._seen, self._changed = present, True
+        self._numbers, self._changed = numbers, True
         return form == self.around
 
     def taken_over(self) -> bool:
         """Return whether the values are new since this was last asked."""
         changed, self._changed = self._changed, False
         return changed
+
+
+def _options(group: Mapping[str, Any]) -> list[Any]:
+    """Return the options that decide a step, to be compared with what they were."""
+    # A mapping may be changed in place.
+    return [dict(option) if isinstance(option, Mapping) else option for option in map(group.get, _DECIDING)]
 
 
 def _parts(group: Mapping[str, Any], scale: float | None) -> list[Any]:

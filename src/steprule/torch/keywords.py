@@ -94,6 +94,17 @@ class Keywords:
         }
 
     @cached_property
+    def adjustable(self) -> Mapping[str, tuple[Hyperparameter, ...]]:
+        """What a group may change, by its name there, without the step taking another form; a pair has two."""
+        declared = around.hyperparameters(self.rule)
+        parts = {name: (name,) for name in declared if name not in self._whole} | dict(self.pairs)
+        return {
+            name: tuple(map(declared.__getitem__, each))
+            for name, each in parts.items()
+            if around.FORMING.isdisjoint(each)
+        }
+
+    @cached_property
     def theirs(self) -> Mapping[str, inspect.Parameter]:
         """The arguments of the twin, by name."""
         if self.twin is None:
