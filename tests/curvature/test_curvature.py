@@ -295,11 +295,20 @@ def test_layers_that_are_compiled_as_one_are_no_chain() -> None:
     net, x, t = small(), batch(6, 4), targets_of("cross", 6, 3)
     compiled = torch.compile(net, backend="aot_eager")
     said = r"made outside a layer, by CompiledFunctionBackward; .*; exact and hutchinson take any model$"
-    with pytest.raises(ValueError, match=said):
-        bbprop(compiled, cross_entropy, x, t)
+    try:
+        found, refusal = bbprop(compiled, cross_entropy, x, t), ""
+    except ValueError as error:
+        found, refusal = None, str(error)
+    if found is None:
+        assert re.search(said, refusal)
+    else:  # PyTorch 2.6 runs each layer by itself where they have hooks
+        assert_near(_of_the_compiled(found), bbprop(net, cross_entropy, x, t))
     found = mean_square_gradients(compiled, cross_entropy, x, t)
-    expected = mean_square_gradients(net, cross_entropy, x, t)
-    assert_near({name.removeprefix("_orig_mod."): each for name, each in found.items()}, expected)
+    assert_near(_of_the_compiled(found), mean_square_gradients(net, cross_entropy, x, t))
+
+
+def _of_the_compiled(found: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix("_orig_mod."): each for name, each in found.items()}
 
 
 class TestRefusals:
