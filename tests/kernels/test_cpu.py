@@ -5,18 +5,21 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
+import re
 import subprocess
 import sys
 import threading
 from types import ModuleType
 from typing import Any
 
+import llvmlite.binding as llvm
 import numpy as np
 import pytest
+from llvmlite import ir
 from tests.conformance.cases import RULES
 
 from steprule import NonNegative, Real, Rule, around, reference, rule, rules
-from steprule.kernels import cpu
+from steprule.kernels import cpu, native
 from steprule.kernels.chunks import LAUNCH_FIELDS
 from steprule.kernels.cpu import CHUNK
 from steprule.notation import maximum, minimum, sign, sqrt, where
@@ -156,6 +159,22 @@ def test_a_step_has_0_in_place_of_subnormal_numbers_and_who_asked_for_it_has_the
     assert not arrays["square_avg"].any()
     assert not arrays["acc_delta"].any()
     assert np.all(np.full(3, tiny) * 0.5 != 0)
+
+
+def test_an_arm_processor_is_told_in_a_register_of_its_own(monkeypatch: pytest.MonkeyPatch):
+    triple = "aarch64-unknown-linux-gnu"
+    monkeypatch.setattr(llvm, "get_process_triple", lambda: triple)
+    function = ir.Function(ir.Module(), ir.FunctionType(ir.IntType(64), []), "told")
+    builder = ir.IRBuilder(function.append_basic_block())
+    read, write, flushed = native._control(builder)
+    before = read()
+    write(builder.or_(before, ir.Constant(before.type, flushed)))
+    builder.ret(before)
+    llvm.initialize_all_targets()
+    llvm.initialize_all_asmprinters()
+    machine = llvm.Target.from_triple(triple).create_target_machine()
+    code = machine.emit_assembly(llvm.parse_assembly(str(function.module)))
+    assert re.findall(r"mrs|orr|#0x1000000|msr|FPCR", code) == ["mrs", "FPCR", "orr", "#0x1000000", "msr", "FPCR"]
 
 
 @pytest.mark.parametrize("threads", [1, 2])

@@ -127,7 +127,7 @@ _FLUSHED_ON_ARM: Final = 1 << 24
 """In FPCR, both of them (FZ)."""
 
 
-def _control(context: Any, builder: Any) -> tuple[Callable[[], Any], Callable[[Any], None], int] | None:
+def _control(builder: Any) -> tuple[Callable[[], Any], Callable[[Any], None], int] | None:
     """Return how a thread's floating-point control is read and written, and its bits that flush; None if not known."""
     triple: str = llvm.get_process_triple()
 
@@ -165,7 +165,7 @@ def flush_subnormals(typing_context: Any) -> tuple[Signature, Any]:
     """
 
     def generate(context: Any, builder: Any, signature: Signature, arguments: Any) -> Any:
-        control = _control(context, builder)
+        control = _control(builder)
         if control is None:
             return context.get_constant(types.int64, 0)
         read, write, flushed = control
@@ -181,7 +181,7 @@ def restore_subnormals(typing_context: Any, before: Any) -> tuple[Signature, Any
     """Have this thread compute as `before`, which `flush_subnormals` returned."""
 
     def generate(context: Any, builder: Any, signature: Signature, arguments: Any) -> Any:
-        control = _control(context, builder)
+        control = _control(builder)
         if control is not None:
             control[1](arguments[0])
         return context.get_dummy_value()
