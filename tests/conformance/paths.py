@@ -13,7 +13,7 @@ def paths(made: Any) -> tuple[int, int]:
     from steprule.torch.plain import PlainSteps
 
     plan: Any = made._plan
-    fused = sum(len(each.parameters) for each in plan._steppers if isinstance(each, Launch))
+    fused = sum(len(each.stepping) for each in plan._steppers if isinstance(each, Launch))
     return fused, sum(len(each._bounds) for each in plan._steppers if isinstance(each, PlainSteps))
 
 

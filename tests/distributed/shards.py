@@ -67,6 +67,21 @@ def plain_and_sharded_parameters_step_together() -> None:
     assert stepper.state[bfloat16]["exp_avg"].placements == bfloat16.placements
 
 
+def a_parameter_rests_where_it_has_no_gradient() -> None:
+    parameters = [_sharded(Shard(0)), _sharded(Shard(0))]
+    stepper = ours.Adam(parameters)
+    for number, stepping in enumerate([(0, 1), (0,), (1,), (1,), (0,)]):
+        for place, each in enumerate(parameters):
+            each.grad = distribute_tensor(_random(1), _mesh(), [Shard(0)]) if place in stepping else None
+        plan, versions = stepper._plan, [each._version for each in parameters]
+        stepper.step()
+        assert stepper._plan is plan or number == 0
+        changed = [each._version > before for each, before in zip(parameters, versions, strict=True)]
+        assert changed == [place in stepping for place in range(2)]
+        assert paths(stepper) == (len(stepping), 0)
+    assert torch.equal(parameters[0].detach().full_tensor(), parameters[1].detach().full_tensor())
+
+
 def a_gradient_spread_otherwise_is_refused() -> None:
     partial = DTensor.from_local(_random(1), _mesh(), [Partial()])
     for grad in (distribute_tensor(_random(1), _mesh(), [Replicate()]), partial):
@@ -141,6 +156,7 @@ def steps_in_backward_refuse_what_averages_later() -> None:
 ALL = [
     every_placement_steps_in_the_fused_loop,
     plain_and_sharded_parameters_step_together,
+    a_parameter_rests_where_it_has_no_gradient,
     a_gradient_spread_otherwise_is_refused,
     a_partial_parameter_is_refused,
     state_that_is_not_spread_is_refused,

@@ -106,6 +106,21 @@ def test_chunks_cover_each_element_once():
     assert table.elements == 3 * CHUNK + 4
 
 
+@pytest.mark.parametrize("threads", [1, 2])
+def test_tensors_that_are_left_out_stay_as_they_are(threads: int):
+    tensors = arrays_of(rules.sgd, [3, 2 * CHUNK + 1, 0, 5, CHUNK])
+    program = lower(rules.sgd)
+    table = table_of(program, tensors)
+    scalars = np.array([program.fold(t=1, **around.validated(rules.sgd, VALUES["sgd"]))])
+    for left_out in ([False, True, True, True, False], [True] * 5, [False] * 5):
+        before = [each["x"].copy() for each in tensors]
+        table.leave_out(left_out)
+        cpu.launch(cpu.kernel(program, "float64"), table, scalars, threads)
+        for each, x, out in zip(tensors, before, left_out, strict=True):
+            assert np.array_equal(each["x"], x if out else x - 0.1 * each["g"])
+        assert table.elements == sum(len(x) for x, out in zip(before, left_out, strict=True) if not out)
+
+
 def test_launches_that_are_under_way_at_once_share_nothing():
     table = cpu.Table(np.zeros((1, 2)), [3])
     some, others = np.zeros((1, 4)), np.zeros((1, 4))

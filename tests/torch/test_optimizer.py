@@ -23,7 +23,7 @@ import torch
 from steprule import Decay, NonNegative, Real, rule, rules
 from steprule import torch as ours
 from steprule.notation import where
-from steprule.torch import RuleOptimizer, optimizer
+from steprule.torch import RuleOptimizer, optimizer, plan
 
 CLASSES = {name: getattr(ours, name) for name in ours.__all__ if hasattr(getattr(ours, name), "rule")}
 CLASSES |= {"Yogi": optimizer(users_rules.yogi), "Lion": optimizer(users_rules.lion)}
@@ -576,6 +576,73 @@ def test_a_gradient_may_come_and_go():
             each.grad = grads[place].clone() if number >> place & 1 else None
         checked_step(opt)
     assert [int(opt.state[each]["step"]) for each in params] == [4, 4, 4]
+
+
+@pytest.mark.parametrize("cls", [ours.SGD, ours.Adam])
+@pytest.mark.parametrize("begins_with", [0b1111, 0b0001])
+def test_nothing_is_planned_anew_where_gradients_come_and_go(
+    cls: type[RuleOptimizer], begins_with: int, monkeypatch: pytest.MonkeyPatch
+):
+    params = [parameter(3, dtype=dtype, seed=seed) for seed, dtype in enumerate([torch.float64, torch.float32] * 2)]
+    grads = [each.grad for each in params]
+    opt = cls(params, lr=0.1)
+
+    def step(those: int) -> None:
+        for place, each in enumerate(params):
+            each.grad = grads[place].clone() if those >> place & 1 else None
+        versions = [each._version for each in params]
+        checked_step(opt)
+        assert [each._version > before for each, before in zip(params, versions, strict=True)] == [
+            bool(those >> place & 1) for place in range(4)
+        ]
+
+    for those in (begins_with, 0b0110, 0b1000):
+        step(those)
+    monkeypatch.setattr(plan.Plan, "__init__", None)
+    for those in (0b0110, 0b0101, 0b1111, 0b1111, 0b0000, 0b0000, 0b1010, 0b1010):
+        step(those)
+
+
+def test_a_parameter_that_rests_may_be_taken_hold_of():
+    params = [parameter(3, seed=seed) for seed in range(2)]
+    opt = ours.Adam(params, on_nonfinite="raise")
+    for each in params:
+        each.grad.fill_(math.nan)
+    with pytest.raises(FloatingPointError, match="parameter 0"):
+        opt.step()
+    params[0].grad = None
+    with pytest.raises(FloatingPointError, match="parameter 1"):
+        opt.step()
+    params[0].data = torch.ones(3, dtype=torch.float64)
+    params[1].grad = torch.ones(3, dtype=torch.float64)
+    checked_step(opt)
+    opt.state[params[0]]["exp_avg"] = torch.full((3,), 2.0, dtype=torch.float64)
+    checked_step(opt)
+    params[0].grad = torch.ones(3, dtype=torch.float64)
+    checked_step(opt)
+    params[0].grad = None
+    del opt.state[params[0]]
+    checked_step(opt)
+    assert params[0] not in opt.state
+
+
+def test_a_parameter_without_gradient_stays_where_another_comes_to_lie_in_its_memory():
+    first = parameter(3)
+    second = torch.nn.Parameter(first.detach())
+    opt = ours.Adam([first, second])
+    opt.step()
+    first.grad, second.grad = None, torch.ones(3, dtype=torch.float64)
+    opt.step()
+    assert [int(opt.state[each]["step"]) for each in (first, second)] == [1, 1]
+    assert not opt.state[second]["exp_avg"].equal(opt.state[first]["exp_avg"])
+
+
+def test_what_curvature_feeds_may_be_taken_away():
+    params = [parameter(3), parameter(3)]
+    opt = ours.VSGD(params, slow_start=0)
+    checked_step(opt)
+    params[0].grad = params[0].h = params[0].g2 = None
+    checked_step(opt)
 
 
 def test_parameters_may_come_by_name_and_from_a_generator():

@@ -26,6 +26,7 @@ __all__ = ["CHUNK", "Elements", "Table", "kernel", "launch", "row_kernel", "row_
 CHUNK: Final = 16_384
 """Elements per chunk: small enough to share out, large enough that claiming one costs nothing beside it."""
 _CLAIMED: Final = LAUNCH_FIELDS.index("claimed")
+_CHUNKS: Final = [LAUNCH_FIELDS.index(name) for name in ("chunks", "number of chunks")]
 _SCALARS: Final = LAUNCH_FIELDS.index("scalars")
 _AT_ONCE: Final = 16
 """How many threads may launch one table at once, each with a counter of its own."""
@@ -58,8 +59,10 @@ class Table:
         self.rows: Final = np.zeros(len(sizes), dtype=np.int64)
         self.keys: Final = np.zeros(len(sizes), dtype=np.int64)
         self.flags: Final = np.zeros(len(sizes), dtype=np.int64)
-        self.chunks: Final = chunks(sizes, max(CHUNK // max(width, 1), 1))
-        self.elements: Final = sum(sizes) * width
+        self.chunks = chunks(sizes, max(CHUNK // max(width, 1), 1))
+        self._width: Final = width
+        self._all_chunks: Final = self.chunks
+        self.elements = sum(sizes) * width
         self._counters: Final = np.zeros(_AT_ONCE, dtype=np.int64)
         self._scalars: tuple[NDArray[Any], int] = (np.zeros(0), 0)
         fields: dict[str, int | NDArray[np.int64]] = {
@@ -78,6 +81,12 @@ class Table:
         self._launches[:, _CLAIMED] += self._counters.strides[0] * np.arange(_AT_ONCE)
         self._launches_at: Final = self._launches.ctypes.data
         self._turns: Final = itertools.count()
+
+    def leave_out(self, tensors: Sequence[bool]) -> None:
+        """Pass over the tensors for which this is true from the next launch on; none may be under way."""
+        self.chunks = self._all_chunks[~np.asarray(tensors, np.bool_)[self._all_chunks[:, 0]]]
+        self.elements = int(self.chunks[:, 2].sum()) * self._width
+        self._launches[:, _CHUNKS] = self.chunks.ctypes.data, len(self.chunks)
 
     def begin(self, scalars: NDArray[Any]) -> int:
         """Return the address of a launch with these `scalars`, of which no chunk is claimed.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -117,9 +119,11 @@ class Launch:
 
     def __init__(self, rule: Rule, around: Around, elements: Elements, bounds: Mapping[int, Bound]) -> None:
         self.program: Final[Program] = lower(rule, around)
-        self._places: Final = list(bounds)
+        self.places: Final = list(bounds)
         self._bounds: Final = list(bounds.values())
         self.parameters: Final = [bound.parameter for bound in bounds.values()]
+        self.stepping = self.parameters
+        """Those that do not rest."""
         arrays = elements.columns(self.program)
         columns = [bound.columns() for bound in bounds.values()]
         self.kept: Final = [column[name] for column in columns for name in arrays if name not in GIVEN]
@@ -136,7 +140,7 @@ class Launch:
         }
         self._moves = 0
         """How often something was given elsewhere in memory than before."""
-        self._groups: Final = np.array([bound.group for bound in bounds.values()])
+        self._groups: Final = [bound.group for bound in bounds.values()]
         self._elements: Final = elements
         self._run: Final = self._kernel()
         self._rows: list[tuple[int, float]] = []
@@ -153,15 +157,21 @@ class Launch:
         assert self._scalars is not None
         cpu.launch(self._run, self._table, self._scalars, torch.get_num_threads())
 
+    def rest(self, resting: Sequence[bool]) -> None:
+        """Pass over the parameters of the plan that are `resting` until this is called again; over none if it is empty."""
+        mine = [resting[place] for place in self.places] if resting else [False] * len(self.places)
+        self._table.leave_out(mine)
+        self.stepping = list(itertools.compress(self.parameters, map(operator.not_, mine)))
+
     def regroup(self, steps: NDArray[np.float32]) -> None:
         """Give parameters of one group and one step count one row of scalars; `steps` is what each has counted."""
+        self._steps = steps[self.places].astype(np.int64)
         # Parameters that have missed a step, for want of a gradient, count apart.
-        pairs = np.stack([self._groups, steps[self._places]], axis=1).astype(np.int64)
-        distinct, rows = np.unique(pairs, axis=0, return_inverse=True)
+        rows: dict[tuple[int, int], int] = {}
+        pairs = zip(self._groups, self._steps.tolist(), strict=True)
+        self._table.rows[:] = [rows.setdefault(pair, len(rows)) for pair in pairs]
         # As floats, which have a power of any count: integers have some that are beyond float64.
-        self._rows = [(int(group), float(count)) for group, count in distinct]
-        self._table.rows[:] = rows.reshape(-1)
-        self._steps = steps[self._places].astype(np.int64)
+        self._rows = [(group, float(count)) for group, count in rows]
         self._scalars = None
 
     def step(self, given: Given, values: Sequence[Mapping[str, float]], passed: int, changed: bool) -> list[Bound]:
@@ -171,7 +181,7 @@ class Launch:
         """
         for name, addresses in self._given.items():
             tensors = given[name]
-            mine = tensors if len(tensors) == len(self._bounds) else [tensors[place] for place in self._places]
+            mine = tensors if len(tensors) == len(self._bounds) else [tensors[place] for place in self.places]
             self._moves += addresses.follow(mine)
         if self._folds and (self._scalars is None or changed or self.program.counts):
             fold = self.program.fold
@@ -181,7 +191,7 @@ class Launch:
             self._table.keys[:] = codecs.keys(self._seeds, self._numbers, self._steps + passed)
         self._launch(values, changed)
         # The kernel writes behind autograd's back; a backward pass over stale values must fail all the same.
-        torch.autograd.graph.increment_version(self.parameters)
+        torch.autograd.graph.increment_version(self.stepping)
         if self.program.finite is None or not self._table.flags.any():
             return []
         flagged = [bound for bound, flag in zip(self._bounds, self._table.flags, strict=True) if flag]

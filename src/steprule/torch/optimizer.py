@@ -97,7 +97,7 @@ class RuleOptimizer(CatchingUp):
             return loss
         given = None if self._plan is None else self._plan.fitting(self)
         if self._plan is None or given is None:
-            self._plan = Plan(self)
+            self._plan = Plan.after(self, self._plan)
             given = self._plan.fitting(self)
             assert given is not None
         self._plan.step(given)

@@ -51,9 +51,13 @@ _NOT_CAPTURABLE: Final = "a graph captures a step whose capturable is False; all
 
 
 class Plan:
-    """The steps of one optimizer for one set of parameters, gradients and states."""
+    """The steps of one optimizer for one set of parameters, gradients and states.
 
-    def __init__(self, optimizer: RuleOptimizer) -> None:
+    It has the parameters that have a gradient, and those `carried` (by `id`) from the plan before: in some steps they have
+    none, and rest.
+    """
+
+    def __init__(self, optimizer: RuleOptimizer, carried: frozenset[int] = frozenset()) -> None:
         rule = self._rule = optimizer.rule
         self._parameters: Final = list(_parameters(optimizer))
         scale = _grad_scale(optimizer)
@@ -68,15 +72,18 @@ class Plan:
         has_state = bool(names_of(rule, counts=counts)) or masters
         devices = {parameter.device for parameter in self._parameters if parameter.device.type in gpu.DEVICES}
         gpu.refuse_capture(devices, _FIRST_IN_CAPTURE)
+        all_grads = [
+            _like_gradient(each) if each.grad is None and id(each) in carried else each.grad
+            for each in self._parameters
+        ]
+        self._left_out: Final = _missing(all_grads)
+        self._present: Final = self._left_out.count(False)
         bounds = self._bounds(optimizer, has_state)
         self._not_capturable: Final = {bound.parameter.device for bound in bounds if not bound.capturable} & devices
-        all_grads = list(map(_grad, self._parameters))
         self._shards: Final = Shards(bounds)
         grads = self._shards.local([grad for grad in all_grads if grad is not None])
         given = self._given(grads, [bound.parameter for bound in bounds])
         self._given_layout: Final = Layout(_more(given))
-        self._lacks_gradient: Final = _missing(all_grads)
-        self._present: Final = self._lacks_gradient.count(False)
         self._sparse: Final = [place for place, grad in enumerate(grads) if grad.layout is torch.sparse_coo]
         self._layout: Final = Layout(_without(grads, self._sparse))
         self._copies: Final = [
@@ -103,15 +110,45 @@ class Plan:
         known = set(map(id, self._parameters))
         self._others: Final = [tensor for tensor in self._kept if id(tensor) not in known]
         self._kept_layout: Final = Layout([*self._parameters, *self._others])
+        self._launches: Final = [each for each in self._steppers if type(each) is Launch]
+        launched = itertools.chain.from_iterable(each.places for each in self._launches)
+        # What a rule takes beside the gradient is not there without it.
+        self._may_rest: Final = frozenset(() if rule.curvature else launched)
+        self._stand_ins: Final[dict[int, Tensor]] = {}
+        self._resting: list[bool] = []
+        """Which parameters of the plan have no gradient in the coming step; empty where all have one."""
+        self._rested: list[bool] = []
+        """The same of the step before."""
+        self._undisturbed = False
+
+    @classmethod
+    def after(cls, optimizer: RuleOptimizer, before: Plan | None) -> Plan:
+        """Return the plan for the present; `before` is one that does not fit any more."""
+        carried = frozenset() if before is None else before._to_carry()
+        made = cls(optimizer, carried)
+        resting = (each.grad is None for each in made._bound(made._parameters))
+        may_rest = made._may_rest.issuperset(itertools.compress(itertools.count(), resting))
+        # A parameter that lies otherwise than others, or in their memory, cannot be passed over.
+        return made if may_rest else cls(optimizer)
+
+    def _to_carry(self) -> frozenset[int]:
+        """Return the parameters that may rest, if gradients have come and gone and nothing else has changed."""
+        bound = self._bound(self._parameters)
+        return frozenset(id(bound[place]) for place in self._may_rest) if self._undisturbed else frozenset()
+
+    def _bound(self, each: Sequence[Any]) -> list[Any]:
+        """Return what there is in `each`, which has one of something for every parameter, of those of the plan."""
+        return list(itertools.compress(each, map(operator.not_, self._left_out)))
 
     @torch.no_grad()
     def _bounds(self, optimizer: RuleOptimizer, has_state: bool) -> list[Bound]:
         bounds = []
         number = optimizer.first_number - 1
+        left_out = iter(self._left_out)
         for place, group in enumerate(optimizer.param_groups):
             for index, parameter in enumerate(group["params"]):
                 number += 1
-                if parameter.grad is None:
+                if next(left_out):
                     continue
                 refuse_unsupported(parameter, differentiable=self._differentiable)
                 own = self._groups[place]
@@ -153,22 +190,38 @@ class Plan:
             and self._addresses.hold(self._kept)
             and list(map(_version, self._copies)) == self._versions
         )
+        self._undisturbed = fits
         return self._given_of(parameters) if fits else None
 
     def _given_of(self, parameters: Sequence[Tensor]) -> Given | None:
         grads = list(map(_grad, parameters))
-        present = [grad for grad in grads if grad is not None]
-        if len(present) != self._present or (self._present < len(grads) and _missing(grads) != self._lacks_gradient):
-            return None
-        stepping = self._shards.local(present)
+        stepping = [grad for grad in grads if grad is not None]
+        resting: list[bool] = []
+        if len(stepping) != self._present or (len(stepping) < len(grads) and _missing(grads) != self._left_out):
+            resting = self._bound(_missing(grads))
+            if len(stepping) + sum(resting) > self._present:
+                return None  # a gradient has come of which the plan does not know
+            if not self._may_rest.issuperset(itertools.compress(itertools.count(), resting)):
+                return None
+            stepping = [
+                self._stand_in(place) if grad is None else grad for place, grad in enumerate(self._bound(grads))
+            ]
+        self._resting = resting
+        stepping = self._shards.local(stepping)
         if any(stepping[place].layout is not torch.sparse_coo for place in self._sparse):
             return None
         if not self._layout.fits(_without(stepping, self._sparse)):
             return None
         if not self._rule.curvature:
             return {"g": stepping}
-        given = self._given(stepping, list(itertools.compress(parameters, map(operator.not_, self._lacks_gradient))))
+        given = self._given(stepping, self._bound(parameters))
         return given if self._given_layout.fits(_more(given)) else None
+
+    def _stand_in(self, place: int) -> Tensor:
+        """Return what stands in the place of a gradient that is not there, and is not read."""
+        if place not in self._stand_ins:
+            self._stand_ins[place] = _like_gradient(self._bound(self._parameters)[place])
+        return self._stand_ins[place]
 
     def _given(self, grads: list[Tensor], parameters: Sequence[Tensor]) -> Given:
         """Return the gradients, and what else the rule takes of each of `parameters`, which have one."""
@@ -181,19 +234,23 @@ class Plan:
         for stepper in self._steppers:
             if isinstance(stepper, SparseSteps):
                 stepper.prepare(given, [group.values for group in self._groups], self._steps)
+        if self._resting != self._rested:
+            for launch in self._launches:
+                launch.rest(self._resting)
+            self._rested, self._steps_seen = self._resting, b""
         if self._steps.tobytes() != self._steps_seen:
             self._passed = 0
             for stepper in self._steppers:
                 stepper.regroup(self._steps)
         self._passed += 1
-        self._steps += 1
+        self._steps += np.logical_not(self._resting) if self._resting else 1
         self._steps_seen = self._steps.tobytes()
         changed = [group.taken_over() for group in self._groups]
         values = [group.values for group in self._groups]
         flagged: list[Bound] = []
         for stepper in self._steppers:
             flagged += stepper.step(given, values, self._passed, any(changed))
-        self._shards.count_change()
+        self._shards.count_change(self._resting)
         self._versions = list(map(_version, self._copies))
         for bound in sorted(flagged, key=operator.attrgetter("number")):
             if self._groups[bound.group].raises:
@@ -249,6 +306,11 @@ def _grad_scale(optimizer: RuleOptimizer) -> float | None:
 def _objects(parameters: Iterable[Tensor], optimizer: RuleOptimizer) -> list[Any]:
     """Return what must be the same objects from step to step: parameters, those that have a state, and their states."""
     return [*parameters, *optimizer.state, *optimizer.state.values()]
+
+
+def _like_gradient(parameter: Tensor) -> Tensor:
+    """Return a tensor that is as the gradient of a parameter will be, as a rule, and takes no memory."""
+    return parameter.detach()
 
 
 def _missing(grads: Sequence[Tensor | None]) -> list[bool]:

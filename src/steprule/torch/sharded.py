@@ -101,11 +101,12 @@ class Shards:
             found[place] = part
         return found
 
-    def count_change(self) -> None:
-        """Let autograd know that the DTensors have changed, as it knows of their parts."""
+    def count_change(self, resting: Sequence[bool]) -> None:
+        """Let autograd know that the DTensors, those `resting` aside, have changed, as it knows of their parts."""
         if not self._sharded:
             return
-        torch.autograd.graph.increment_version(list(self._sharded.values()))
+        changed = [each for place, each in self._sharded.items() if not (resting and resting[place])]
+        torch.autograd.graph.increment_version(changed)
 
 
 def _refuse_partial(parameter: Any) -> None:
