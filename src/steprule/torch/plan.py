@@ -78,6 +78,7 @@ class Plan:
         ]
         self._left_out: Final = _missing(all_grads)
         self._present: Final = self._left_out.count(False)
+        self._own: Final = self._bound(self._parameters)
         bounds = self._bounds(optimizer, has_state)
         self._not_capturable: Final = {bound.parameter.device for bound in bounds if not bound.capturable} & devices
         self._shards: Final = Shards(bounds)
@@ -126,15 +127,14 @@ class Plan:
         """Return the plan for the present; `before` is one that does not fit any more."""
         carried = frozenset() if before is None else before._to_carry()
         made = cls(optimizer, carried)
-        resting = (each.grad is None for each in made._bound(made._parameters))
+        resting = (each.grad is None for each in made._own)
         may_rest = made._may_rest.issuperset(itertools.compress(itertools.count(), resting))
         # A parameter that lies otherwise than others, or in their memory, cannot be passed over.
         return made if may_rest else cls(optimizer)
 
     def _to_carry(self) -> frozenset[int]:
         """Return the parameters that may rest, if gradients have come and gone and nothing else has changed."""
-        bound = self._bound(self._parameters)
-        return frozenset(id(bound[place]) for place in self._may_rest) if self._undisturbed else frozenset()
+        return frozenset(id(self._own[place]) for place in self._may_rest) if self._undisturbed else frozenset()
 
     def _bound(self, each: Sequence[Any]) -> list[Any]:
         """Return what there is in `each`, which has one of something for every parameter, of those of the plan."""
@@ -220,7 +220,7 @@ class Plan:
     def _stand_in(self, place: int) -> Tensor:
         """Return what stands in the place of a gradient that is not there, and is not read."""
         if place not in self._stand_ins:
-            self._stand_ins[place] = _like_gradient(self._bound(self._parameters)[place])
+            self._stand_ins[place] = _like_gradient(self._own[place])
         return self._stand_ins[place]
 
     def _given(self, grads: list[Tensor], parameters: Sequence[Tensor]) -> Given:
