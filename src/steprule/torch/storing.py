@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Final
 
 import numpy as np
@@ -104,12 +105,13 @@ class Storing:
         """Whether a float32 copy of the parameter is kept: where it is asked for and is not the parameter itself."""
         return self.master_copies and parameter.dtype in NEAREST
 
-    def _wish(self, slot: str) -> Any:
-        return dict(zip(self.rule.slots, self.wishes, strict=True))[slot]
+    @cached_property
+    def _wish(self) -> Mapping[str, Any]:
+        return dict(zip(self.rule.slots, self.wishes, strict=True))
 
     def storage(self, slot: str, parameter: Tensor) -> str:
         """Return the storage of a slot, a name of `kernels.codecs.STORAGES`, or "" for float32 and float64 as they are."""
-        wish = self._wish(slot)
+        wish = self._wish[slot]
         if wish == "int8":
             return _int8(self.rule, slot)
         if wish is torch.bfloat16:
@@ -121,7 +123,7 @@ class Storing:
         storage = self.storage(slot, parameter)
         if storage:
             return codecs.DTYPES[storage]
-        return self._wish(slot) or (torch.float32 if self.has_master(parameter) else parameter.dtype)
+        return self._wish[slot] or (torch.float32 if self.has_master(parameter) else parameter.dtype)
 
     def stored(self, parameter: Tensor) -> tuple[tuple[str, str], ...]:
         """Return the slots that are not kept as they are computed, and how they are, for `kernels.cpu.Elements`."""
