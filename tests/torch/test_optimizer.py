@@ -259,7 +259,7 @@ def test_a_missing_rate_is_named_and_may_come_with_the_group(each: str):
     checked_step(CLASSES[each]([{"params": [parameter(2)], "lr": 0.5}, {"params": [parameter(2)], "lr": 0.25}]))
 
 
-@pytest.mark.parametrize("value", [1.1, math.nan, "0.3", np.ones(2), torch.ones(2)], ids=repr)
+@pytest.mark.parametrize("value", [1.1, math.nan, "0.3", (0.3,), np.ones(2), torch.ones(2)], ids=repr)
 def test_a_value_that_is_spoiled_afterwards_stops_the_next_step_before_anything_moves(value: object):
     params = [parameter(3), parameter(2)]
     opt = ours.Adadelta([{"params": params[:1]}, {"params": params[1:], "rho": 0.5}])

@@ -96,8 +96,8 @@ class Group:
                 declared = (_SCALE,)
             elif names <= place < 2 * names:
                 declared = self._keywords.adjustable.get(parts[place - names], ())
-            numbers = value if type(value) is tuple else (value,)
-            if len(numbers) != len(declared):
+            numbers = (value,) if len(declared) == 1 else value
+            if not declared or type(numbers) is not tuple or len(numbers) != len(declared):
                 return False
             for each, number in zip(declared, numbers, strict=True):
                 if type(number) not in _NUMBERS or number not in each.range:
