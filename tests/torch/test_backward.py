@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from tests.conformance.cases import OF_THE_GRADIENT, RULES, hyper
+from torch.utils.checkpoint import checkpoint
 
 import torch
 from steprule import rules
@@ -249,6 +250,41 @@ def test_a_parameter_cannot_step_twice():
     step_in_backward(model[2], rules.sgd, lr=0.1)
     first.remove()
     step_in_backward(model[0], rules.sgd, lr=0.1)
+
+
+class Shared(nn.Module):
+    """A net that uses one layer several times, each within a checkpoint, between two others."""
+
+    def __init__(self, *, use_reentrant: bool) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.shared, self.last = nn.Linear(5, 5), nn.Linear(5, 5), nn.Linear(5, 5)
+        self.times, self._use_reentrant = 1, use_reentrant
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        inputs = self.first(inputs)
+        for _ in range(self.times):
+            inputs = checkpoint(lambda given: self.shared(given).tanh(), inputs, use_reentrant=self._use_reentrant)
+        return self.last(inputs)
+
+
+@pytest.mark.parametrize("use_reentrant", [False, True])
+def test_a_gradient_that_comes_in_parts_is_told(use_reentrant: bool):
+    one, other = Shared(use_reentrant=use_reentrant), Shared(use_reentrant=use_reentrant)
+    step_in_backward(one, rules.adadelta)
+    in_backward(one)
+    in_a_loop(other, ours.Adadelta(other.parameters()))
+    assert_equal(one, other)
+    one.times = 3
+    if use_reentrant:
+        with pytest.raises(
+            RuntimeError, match=r"^a parameter of shape \(5,\) has stepped .*use_reentrant=False$"
+        ) as kept:
+            loss(one, 0).backward()
+        assert kept.value.__traceback__ is not None
+        one.zero_grad()
+        one.times = 1
+    in_backward(one)
 
 
 def test_the_hooks_live_and_die_with_the_parameters():

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ..specification import Rule
+from .compiled import outside_compiled_code
 from .optimizer import RuleOptimizer, optimizer
 
 __all__ = ["BackwardSteps", "step_in_backward"]
@@ -25,6 +26,8 @@ class BackwardSteps:
         """Holds hyperparameters and state, for schedulers and for changes by hand: it steps what has a gradient left."""
         self._held = False
         self._parts: Final[dict[Tensor, RuleOptimizer]] = {}
+        self._stepped: Callable[[], set[Tensor] | None] = lambda: None
+        """Returns what has stepped in the backward pass that runs, None where none runs."""
         self._removals: Final[list[Callable[[], None]]] = []
         self._take_in()
         # What is added to the optimizer must step here too: nothing else would step it.
@@ -103,6 +106,7 @@ class BackwardSteps:
         part, whole, group = self._parts[parameter], self.optimizer, self._group_of(parameter)
         if group is None:
             return
+        self._refuse_twice(parameter)
         part.param_groups[0].update(_values(group))
         # The part has this parameter's entry of the whole's state, which a user may have replaced or cleared.
         part.state.clear()
@@ -115,6 +119,23 @@ class BackwardSteps:
             self._end(parameter, part)
             raise
         self._end(parameter, part)
+
+    @outside_compiled_code
+    def _refuse_twice(self, parameter: Tensor) -> None:
+        stepped = self._stepped()
+        if stepped is None:
+            stepped = set()
+            # Autograd holds it until the pass is over or has failed. Passes within it, of checkpoints, are parts of it.
+            torch.autograd.Variable._execution_engine.queue_callback(stepped.clear)
+            self._stepped = weakref.ref(stepped)
+        if parameter in stepped:
+            self._stepped = lambda: None  # the error's traceback holds what has stepped
+            raise RuntimeError(
+                f"a parameter of shape {tuple(parameter.shape)} has stepped in this backward pass by a part of its "
+                "gradient, and now comes another: several places use it, some of them within "
+                "checkpoint(..., use_reentrant=True); allowed is use_reentrant=False"
+            )
+        stepped.add(parameter)
 
     def _end(self, parameter: Tensor, part: RuleOptimizer) -> None:
         if parameter in part.state:
@@ -184,7 +205,9 @@ def step_in_backward(
 
     Raises `TypeError` for another kind of `rule_or_class` and for a module that averages gradients after they are
     complete (`DistributedDataParallel`, `FullyShardedDataParallel`; use `fully_shard`), and `ValueError` for a parameter
-    that steps in the backward pass already.
+    that steps in the backward pass already. A backward pass raises `RuntimeError` where a parameter gets its gradient in
+    several parts, of which each would be a step: by `torch.utils.checkpoint.checkpoint` with `use_reentrant=True`, from
+    one place of several that use the parameter.
     """
     cls = optimizer(rule_or_class) if isinstance(rule_or_class, Rule) else rule_or_class
     if not (isinstance(cls, type) and issubclass(cls, RuleOptimizer)):
