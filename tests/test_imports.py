@@ -42,6 +42,7 @@ PUBLIC = {
     "steprule": ["Decay", "NonNegative", "Positive", "Range", "Real", "Rule", "notation", "rule", "rules"],
     "steprule.arrays": ["elements", "scalars"],
     "steprule.around": [
+        "FORMING",
         "PLAIN",
         "Around",
         "change",
