@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch.distributed as dist
 from tests.conformance.paths import paths
+from torch.distributed._composable import replicate
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import FullyShardedDataParallel
 from torch.distributed.tensor import DTensor, Partial, Placement, Replicate, Shard, distribute_tensor
@@ -148,7 +149,7 @@ def steps_in_backward_refuse_what_averages_later() -> None:
     # One that is complete needs an accelerator.
     older = FullyShardedDataParallel.__new__(FullyShardedDataParallel)
     nn.Module.__init__(older)
-    for model in (nn.parallel.DistributedDataParallel(nn.Linear(2, 2)), older):
+    for model in (nn.parallel.DistributedDataParallel(nn.Linear(2, 2)), replicate(nn.Linear(2, 2)), older):
         with pytest.raises(TypeError, match=f"model_or_params holds a {type(model).__name__}"):
             ours.step_in_backward(nn.Sequential(model), ours.Adam)
 

@@ -204,10 +204,10 @@ def step_in_backward(
     exchanged for others.
 
     Raises `TypeError` for another kind of `rule_or_class` and for a module that averages gradients after they are
-    complete (`DistributedDataParallel`, `FullyShardedDataParallel`; use `fully_shard`), and `ValueError` for a parameter
-    that steps in the backward pass already. A backward pass raises `RuntimeError` where a parameter gets its gradient in
-    several parts, of which each would be a step: by `torch.utils.checkpoint.checkpoint` with `use_reentrant=True`, from
-    one place of several that use the parameter.
+    complete (`DistributedDataParallel`, also by `replicate`, and `FullyShardedDataParallel`; use `fully_shard`), and
+    `ValueError` for a parameter that steps in the backward pass already. A backward pass raises `RuntimeError` where a
+    parameter gets its gradient in several parts, of which each would be a step: by `torch.utils.checkpoint.checkpoint` with
+    `use_reentrant=True`, from one place of several that use the parameter.
     """
     cls = optimizer(rule_or_class) if isinstance(rule_or_class, Rule) else rule_or_class
     if not (isinstance(cls, type) and issubclass(cls, RuleOptimizer)):
@@ -220,7 +220,13 @@ def step_in_backward(
 
 def _refuse_wrappers(model: torch.nn.Module) -> None:
     fsdp = sys.modules.get("torch.distributed.fsdp")
-    wrappers = (torch.nn.parallel.DistributedDataParallel, *([fsdp.FullyShardedDataParallel] if fsdp else []))
+    # The class that `replicate` gives a module is private to PyTorch, and may go.
+    replicated: Any = getattr(sys.modules.get("torch.distributed._composable.replicate"), "DDP", None)
+    wrappers = (
+        torch.nn.parallel.DistributedDataParallel,
+        *([fsdp.FullyShardedDataParallel] if fsdp else []),
+        *([replicated] if replicated else []),
+    )
     for module in model.modules():
         if isinstance(module, wrappers):
             raise TypeError(
