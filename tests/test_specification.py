@@ -6,8 +6,9 @@ import copy
 import functools
 import math
 import pickle
+import re
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Optional
 
 import numpy as np
 import pytest
@@ -21,6 +22,8 @@ from tests.libraries import LIBRARIES
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+Share = Annotated[float, Range(low=0, high=0.5)]
 
 
 @rule(source="Somebody 2024, eq. 1", url="https://example.org")
@@ -88,6 +91,35 @@ def test_a_decorated_function_has_the_ranges_of_its_own_module():
         return scope["step"](*operands, **values)
 
     assert rule(wrapped).hyperparameters["rho"].range == Range(low=0, high=0.5)
+
+
+def _annotated(hint):
+    def step(g, *, rho=0.25):
+        return -rho * g
+
+    step.__annotations__["rho"] = hint
+    return step
+
+
+@pytest.mark.parametrize("hint", [Share | None, Optional[Share], "Share", "'Share'"])  # noqa: UP045
+def test_a_range_is_found_within_what_is_around_it(hint):
+    assert rule(_annotated(hint)).hyperparameters["rho"].range == Range(low=0, high=0.5)
+
+
+def test_a_range_is_found_under_a_name_of_the_type_statement():
+    named = pytest.importorskip("typing_extensions").TypeAliasType("named", Share)
+    assert rule(_annotated(named)).hyperparameters["rho"].range == Range(low=0, high=0.5)
+
+
+@pytest.mark.parametrize("hint", [float, float | None, int, "float"])
+def test_an_annotation_without_a_range_allows_any_finite_number(hint):
+    assert rule(_annotated(hint)).hyperparameters["rho"].range == Range()
+
+
+@pytest.mark.parametrize("hint", [Range, (0, 1), Decay()])
+def test_what_is_no_range_is_not_taken_for_any_number(hint):
+    with pytest.raises(TypeError, match=rf"^rule step: the range of rho is {re.escape(repr(hint))}; allowed is"):
+        rule(_annotated(hint))
 
 
 def test_a_range_that_only_a_type_checker_sees_is_refused_by_its_name():

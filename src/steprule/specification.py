@@ -177,9 +177,21 @@ def _refuse_variadic(name: str, parameters: Any) -> None:
             )
 
 
+def _range(hint: Any) -> Range | None:
+    """Return the range within an annotation: in `Annotated`, also beside None (`Decay | None`) or under a name (`type`)."""
+    if isinstance(hint, Range):
+        return hint
+    inner = [*getattr(hint, "__metadata__", ()), *getattr(hint, "__args__", ())]
+    if hasattr(hint, "__value__"):
+        inner.append(hint.__value__)
+    return next((found for found in map(_range, inner) if found is not None), None)
+
+
 def _hyperparameter(function: Callable[..., Any], parameter: inspect.Parameter) -> Hyperparameter:
     hint = parameter.annotation
-    if isinstance(hint, str):  # as under `from __future__ import annotations`
+    for _ in range(2):  # under `from __future__ import annotations`, and once more where it was in quotes
+        if not isinstance(hint, str):
+            break
         try:
             hint = eval(hint, inspect.unwrap(function).__globals__)
         except Exception as error:
@@ -187,8 +199,13 @@ def _hyperparameter(function: Callable[..., Any], parameter: inspect.Parameter) 
                 f"rule {function.__name__}: the range of {parameter.name} is {hint!r}, which cannot be read ({error}); "
                 "allowed is what is there when the module runs, such as Decay of steprule"
             ) from None
-    said = (hint, *getattr(hint, "__metadata__", ()))
-    allowed = next((entry for entry in said if isinstance(entry, Range)), Range())
+    found = _range(hint)
+    if found is None and (hint is Range or isinstance(hint, (str, int, float, list, tuple))):
+        raise TypeError(
+            f"rule {function.__name__}: the range of {parameter.name} is {hint!r}; allowed is one such as Decay or "
+            "Range(low=0, high=0.5), and float for any finite number"
+        )
+    allowed = found or Range()
     bare = Hyperparameter(parameter.name, allowed, None)
     if parameter.default is parameter.empty:
         return bare
