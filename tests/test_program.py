@@ -375,13 +375,15 @@ def test_what_is_none_of_the_notation_is_refused_with_what_there_is(call):
         lower(calls)
 
 
-@pytest.mark.parametrize("operand", ["1", None, True, 1j, np.ones(1), [1.0]], ids=repr)
+@pytest.mark.parametrize("operand", ["1", None, True, 1j, np.ones(1), [1.0], np.float32(1), np.int64(1)], ids=repr)
 def test_an_operand_that_is_no_number_is_refused(operand: object):
     @rule
     def odd(g):
         return maximum(g, operand)
 
-    with pytest.raises(TypeError, match=r"^a rule's equation holds .+, an? \w+; allowed are numbers$"):
+    with pytest.raises(
+        TypeError, match=r"^a rule's equation holds .+, an? \w+; allowed are numbers of Python's, int and float$"
+    ):
         lower(odd)
 
 

@@ -152,6 +152,15 @@ def test_a_copy_of_a_rule_is_the_rule(each):
     assert copy.copy(each) is each
 
 
+def test_a_rule_of_no_module_is_copied_and_not_pickled():
+    scope: dict = {}
+    exec("def step(g): return -g", scope)
+    made = rule(scope["step"])
+    assert copy.deepcopy(made) is made
+    with pytest.raises(pickle.PicklingError, match="step"):
+        pickle.dumps(made)
+
+
 def _refused(function: Callable) -> str:
     with pytest.raises(TypeError) as caught:
         rule(function)
@@ -197,12 +206,15 @@ def test_variadic_parameters_are_refused():
     assert _refused(named) == "rule named takes **hyper; a rule names each of its inputs, slots and hyperparameters"
 
 
-@pytest.mark.parametrize("start", [None, "0", True, [0.0], 0j])
+@pytest.mark.parametrize("start", [None, "0", True, [0.0], 0j, np.float32(0.5), np.int64(0)], ids=repr)
 def test_a_slot_starts_with_a_number(start: object):
     def odd(g, mean=start):
         return -g, mean
 
-    assert _refused(odd) == f"rule odd: slot mean starts with {start!r}; allowed is a number"
+    assert _refused(odd) == (
+        f"rule odd: slot mean starts with {start!r}, a {type(start).__name__}; allowed is a number of Python's, an int or "
+        "a float"
+    )
 
 
 def test_what_divides_every_gradient_is_no_hyperparameter():

@@ -160,7 +160,7 @@ class Rule:
         return f"<rule {self.name}: {self.source}>" if self.source else f"<rule {self.name}>"
 
     def __reduce__(self) -> str | tuple[Any, ...]:
-        if named.is_file(self.__module__):
+        if named.is_file(self.__module__ or ""):  # what exec has made may be of no module
             return named.load, (named.name_of(self),)  # which another process finds without the module
         own: str = self.__qualname__  # type: ignore[attr-defined]  # set by update_wrapper
         return named.name_within(self) or own  # of what no module has, pickle says so in its own words
@@ -227,7 +227,10 @@ def _check(made: Rule) -> None:
         raise TypeError(f"rule {made.name} does not take the gradient `g`")
     for name, initial in made.slots.items():
         if isinstance(initial, bool) or not isinstance(initial, (int, float)):
-            raise TypeError(f"rule {made.name}: slot {name} starts with {initial!r}; allowed is a number")
+            raise TypeError(
+                f"rule {made.name}: slot {name} starts with {initial!r}, a {type(initial).__name__}; allowed is a number of "
+                "Python's, an int or a float"
+            )
     # What an engine may keep or make beside the slots: the update, exact and rounded parameters, a slot's codes and scales.
     beside = {"dx", "master", "copy", *(f"{name}_{each}" for name in made.slots for each in ("codes", "scale"))}
     for name in (*made.slots, *made.hyperparameters):

@@ -190,5 +190,8 @@ class Trace:
         if isinstance(operand, Value):
             return operand
         if isinstance(operand, bool) or not isinstance(operand, (int, float)):
-            raise TypeError(f"a rule's equation holds {operand!r}, a {type(operand).__name__}; allowed are numbers")
+            raise TypeError(
+                f"a rule's equation holds {operand!r}, a {type(operand).__name__}; allowed are numbers of Python's, int and "
+                "float"
+            )
         return self._value("number", number=float(operand))
