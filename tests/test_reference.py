@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -103,6 +104,41 @@ def test_steps_are_counted_from_one():
         x, state = reference.step(clock, x, x, state)
         assert x == expected
     assert state == {"step": 3}
+
+
+@pytest.mark.parametrize("kept", [2, 2.0, np.int64(2), np.array(2), np.array(2.0)], ids=repr)
+def test_a_step_count_may_be_what_numpy_kept_of_it(kept: Any):
+    x, g = np.ones(3), np.array([0.5, -2.0, 0.0])
+    state = reference.step(rules.adam, x, g, reference.step(rules.adam, x, g, reference.init(rules.adam, x))[1])[1]
+    expected, expected_state = reference.step(rules.adam, x, g, state)
+    found, found_state = reference.step(rules.adam, x, g, {**state, "step": kept})
+    np.testing.assert_array_equal(found, expected)
+    assert found_state["step"] == expected_state["step"] == 3
+
+
+@pytest.mark.parametrize("step", [-1, 0.5, "0", None, True, math.nan, np.ones(3), np.array(-1)], ids=repr)
+def test_what_counts_no_steps_is_refused(step: Any):
+    shown = re.escape(repr(step.item() if np.shape(step) == () and hasattr(step, "item") else step))
+    with pytest.raises(ValueError, match=rf"^state has the step {shown}; allowed is"):
+        reference.step(rules.adam, 1.0, 1.0, {"step": step, "exp_avg": 0.0, "exp_avg_sq": 0.0})
+
+
+@pytest.mark.parametrize("each", [rules.adam, rules.adadelta], ids=lambda each: each.name)
+def test_a_step_is_compiled_by_jax(each: Any):
+    require_installed("jax")
+    import jax
+    import jax.numpy as jnp
+
+    def step(x, state):
+        return reference.step(each, x, jnp.array([0.5, -2.0, 0.0]), state, lr_decay=0.1)
+
+    found = expected = jnp.ones(3)
+    state = traced = reference.init(each, found)
+    for _ in range(3):
+        found, traced = jax.jit(step)(found, traced)
+        expected, state = step(expected, state)
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    assert traced["step"] == 3
 
 
 def test_every_input_reaches_the_rule():

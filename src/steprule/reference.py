@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from . import around
 from .around import Around
 from .notation import beside, namespace_of
@@ -53,12 +55,13 @@ def step(
     _check(x)
     _check_state(rule, state)
     values = around.validated(rule, hyperparameters)
-    t = state["step"] + 1
+    t = _counted(state["step"]) + 1
     given = {"x": x, "g": g, "t": t} | ({} if h is None else {"h": h}) | ({} if g2 is None else {"g2": g2})
     for name in rule.inputs:
         if name not in given:
             raise TypeError(f"rule {rule.name} takes {name}, and none was given")
-    _check_shapes(x, {name: given[name] for name in rule.inputs} | {name: state[name] for name in rule.slots})
+    arrays = {name: given[name] for name in rule.inputs if name != "t"}
+    _check_shapes(x, arrays | {name: state[name] for name in rule.slots})
     form = Around.of(values, decoupled=decoupled_weight_decay, maximize=maximize)
     with beside(x):
         new_x, slots, _ = around.step(rule, form, given, state, values)
@@ -83,6 +86,16 @@ def _check_state(rule: Rule, state: Mapping[str, Any]) -> None:
     if set(state) != set(own):
         found = ", ".join(state) or "nothing"
         raise ValueError(f"state has {found}; allowed for {rule.name}, as init or step returns it, is {', '.join(own)}")
+
+
+def _counted(step: Any) -> Any:
+    """Return the step count of a state: a number, also where NumPy kept it as an array, or what a compiler traces."""
+    if isinstance(step, (np.generic, np.ndarray)) and step.shape == ():
+        step = step.item()
+    known = isinstance(step, (int, float)) and not isinstance(step, bool)
+    if not (step >= 0 and step == step // 1 if known else hasattr(step, "dtype") and tuple(step.shape) == ()):
+        raise ValueError(f"state has the step {step!r}; allowed is the number of steps made, 0 before the first")
+    return step
 
 
 def _check_shapes(x: Any, others: Mapping[str, Any]) -> None:
