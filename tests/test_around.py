@@ -143,6 +143,14 @@ def test_values_are_completed_in_order_as_floats():
     assert {type(value) for value in around.validated(rules.sgd, {"lr": 1}).values()} == {float}
 
 
+@pytest.mark.parametrize("decay", ["L2", "", None, 0.1])
+def test_an_unknown_decay_is_refused_with_what_there_is(decay: Any):
+    with pytest.raises(
+        ValueError, match=rf"^weight_decay is {decay!r}; allowed are 'none', 'coupled' and 'decoupled'$"
+    ):
+        Around(decay)
+
+
 def test_an_unknown_hyperparameter_is_refused_with_what_there_is():
     with pytest.raises(
         TypeError, match=r"^adadelta has no hyperparameter 'beta'; it has: lr, rho, eps, weight_decay, lr_decay$"

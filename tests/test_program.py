@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import re
+from typing import Any
 
 import numpy as np
 import pytest
@@ -385,6 +387,12 @@ def test_an_operand_that_is_no_number_is_refused(operand: object):
         TypeError, match=r"^a rule's equation holds .+, an? \w+; allowed are numbers of Python's, int and float$"
     ):
         lower(odd)
+
+
+@pytest.mark.parametrize("each", ["adam", rules.adam.function, None])
+def test_what_is_no_rule_is_refused(each: Any):
+    with pytest.raises(TypeError, match=rf"^rule is {re.escape(repr(each))}; allowed is a rule"):
+        lower(each)
 
 
 def test_a_rule_without_return_is_refused():

@@ -45,6 +45,10 @@ class Around:
     unscale: bool = False
     guard: bool = False
 
+    def __post_init__(self) -> None:
+        if self.weight_decay not in ("none", "coupled", "decoupled"):
+            raise ValueError(f"weight_decay is {self.weight_decay!r}; allowed are 'none', 'coupled' and 'decoupled'")
+
     @classmethod
     def of(cls, values: Mapping[str, float], *, decoupled: bool, maximize: bool) -> Around:
         """Return the form of step that the hyperparameters' `values` ask for: no decay where its rate is 0.

@@ -20,7 +20,7 @@ import numpy as np
 
 from . import around, notation
 from .around import PLAIN, Around
-from .specification import Rule
+from .specification import Rule, check_rule
 from .tracing import Trace, Value, with_operands
 
 __all__ = ["Program", "Value", "depends_on_count", "expression", "lower"]
@@ -196,9 +196,10 @@ def lower(rule: Rule, around_it: Around | None = PLAIN, *, change: bool = False)
     """Return the program of a whole step of `rule` with what is `around_it`; with None, that of the rule alone.
 
     The rule alone has its update as the output `dx` in place of `x`, and so has a whole step of which the `change` is asked
-    for: what it adds to the parameter. Raises `TypeError` where the rule branches on its
+    for: what it adds to the parameter. Raises `TypeError` for what is no rule, and where the rule branches on its
     operands, calls a function that `steprule.notation` has not, or returns another number of values than its slots ask for.
     """
+    check_rule(rule)
     trace = Trace(cheaply=around_it is not None)
     elements = ["x", "g", *rule.curvature, *rule.slots]
     given = {name: trace.symbol(name, varies=True) for name in elements} | {"t": trace.symbol("t", varies=False)}

@@ -379,6 +379,12 @@ def test_the_source_is_the_same_in_every_process():
     assert runs[0].stdout == runs[1].stdout
 
 
+@pytest.mark.parametrize("make", [cpu.source, cpu.kernel, lambda program, real: cpu.row_source(program, real, ())])
+def test_a_type_that_no_kernel_computes_in_is_refused(make: Any):
+    with pytest.raises(ValueError, match=r"^a kernel computes in 'float16'; allowed are 'float32' and 'float64'$"):
+        make(lower(rules.sgd), "float16")
+
+
 def test_a_program_is_compiled_once_for_each_type():
     program = lower(rules.sgd)
     assert cpu.kernel(program, "float32") is cpu.kernel(program, "float32")

@@ -25,6 +25,10 @@ class Elements:
     stored: tuple[tuple[str, str], ...] = ()
     copy: str = ""
 
+    def __post_init__(self) -> None:
+        if self.real not in ("float32", "float64"):
+            raise ValueError(f"a kernel computes in {self.real!r}; allowed are 'float32' and 'float64'")
+
     def storage(self, name: str) -> Storage | None:
         """Return how the array `name` is stored, None for numbers of type `real`."""
         known = dict(self.stored) | ({"copy": self.copy} if self.copy else {})
