@@ -208,4 +208,4 @@ browser:
 	command -v chromium || (apt-get update -qq && apt-get install -y -qq chromium fonts-dejavu-core)
 
 clean:
-	rm -rf .venv .venv-mxnet .venv-oldest .venv-oldest-jax build dist docs/_build compare d2l zeiler2012 staleness .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf .venv .venv-mxnet .venv-oldest .venv-oldest-jax build dist docs/_build docs/rules.md benchmarks/latest.json compare d2l zeiler2012 staleness .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
