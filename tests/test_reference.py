@@ -94,6 +94,20 @@ def test_a_step_changes_nothing_in_place(kind: tuple[Library, str]):
     assert np.array_equal(before, [library.numbers(array) for array in given])
 
 
+def test_a_slot_that_is_set_to_an_input_is_an_array_of_its_own(kind: tuple[Library, str]):
+    @rule
+    def last(g, x, before=1.0, place=1.0):
+        return before - g, g, x
+
+    library, dtype = kind
+    x, g = library.array([0.0, -0.0, 2.0], dtype), library.array([0.5, -0.0, -2.0], dtype)
+    _, state = reference.step(last, x, g, reference.init(last, x))
+    for found, given in ((state["before"], g), (state["place"], x)):
+        assert found is not given
+        assert np.array_equal(np.signbit(library.numbers(found)), np.signbit(library.numbers(given)))
+        np.testing.assert_array_equal(library.numbers(found), library.numbers(given))
+
+
 def test_steps_are_counted_from_one():
     @rule
     def clock(g, t):

@@ -65,7 +65,11 @@ def step(
     form = Around.of(values, decoupled=decoupled_weight_decay, maximize=maximize)
     with beside(x):
         new_x, slots, _ = around.step(rule, form, given, state, values)
-    return _as(new_x, x), {"step": t} | {name: _as(value, x) for name, value in slots.items()}
+    # A slot that is set to an input is an array of its own: the caller may write his next gradient into this one.
+    mine = {
+        name: value * 1.0 if any(value is each for each in given.values()) else value for name, value in slots.items()
+    }
+    return _as(new_x, x), {"step": t} | {name: _as(value, x) for name, value in mine.items()}
 
 
 def _check(x: Any) -> None:
