@@ -98,14 +98,17 @@ def adagrad_fast_at_first(asked: Asked) -> Iterable[Evidence]:
 
 
 def adagrad_slows(asked: Asked) -> Iterable[Evidence]:
-    falls = {}
-    for rule, errors in asked.curves().items():
-        before, last = errors.after(int(asked.limit)), errors.last()
-        falls[rule] = dict(zip(sorted(last), _less(before, last), strict=True))
+    falls = {rule: _fall(errors, int(asked.limit)) for rule, errors in asked.curves().items()}
     adagrad = falls.pop("adagrad")
     yield Evidence(f"adagrad falls by {_mean(adagrad)}", ())
     for rule, fall in falls.items():
         yield Evidence(f"{rule} by {_mean(fall)}", (_less(adagrad, fall),))
+
+
+def _fall(errors: Errors, epoch: int) -> dict[int, float]:
+    """Return by how much each seed's error falls from this epoch to the last; a seed that diverged rises without end."""
+    before = errors.after(epoch)
+    return {seed: before[seed] - last if math.isfinite(last) else -math.inf for seed, last in errors.last().items()}
 
 
 def adadelta_as_fast_as_adagrad(asked: Asked) -> Iterable[Evidence]:
