@@ -97,10 +97,10 @@ def test_a_finished_seed_is_kept_and_what_was_made_otherwise_is_not(tmp_path: Pa
         np.testing.assert_allclose(again.courses[0].sizes[layer], first.courses[0].sizes[layer], rtol=1e-5)
         assert (again.courses[0].sizes[layer] != again.courses[1].sizes[layer]).any()
 
-    files = list((tmp_path / "fig2").glob("seed-0-*.json"))
-    for broken in ("{", json.dumps(json.loads(files[0].read_text()) | {"sizes": 1})):
-        for file in files:
-            file.write_text(broken)
+    files = {file: file.read_text() for file in (tmp_path / "fig2").glob("seed-0-*.json")}
+    for broken in (lambda _: "{", lambda text: json.dumps(json.loads(text) | {"sizes": 1})):
+        for file, text in files.items():
+            file.write_text(broken(text))
         with pytest.raises(ValueError, match=r"seed-0-\w+\.json is no training of Fig\. 2"):
             SMALL.run(options(tmp_path, 1, 2))
     with pytest.raises(ValueError, match="seeds is 0; allowed is a whole number from 1"):
@@ -148,6 +148,39 @@ def test_claims_are_decided_by_their_criteria() -> None:
     first, *_ = judged([trainings(shifted(0), not_so[1], shifted(2))])
     assert first.evidence[0].says == "medians, the lowest layer first: 0.773 ± 0.24, 0.637 ± 0.24, 0.1 ± 0"
     assert [len(each.evidence[0].differences) for each in judged([trainings(shifted(0))])] == [2, 3, 3]
+
+
+def test_the_first_claim_tells_what_is_left_without_the_limits_of_step_sizes() -> None:
+    def still(seed: int) -> Course:
+        """Nine of the lowest layer's ten dimensions have no gradient, and the rest has a step size of 0.2."""
+        found = shifted(seed)
+        sizes, updates = (dict(each) | {LAYERS[0]: each[LAYERS[0]].copy()} for each in (found.sizes, found.updates))
+        sizes[LAYERS[0]][0, 0], updates[LAYERS[0]][0, 1:] = 0.2, 0.0
+        return dataclasses.replace(found, sizes=sizes, updates=updates)
+
+    first, *_ = judged([trainings(*map(still, range(3)))])
+    assert first.verdict == "holds"
+    assert [each.says.split(": ")[1] for each in first.evidence] == [
+        "0.91 ± 0.01, 0.5 ± 0, 0.1 ± 0",
+        "0.2 ± 0, 0.5 ± 0, 0.1 ± 0",
+    ]
+
+
+def test_a_seed_that_diverged_does_not_bear_out_what_it_has_not_reached() -> None:
+    whole = shifted(1)
+    sizes, updates = ({name: each[:2] for name, each in of.items()} for of in (whole.sizes, whole.updates))
+    lost = dataclasses.replace(
+        whole,
+        batches=whole.batches[:2],
+        epochs=whole.epochs[:2],
+        sizes=sizes,
+        updates=updates,
+        measured=(*whole.measured[:13], Epoch(14, math.nan, 90.0, None, 1.0)),
+    )
+    first, *others = judged([trainings(shifted(0), lost, shifted(2))])
+    assert first.verdict == "holds"
+    assert [each.verdict for each in others] == ["within noise"] * 2
+    assert "1 ± 0 (1 of 3 without)" in others[0].evidence[0].says
 
 
 def test_results_are_committed_as_a_small_file_and_read_again(tmp_path: Path) -> None:

@@ -188,15 +188,18 @@ def _range(low: float, high: float) -> str:
 
 
 def larger_below(asked: Asked) -> Iterable[Evidence]:
-    medians = _by_layer(asked.trainings(), partial(_size, epoch=1))
-    falls = tuple(tuple((above - below).tolist()) for below, above in itertools.pairwise(medians))
+    found = asked.trainings()
+    medians = _by_layer(found, partial(_size, epoch=1))
+    falls = tuple(_differences(above - below) for below, above in itertools.pairwise(medians))
     yield Evidence(f"medians, the lowest layer first: {_told(medians)}", falls)
+    measured = _by_layer(found, partial(_size, epoch=1, limits=False))
+    yield Evidence(f"without the points whose gradient is 0, whose step size is a limit: {_told(measured)}")
 
 
 def towards_one(asked: Asked) -> Iterable[Evidence]:
     found = asked.trainings()
     medians = _by_layer(found, partial(_size, epoch=found.settings.epochs))
-    away = tuple(tuple((np.abs(np.log(each)) - math.log(asked.limit)).tolist()) for each in medians)
+    away = tuple(_differences(np.abs(np.log(each)) - math.log(asked.limit)) for each in medians)
     yield Evidence(f"medians, the lowest layer first: {_told(medians)}", away)
 
 
@@ -204,26 +207,42 @@ def to_zero(asked: Asked) -> Iterable[Evidence]:
     found = asked.trainings()
     first, last = (_by_layer(found, partial(_update, epoch=epoch)) for epoch in (1, found.settings.epochs))
     shares = [late / early for early, late in zip(first, last, strict=True)]
-    above = tuple(tuple((each - asked.limit).tolist()) for each in shares)
+    above = tuple(_differences(each - asked.limit) for each in shares)
     yield Evidence(f"shares, the lowest layer first: {_told(shares)}", above)
 
 
 def _by_layer(found: Trainings, measure: Callable[[Course, str], float]) -> list[NDArray[np.float64]]:
-    """Return a number for each seed, (seeds,), of each layer, the lowest first."""
+    """Return a number for each seed, (seeds,), of each layer, the lowest first; NaN where the seed has none."""
     return [np.array([measure(course, layer) for course in found.courses]) for layer in LAYERS]
 
 
-def _size(course: Course, layer: str, epoch: int) -> float:
-    return float(np.median(course.sizes[layer][course.epochs == epoch]))
+def _size(course: Course, layer: str, epoch: int, *, limits: bool = True) -> float:
+    sizes, updates = (each[layer][course.epochs == epoch] for each in (course.sizes, course.updates))
+    sizes = sizes if limits else sizes[updates != 0]
+    return float(np.median(sizes)) if sizes.size else math.nan
 
 
 def _update(course: Course, layer: str, epoch: int) -> float:
-    return float(np.sqrt(np.mean(course.updates[layer][course.epochs == epoch] ** 2)))
+    updates = course.updates[layer][course.epochs == epoch]
+    return float(np.sqrt(np.mean(updates**2))) if updates.size else math.nan
+
+
+def _differences(seeds: NDArray[np.float64]) -> tuple[float, ...]:
+    """Return them with an infinite one, which does not hold, where a seed diverged before it had a number."""
+    return tuple(np.where(np.isnan(seeds), math.inf, seeds).tolist())
 
 
 def _told(layers: Iterable[NDArray[np.float64]]) -> str:
-    spreads = [Spread.of(each.tolist()) for each in layers]
-    return ", ".join(f"{each.mean:.3g}" + ("" if each.sd is None else f" ± {each.sd:.2g}") for each in spreads)
+    return ", ".join(map(_spread, layers))
+
+
+def _spread(seeds: NDArray[np.float64]) -> str:
+    there = seeds[np.isfinite(seeds)].tolist()
+    if not there:
+        return "none"
+    spread = Spread.of(there)
+    note = f" ({len(seeds) - len(there)} of {len(seeds)} without)" if len(there) < len(seeds) else ""
+    return f"{spread.mean:.3g}" + ("" if spread.sd is None else f" ± {spread.sd:.2g}") + note
 
 
 _FUNCTIONS: Final[Mapping[str, Function]] = {
