@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,12 @@ from tests.lab import small
 from steprule import rules
 from steprule.cluster import simulate
 from steprule.lab import Epoch, Metric
-from steprule.lab.cluster.simulated import CONDITIONS
+from steprule.lab.cluster.simulated import CONDITIONS, on_replicas
 from steprule.lab.problem import find_problem
 from steprule.lab.staleness import GRIDS, Study, study
 from steprule.lab.staleness.study import staleness
 from steprule.lab.training import train
+from torch import Tensor
 
 LINE = small.named(small.line)
 GRID = {"sgd": {"lr": (0.2, 0.02)}, "adadelta": {"eps": (1e-4, 1e-6)}}
@@ -49,6 +51,16 @@ def test_a_problem_on_many_replicas_is_trained_by_the_simulation() -> None:
     assert [each.number for each in found] == [1, 2, 3, 4]
     assert [(e.loss, e.test, e.validation) for e in found] == [(m.loss, m.test, m.validation) for m in direct.measured]
     assert found != trained(LINE, 4)
+
+
+def test_the_seconds_of_an_epoch_are_without_its_evaluation() -> None:
+    def slow(outputs: Tensor, targets: Tensor) -> float:
+        time.sleep(0.5)
+        return 0.0
+
+    problem = on_replicas(lambda: replace(small.line(), measure=slow), 2)()
+    list(train(problem, rules.sgd, {"lr": 0.1}, 0, 1))  # compiles
+    assert all(0 < each.seconds < 0.5 for each in train(problem, rules.sgd, {"lr": 0.1}, 0, 2))
 
 
 def test_it_says_what_it_is() -> None:

@@ -121,6 +121,8 @@ class Simulation:
         self.completed = 0
         self.lost = self.deaths = 0
         self.records: list[tuple[Any, ...]] = []
+        self.measuring = 0.0
+        """Seconds of this machine, and not of the cluster, that the measurements took."""
 
     @property
     def alive(self) -> int:
@@ -256,7 +258,9 @@ class Simulation:
             self._start(replica, client, self.time)
 
     def _measure(self) -> Measured:
+        began = time.perf_counter()
         test, validation = self._gradients.measured(self._parameters())
+        self.measuring += time.perf_counter() - began
         loss = self._loss / self._examples
         self._loss, self._examples, self._due = 0.0, 0, False
         return Measured(self.completed, self.time, loss, test, validation, self.alive)

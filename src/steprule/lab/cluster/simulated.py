@@ -50,5 +50,6 @@ def _train(
     )
     started = time.perf_counter()
     for number, each in enumerate(simulation.run(), 1):
-        yield Epoch(number, each.loss, each.test, each.validation, time.perf_counter() - started)
-        started = time.perf_counter()
+        seconds = time.perf_counter() - simulation.measuring - started
+        yield Epoch(number, each.loss, each.test, each.validation, seconds)
+        started = time.perf_counter() - simulation.measuring
