@@ -19,7 +19,7 @@ from steprule.cluster import simulate
 from steprule.curvature import Curvature
 from steprule.lab import Epoch, Metric, Problem
 from steprule.lab.cluster.gradients import ProblemGradient
-from steprule.lab.stacked import Stack
+from steprule.lab.stacked import Stack, bytes_per_trial
 from steprule.lab.training import train
 from steprule.lab.workers import Task
 from torch import Tensor, nn
@@ -268,3 +268,57 @@ def test_a_loss_that_is_no_scalar_is_told_wherever_it_is_trained(loss: Any, says
     ):
         with pytest.raises(ValueError, match=re.escape(says)):
             trains()
+
+
+def test_outputs_that_are_no_tensor_are_told_wherever_they_are_measured() -> None:
+    class Two(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.line = nn.Linear(3, 1)
+
+        def forward(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
+            return self.line(inputs), inputs
+
+    problem = replace(
+        small.line(),
+        model=lambda seed: Two(),
+        loss=lambda outputs, targets: (outputs[0] - targets).square().mean(),
+    )
+    task = Task(0, "sgd", {"lr": 0.1}, 0, 1)
+    stack = Stack(problem, [task], torch.device("cpu"))
+    for measures in (
+        lambda: trained(problem),
+        lambda: stack.measured(problem.test),
+        lambda: bytes_per_trial(problem, [task]),
+        lambda: simulate(problem, rules.sgd, {"lr": 0.1}, replicas=1),
+    ):
+        with pytest.raises(TypeError, match="problem line: the model returned a tuple; allowed is one tensor, with"):
+            measures()
+
+
+def by_trainer(*epochs: Any) -> list[Epoch]:
+    return list(train(replace(small.line(), trainer=lambda *_: iter(epochs)), rules.sgd, {"lr": 0.1}, 0, 1))
+
+
+def test_numbers_of_a_problems_own_trainer_are_floats() -> None:
+    given = Epoch(1, torch.tensor(0.5), np.float32(0.25), torch.tensor([0.125]), np.float64(1.0))  # type: ignore[arg-type]
+    (found,) = by_trainer(given)
+    assert found == Epoch(1, 0.5, 0.25, 0.125, 1.0)
+    assert {type(each) for each in (found.loss, found.test, found.validation, found.seconds)} == {float}
+    assert by_trainer(replace(given, validation=None))[0].validation is None
+
+
+@pytest.mark.parametrize(
+    ("epochs", "says"),
+    [
+        ((), "problem line: its trainer yielded nothing; allowed is at least one epoch"),
+        ((0.5,), "problem line: its trainer yielded 0.5; allowed is a steprule.lab.Epoch"),
+        (
+            (Epoch(1, 0.5, None, None, 1.0),),  # type: ignore[arg-type]
+            "problem line: its trainer yielded an epoch whose test is None; allowed is a number",
+        ),
+    ],
+)
+def test_what_a_problems_own_trainer_may_not_yield_is_told(epochs: tuple[Any, ...], says: str) -> None:
+    with pytest.raises((TypeError, ValueError), match=re.escape(says)):
+        by_trainer(*epochs)

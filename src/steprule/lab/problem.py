@@ -64,7 +64,8 @@ class Problem:
     before. `loss(outputs, targets)` is a scalar, the mean over the examples of a batch. `measure(outputs, targets)` is the
     metric over a whole data set. Where there are `validation` data, a rule's best setting is chosen on them; else it is
     chosen on the test data, and every page says so.
-    `trainer(problem, rule, hyperparameters, seed, epochs)` trains in place of the plain loop, where there is one.
+    `trainer(problem, rule, hyperparameters, seed, epochs)` trains in place of the plain loop, where there is one, and yields
+    each `Epoch` as it ends.
     """
 
     name: str
@@ -158,8 +159,18 @@ class Problem:
         """Return the metric of `model`, set to evaluation, on a whole data set."""
         model.eval()
         # Copies, since a model may write to what it is given.
-        outputs = torch.cat([model(part.clone()) for part in torch.split(data[0], _EVALUATED_AT_ONCE)])
+        outputs = self.joined([model(part.clone()) for part in torch.split(data[0], _EVALUATED_AT_ONCE)])
         return self.value(outputs, data[1])
+
+    def joined(self, outputs: Sequence[Any], dim: int = 0) -> Tensor:
+        """Return what a model says of several batches as one. Raises `TypeError` where that is no tensor."""
+        for each in outputs:
+            if not isinstance(each, Tensor):
+                raise TypeError(
+                    f"problem {self.name}: the model returned a {type(each).__name__}; allowed is one tensor, with the "
+                    "examples along its first dimension"
+                )
+        return torch.cat(list(outputs), dim)
 
     def value(self, outputs: Tensor, targets: Tensor) -> float:
         """Return the metric of what a model has said of a data set; NaN where that diverged and the metric refuses it."""
@@ -169,10 +180,14 @@ class Problem:
             if outputs.isfinite().all():
                 raise
             return math.nan
+        return self.number(found, "measure returned")
+
+    def number(self, found: Any, said: str) -> float:
+        """Return as a float what a function of the user's gave. Raises `TypeError`, in which it is `said` what that is."""
         try:
             return float(found)
         except (TypeError, ValueError, RuntimeError):
-            raise TypeError(f"problem {self.name}: measure returned {found!r:.80}; allowed is a number") from None
+            raise TypeError(f"problem {self.name}: {said} {found!r:.80}; allowed is a number") from None
 
 
 BUILT_IN: Final[Mapping[str, str]] = {

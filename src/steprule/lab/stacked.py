@@ -126,7 +126,7 @@ class Stack:
         # Copies, as in `Problem.measured`.
         given = (part.clone() for part in torch.split(data[0], self._problem.batch_size))
         parts = [outputs(self._values, self._buffers, part) for part in given]
-        return [self._problem.value(each, data[1]) for each in torch.cat(parts, dim=1).unbind()]
+        return [self._problem.value(each, data[1]) for each in self._problem.joined(parts, dim=1).unbind()]
 
     def freeze(self, trial: int) -> None:
         """Step this trial no more."""
@@ -146,7 +146,7 @@ def bytes_per_trial(problem: Problem, tasks: Sequence[Task]) -> int:
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-        outputs = model(inputs)
+        outputs = problem.joined([model(inputs)])
         problem.loss(outputs, targets)
     parameters: int = sum(each.nbytes for each in model.parameters())
     slots = max(len(find_rule(rule).slots) for rule in {task.rule for task in tasks})

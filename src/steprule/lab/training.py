@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 import torch
 from torch import nn
@@ -29,7 +30,7 @@ def train(
     that has a `trainer` is trained by that.
     """
     if problem.trainer is not None:
-        yield from problem.trainer(problem, rule, hyperparameters, seed, epochs)
+        yield from _checked(problem, problem.trainer(problem, rule, hyperparameters, seed, epochs))
         return
     model = problem.model(seed)
     hyperparameters, takes_batch_size = with_batch_size(problem, rule, hyperparameters)
@@ -37,6 +38,28 @@ def train(
     yield from train_epochs(
         problem, model, stepper, seed, epochs, _curvature(problem, model, stepper), takes_batch_size=takes_batch_size
     )
+
+
+def _checked(problem: Problem, epochs: Iterable[Any]) -> Iterator[Epoch]:
+    """Yield what a problem's own trainer does, its numbers as floats: a loss may be a tensor, which cannot be kept.
+
+    Raises `TypeError` where that is no epoch or holds what is no number, and `ValueError` where there is none.
+    """
+
+    def number(epoch: Epoch, name: str) -> float:
+        return problem.number(getattr(epoch, name), f"its trainer yielded an epoch whose {name} is")
+
+    found = False
+    for each in epochs:
+        if not isinstance(each, Epoch):
+            raise TypeError(
+                f"problem {problem.name}: its trainer yielded {each!r:.80}; allowed is a steprule.lab.Epoch"
+            )
+        loss, test, seconds = (number(each, name) for name in ("loss", "test", "seconds"))
+        yield Epoch(each.number, loss, test, None if each.validation is None else number(each, "validation"), seconds)
+        found = True
+    if not found:
+        raise ValueError(f"problem {problem.name}: its trainer yielded nothing; allowed is at least one epoch")
 
 
 def train_epochs(
