@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
-from tests.lab.zeiler2012.made import experiment, papers, reproduced
+from tests.lab.zeiler2012.made import curve, experiment, papers, reproduced
 from tests.report.browser import Browser
 from tests.report.test_figures import contrast
 
@@ -88,6 +88,18 @@ def test_fig_1_says_how_many_seeds_it_is_drawn_of(there: int, said: str) -> None
     figure = curves(reproduced("fig1", there=there))
     assert figure is not None
     assert said in figure.caption
+
+
+def test_fig_1_tells_of_a_seed_that_diverged_beside_the_mean_of_the_others() -> None:
+    def course(setting: Setting, seed: int, epoch: int) -> float:
+        return math.nan if (setting.rule, seed) == ("sgd", 1) else curve(setting, seed, epoch)
+
+    made = reproduced("fig1", course)
+    figure = curves(made)
+    assert figure is not None
+    assert "deviation over 2 to 3 seeds. 1 of 3 seeds of sgd diverged. Each method" in figure.caption
+    table = as_text([made]).partition("What the paper says")[0]
+    assert re.search(r"\n50 +1\.91 ± 0\.01 .*\n +1 of 3 diverged *\n", table)
 
 
 def test_each_figure_is_a_file(page: Path) -> None:

@@ -140,5 +140,8 @@ def _caption(comparison: Comparison, drawn: Mapping[str, Errors]) -> str:
         if there == [1]
         else f"The band is the mean ± standard deviation over {seeds}"
     )
-    planned = "" if there == [comparison.seeds] else f" ({comparison.seeds} are planned)"
-    return f"{band}{planned}. Each method at the best setting of the paper's tables: {'; '.join(settings)}."
+    ended = {rule: len(errors.courses) for rule, errors in drawn.items()}
+    planned = f" ({comparison.seeds} are planned)" if min(ended.values()) < comparison.seeds else ""
+    lost = {rule: sum(not course for course in errors.courses.values()) for rule, errors in drawn.items()}
+    diverged = "".join(f" {count} of {ended[rule]} seeds of {rule} diverged." for rule, count in lost.items() if count)
+    return f"{band}{planned}.{diverged} Each method at the best setting of the paper's tables: {'; '.join(settings)}."

@@ -115,12 +115,16 @@ def _line(row: Row) -> Iterator[Cell]:
 def curves(comparison: Comparison) -> Grid:
     """Return the test error of each rule after some of the epochs."""
     courses = {setting: errors.courses for setting, errors in of_comparison(comparison).items()}
+    ticks = epoch_ticks(comparison.epochs)
     rows = []
-    for epoch in epoch_ticks(comparison.epochs):
+    for epoch in ticks:
         cells = []
         for own in courses.values():
             values = [course[epoch - 1] for course in own.values() if course]
-            cells.append(Cell(f"{Spread.of(values):.2f}" if values else "diverged"))
+            lost = len(own) - len(values)
+            # Of all epochs, which have the same seeds, the last tells of those that are not in them.
+            note = f"{lost} of {len(own)} diverged" if lost and values and epoch == ticks[-1] else ""
+            cells.append(Cell(f"{Spread.of(values):.2f}" if values else "diverged", note=note))
         rows.append((Cell(str(epoch)), *cells))
     names = tuple(setting.rule for setting in courses)
     numbers = frozenset(range(1, len(names) + 1))
