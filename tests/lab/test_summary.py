@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 
 import pytest
 from tests.report.comparisons import LOSS, comparison, mean_scores, outcome
@@ -37,6 +38,11 @@ class TestScore:
     def test_of_one_seed_has_no_deviation(self) -> None:
         score = setting_of(mean_scores({"sgd": {0.1: [2.0]}}), 0.1).score
         assert (score.mean, score.sd, score.seeds) == (2.0, None, 1)
+
+    def test_of_numbers_whose_sum_is_beyond_all_floats_is_their_mean(self) -> None:
+        most = sys.float_info.max
+        score = setting_of(mean_scores({"sgd": {0.1: [most, most, most]}}), 0.1).score
+        assert (score.mean, score.sd) == (most, 0.0)
 
     def test_of_a_setting_without_finished_seeds_is_an_error_that_names_it(self) -> None:
         with pytest.raises(ValueError, match=r"sgd\(lr=0.1\) has no finished seed"):

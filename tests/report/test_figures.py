@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+import sys
 from collections.abc import Mapping
 from itertools import combinations
 from typing import Any
@@ -92,6 +94,11 @@ class TestTheAxes:
         assert value_scale("loss", [0.01, 0.02], may_be_log=True).title == "loss"
         assert value_scale("loss", [0.0, 1.0], may_be_log=True).title == "loss"
         assert value_scale("accuracy", [1.0, 99.0], may_be_log=False).title == "accuracy"
+
+    @pytest.mark.parametrize("low", [1.0, sys.float_info.max])
+    def test_end_where_floats_do(self, low: float) -> None:
+        domain = value_scale("loss", [low, sys.float_info.max], may_be_log=True).scale.to_dict()["domain"]
+        assert json.loads(json.dumps(domain, allow_nan=False))[-1] == sys.float_info.max
 
     @pytest.mark.parametrize("span", [(1.5, 15.0), (0.3, 90.0), (1e-12, 1e3), (1e-300, 1e300)])
     def test_logarithmic_ones_have_two_to_eight_ticks(self, span: tuple[float, float]) -> None:

@@ -24,7 +24,12 @@ class Spread:
     def of(cls, values: Sequence[float]) -> Spread:
         """Of one value for each seed, at least one."""
         sd = deviation(values) if len(values) > 1 and all(map(math.isfinite, values)) else None
-        return cls(fmean(values), sd, min(values), max(values), len(values))
+        try:
+            mean = fmean(values)
+        except OverflowError:  # of their sum: a metric that is clipped may end on the largest of all floats
+            most = max(map(abs, values))
+            mean = fmean(value / most for value in values) * most
+        return cls(mean, sd, min(values), max(values), len(values))
 
     def __format__(self, form: str) -> str:
         """The mean and, of several seeds, the deviation, each in this format: `1.83 ± 0.07` for ".2f"."""

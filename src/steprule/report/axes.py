@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -52,14 +53,20 @@ def value_scale(title: str, values: Sequence[float], may_be_log: bool) -> ValueS
         return log_scale(title, low, high)
     if low == high:
         around = abs(low) / 10 or 1.0
-        return ValueScale(title, alt.Scale(domain=[low - around, high + around], nice=True))
+        return ValueScale(title, alt.Scale(domain=_finite(low - around, high + around), nice=True))
     return ValueScale(title, alt.Scale(zero=False))
 
 
 def log_scale(title: str, low: float, high: float) -> ValueScale:
     """Logarithmic, from a little below `low` to a little above `high`, both positive."""
-    scale = alt.Scale(type="log", domain=[low * 0.94, high * 1.06], nice=False)
+    scale = alt.Scale(type="log", domain=_finite(low * 0.94, high * 1.06), nice=False)
     return ValueScale(f"{title} (log scale)", scale, log_ticks(low, high))
+
+
+def _finite(*ends: float) -> list[float]:
+    """Return a domain that JSON can hold: what lies beyond the largest float, where a metric may be clipped, is infinite."""
+    most = sys.float_info.max
+    return [min(max(end, -most), most) for end in ends]
 
 
 def log_ticks(low: float, high: float) -> tuple[float, ...]:
