@@ -25,6 +25,7 @@ from steprule.lab.zeiler2012.figure2 import LAYERS, Course, Figure2, Settings, T
 from steprule.lab.zeiler2012.parts import Options, Work
 from steprule.lab.zeiler2012.reproduction import parts
 from steprule.report.zeiler2012.page import write_reproduction
+from steprule.report.zeiler2012.sections import section
 from steprule.report.zeiler2012.table import as_text
 from torch import nn
 
@@ -221,6 +222,12 @@ def test_the_figure_is_drawn_and_told(tmp_path: Path) -> None:
     assert "Near the end step sizes converge to 1" in text
     empty = as_text([trainings()])
     assert "Fig. 2" in empty
+
+
+@pytest.mark.parametrize(("epochs", "given"), [(25, ""), (2, " --epochs 2")])
+def test_its_command_makes_it_again(epochs: int, given: str) -> None:
+    found = section(Trainings(Figure2(), Settings(epochs=epochs), 2, (shifted(0), shifted(1))))
+    assert dict(found.facts)["Command"] == [f"steprule reproduce zeiler2012 fig2 --seeds 2{given}"]
 
 
 def test_what_diverged_is_told_and_is_not_in_the_mean() -> None:

@@ -91,7 +91,8 @@ def _figure2(result: Trainings) -> Section:
             if course.diverged
         ]
         first = result.courses[0]
-        command = f"steprule reproduce zeiler2012 {part.name} --seeds {result.seeds}"
+        given = "" if settings.epochs == part.settings.epochs else f" --epochs {settings.epochs}"
+        command = f"steprule reproduce zeiler2012 {part.name} --seeds {result.seeds}{given}"
         facts = _told(result.seeds, settings.epochs, command, first.versions, first.machine)
     return Section(
         name=part.name,
