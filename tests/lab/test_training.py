@@ -296,6 +296,23 @@ def test_outputs_that_are_no_tensor_are_told_wherever_they_are_measured() -> Non
             measures()
 
 
+def test_a_model_that_squeezes_a_batch_of_one_example_is_told() -> None:
+    problem = replace(
+        small.line(),
+        model=lambda seed: nn.Sequential(nn.Linear(3, 1), Squeezed()),
+        loss=lambda outputs, targets: (outputs - targets.squeeze()).square().mean(),
+        test=(torch.zeros(2001, 3), torch.zeros(2001, 1)),
+        validation=None,
+    )
+    with pytest.raises(TypeError, match="line: the model returned a tensor without dimensions; allowed is one tensor"):
+        trained(problem)
+
+
+class Squeezed(nn.Module):
+    def forward(self, inputs: Tensor) -> Tensor:
+        return inputs.squeeze()
+
+
 def by_trainer(*epochs: Any) -> list[Epoch]:
     return list(train(replace(small.line(), trainer=lambda *_: iter(epochs)), rules.sgd, {"lr": 0.1}, 0, 1))
 

@@ -163,12 +163,14 @@ class Problem:
         return self.value(outputs, data[1])
 
     def joined(self, outputs: Sequence[Any], dim: int = 0) -> Tensor:
-        """Return what a model says of several batches as one. Raises `TypeError` where that is no tensor."""
+        """Return what a model says of several batches as one. Raises `TypeError` where that is no tensor, or a number."""
         for each in outputs:
-            if not isinstance(each, Tensor):
+            if not isinstance(each, Tensor) or not each.dim():
+                # As squeeze() makes of a batch of one example.
+                found = "tensor without dimensions" if isinstance(each, Tensor) else type(each).__name__
                 raise TypeError(
-                    f"problem {self.name}: the model returned a {type(each).__name__}; allowed is one tensor, with the "
-                    "examples along its first dimension"
+                    f"problem {self.name}: the model returned a {found}; allowed is one tensor, with the examples along its "
+                    "first dimension"
                 )
         return torch.cat(list(outputs), dim)
 
