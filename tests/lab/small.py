@@ -68,6 +68,15 @@ def line() -> Problem:
     )
 
 
+def broadcast() -> Problem:
+    """Have targets without the outputs' second dimension, of which PyTorch warns."""
+    whole = line()
+    (inputs, targets), (test_inputs, test_targets) = whole.train, whole.test
+    return replace(
+        whole, train=(inputs, targets[:, 0]), test=(test_inputs, test_targets), measure=lambda outputs, targets: 0.0
+    )
+
+
 class _Acting(nn.Module):
     """A line that acts before each pass over a batch; `act` is given the seed and how many training passes there were."""
 

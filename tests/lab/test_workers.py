@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -105,6 +106,16 @@ def test_a_failure_inside_a_trial_is_told_and_the_others_go_on() -> None:
     assert of(10, found)[-1] == Ended(10, "failed", cause)
     assert [type(event) for event in of(10, found)] == [Started, Measured, Ended]
     assert endings(found) == {0: "finished", 10: "failed", 20: "finished"}
+
+
+def test_what_a_trial_is_warned_of_is_told_here_once() -> None:
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("default")
+        found = events(small.broadcast, seeds=2, jobs=2)
+    assert set(endings(found).values()) == {"finished"}
+    told = [str(each.message) for each in warned]
+    assert len(told) == 1
+    assert "Using a target size (torch.Size([8])) that is different to the input size" in told[0]
 
 
 def test_a_worker_that_is_killed_is_told_with_its_trial_and_the_others_go_on() -> None:

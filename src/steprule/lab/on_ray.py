@@ -17,7 +17,7 @@ from .places import Place, whole_or_none
 from .results import Epoch
 from .sources import Sources
 from .worker import cause_of, messages, use_threads
-from .workers import WORKER_VARIABLE, Ended, Event, Measured, Started, Task, refuse_nested, thread_variables
+from .workers import WORKER_VARIABLE, Ended, Event, Measured, Started, Task, ended, refuse_nested, thread_variables
 
 if TYPE_CHECKING:
     from .problem import Problem
@@ -144,7 +144,7 @@ class Ray(Place):
             raise RuntimeError(f"the problem {problem} could not be made: {message['unmade']}")
         if "epoch" in message:
             return Measured(task.number, Epoch(**message["epoch"]))
-        return Started(task.number) if "started" in message else Ended(task.number, message["end"], message["cause"])
+        return Started(task.number) if "started" in message else ended(task, message)
 
 
 @functools.lru_cache(maxsize=64)

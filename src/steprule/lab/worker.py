@@ -13,7 +13,8 @@ import queue
 import sys
 import threading
 import traceback
-from collections.abc import Iterator, Mapping
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TextIO
 
 from ..named import place_of
@@ -51,22 +52,36 @@ def use_threads(threads: int) -> None:
 
 
 def messages(problem: Problem, trial: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """Train and yield what is to be told of it: each `epoch`, then the `end`, with the `cause` of a failure."""
+    """Train and yield what is to be told of it: each `epoch`, then the `end`, with the `cause` of a failure.
+
+    The end has the `warnings` that a user would see in a process of his own, such as PyTorch's of shapes that do not fit.
+    """
     from .grids import find_rule
     from .training import train
 
-    try:
-        diverged = True
-        if trial["data"]:
-            problem.check_data(trial["data"])
-        rule = find_rule(trial["rule"])
-        for epoch in train(problem, rule, trial["hyperparameters"], trial["seed"], trial["epochs"]):
-            yield {"epoch": dataclasses.asdict(epoch)}
-            diverged = epoch.diverged
-        yield {"end": "diverged" if diverged else "finished", "cause": ""}
-    except Exception as error:
-        traceback.print_exc()
-        yield {"end": "failed", "cause": cause_of(error)}
+    with warnings.catch_warnings(record=True) as warned:
+        try:
+            diverged = True
+            if trial["data"]:
+                problem.check_data(trial["data"])
+            rule = find_rule(trial["rule"])
+            for epoch in train(problem, rule, trial["hyperparameters"], trial["seed"], trial["epochs"]):
+                yield {"epoch": dataclasses.asdict(epoch)}
+                diverged = epoch.diverged
+            end = {"end": "diverged" if diverged else "finished", "cause": ""}
+        except Exception as error:
+            traceback.print_exc()
+            end = {"end": "failed", "cause": cause_of(error)}
+    yield {**end, "warnings": _of_the_user(warned)}
+
+
+def _of_the_user(warned: Sequence[warnings.WarningMessage]) -> list[tuple[str, str, int]]:
+    """Return the first warning of each place: the text, the file and the line."""
+    first: dict[tuple[str, int], str] = {}
+    for each in warned:
+        if issubclass(each.category, UserWarning):
+            first.setdefault((each.filename, each.lineno), str(each.message))
+    return [(text, *place) for place, text in first.items()]
 
 
 def cause_of(error: BaseException) -> str:

@@ -12,8 +12,9 @@ import subprocess
 import sys
 import tempfile
 import threading
+import warnings
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Final
@@ -28,6 +29,7 @@ __all__ = [
     "Measured",
     "Started",
     "Task",
+    "ended",
     "ending",
     "environment",
     "refuse_nested",
@@ -39,6 +41,10 @@ __all__ = [
 
 WORKER_VARIABLE: Final = "STEPRULE_WORKER"
 """Set in a worker's environment, where nothing may start workers of its own."""
+
+
+_WARNED: Final[dict[Any, Any]] = {}
+"""What the workers' trials have been warned of, as `warnings` keeps it."""
 
 
 @dataclass(frozen=True)
@@ -164,6 +170,13 @@ class _Worker:
         self.end()
 
 
+def ended(task: Task, message: Mapping[str, Any]) -> Ended:
+    """Return the end that a worker's last message on a trial tells; warn of what it has been warned of, once for all."""
+    for text, file, line in message["warnings"]:
+        warnings.warn_explicit(text, UserWarning, file, line, registry=_WARNED)
+    return Ended(task.number, message["end"], message["cause"])
+
+
 def ending(code: int, errors: bytes) -> str:
     """Return what the end of a process looked like, from its exit status and what it wrote to its standard error."""
     said = errors.decode("utf-8", "replace").strip().splitlines()
@@ -212,7 +225,7 @@ def run(problem: str, tasks: Sequence[Task], jobs: int) -> Iterator[Event]:
             worker.ready = True
             if "end" in message and task is not None:
                 worker.task = None
-                yield Ended(task.number, message["end"], message["cause"])
+                yield ended(task, message)
             if waiting:
                 worker.give(waiting.popleft())
                 assert worker.task is not None
