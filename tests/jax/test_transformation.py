@@ -54,13 +54,14 @@ def beside(name: str, grads: Any) -> dict[str, Any]:
 
 def params() -> dict[str, Any]:
     rng = np.random.default_rng(0)
-    return {"w": jnp.asarray(rng.standard_normal((3, 5)), jnp.float32), "b": [jnp.ones(4), jnp.asarray(0.5)]}
+    return {"w": jnp.asarray(rng.standard_normal((3, 5)), jnp.float32), "b": [jnp.asarray(0.5)]}
 
 
 def bowl(tree: Any) -> Any:
     return sum(jnp.sum((x - 3.0) ** 2) for x in jax.tree.leaves(tree))
 
 
+@functools.cache
 def transformed(name: str, **more: Any) -> optax.GradientTransformationExtraArgs:
     return transformation(RULES[name])(**{**values_of(name), **more})
 
@@ -223,9 +224,8 @@ class TestRulesOfEachKind:
 
     def test_in_a_chain_with_a_mask_and_in_parts(self, name: str) -> None:
         alone = by_itself(name)
-        close(trained(name, optax.chain(optax.clip(1e9), transformed(name)), params()), alone)
-        close(trained(name, optax.chain(transformed(name), optax.scale(1.0)), params()), alone)
-        mask = {"w": True, "b": [False, True]}
+        close(trained(name, optax.chain(optax.clip(1e9), transformed(name), optax.scale(1.0)), params()), alone)
+        mask = {"w": True, "b": [False]}
         masked = trained(
             name,
             optax.chain(
@@ -238,7 +238,7 @@ class TestRulesOfEachKind:
         close(masked["b"][0], params()["b"][0])
         parts = optax.multi_transform(
             {"a": transformed(name), "b": transformed(name, maximize=True)},
-            {"w": "a", "b": ["b", "a"]},
+            {"w": "a", "b": ["b"]},
             mask_compatible_extra_args=True,
         )
         parted = trained(name, parts, params(), 3)
