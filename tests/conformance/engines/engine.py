@@ -27,8 +27,8 @@ class Engine:
     `begin(rule, hyperparameters, form, dtype, start)` returns what has `step(gradients)` and `state()`; a step takes
     `cases.beside` of each gradient too, if `curved`. `within()` is what it is used in. `widens` says that lower types are
     computed in float32, `summed` that it adds an update to the parameter and does no more, `flushes` that float32 has no
-    subnormal numbers there, `many_steps` that a step is quick enough for some hundred of them, and `absent` why the engine
-    cannot be tested here.
+    subnormal numbers there, `compiled` that shapes are compiled anew, `many_steps` that a step is quick enough for some
+    hundred of them, and `absent` why the engine cannot be tested here.
     """
 
     begin: Callable[[Rule, Mapping[str, float], Form, str, Arrays], Any] | None = None
@@ -40,6 +40,7 @@ class Engine:
     widens: bool = True
     summed: bool = False
     flushes: bool = False
+    compiled: bool = False
     many_steps: bool = True
     absent: str = ""
 

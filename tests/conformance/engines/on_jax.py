@@ -120,5 +120,6 @@ _ENGINES: Final = {
 
 # XLA's threads flush subnormal numbers. Each form is compiled anew.
 ENGINES: Final[Mapping[str, Engine]] = {
-    name: replace(each, forms=EACH_PART_ONCE, within=_in_64_bits, flushes=True) for name, each in _ENGINES.items()
+    name: replace(each, forms=EACH_PART_ONCE, within=_in_64_bits, flushes=True, compiled=True)
+    for name, each in _ENGINES.items()
 }
