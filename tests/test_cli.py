@@ -484,10 +484,12 @@ class TestCompare:
             "def problem(): return 1 + '1'\n",
         ],
     )
-    def test_tells_of_a_mistake_in_the_users_file(self, tmp_path: Path, text: str) -> None:
-        (tmp_path / "mine.py").write_text(text, encoding="utf-8")
-        ended = process("compare", "mine.py:problem", cwd=tmp_path)
-        said = one_sentence(ended)
+    def test_tells_of_a_mistake_in_the_users_file(
+        self, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str
+    ) -> None:
+        monkeypatch.chdir(tmp_path)
+        Path("mine.py").write_text(text, encoding="utf-8")
+        said = one_sentence(run("compare", "mine.py:problem"))
         assert "mine.py" in said
         assert "Error" in said
 
@@ -501,13 +503,11 @@ class TestCompare:
             "steprule: warning: delta_bar_delta needs the gradient of the full batch, and line has mini-batches of 8, whose "
             "noise makes its rates shrink\n"
         )
-        shown = process(
-            "compare", *words, "--traceback", cwd=tmp_path, PYTHONPATH=os.pathsep.join([str(ROOT), *sys.path])
-        )
-        assert "mine.py:3: UserWarning: odd\ndata\n" in shown.err
 
-    def test_shows_the_traceback_to_who_asks(self, tmp_path: Path) -> None:
-        ended = process("compare", "cifar", "--traceback", cwd=tmp_path)
+    def test_shows_the_traceback_and_the_warnings_own_text_to_who_asks(self, tmp_path: Path) -> None:
+        (tmp_path / "mine.py").write_text("import warnings\nwarnings.warn('odd\\ndata')\n", encoding="utf-8")
+        ended = process("compare", "mine.py:absent", "--traceback", cwd=tmp_path)
+        assert "mine.py:2: UserWarning: odd\ndata\n" in ended.err
         assert "Traceback (most recent call last)" in ended.err
 
     @pytest.mark.parametrize(
