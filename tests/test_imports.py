@@ -94,7 +94,16 @@ PUBLIC = {
         "hutchinson",
         "mean_square_gradients",
     ],
-    "steprule.folders": ["cache_folder", "held", "made_folder", "replace", "write_json", "written_aside"],
+    "steprule.folders": [
+        "cache_folder",
+        "held",
+        "keep",
+        "kept",
+        "made_folder",
+        "replace",
+        "write_json",
+        "written_aside",
+    ],
     "steprule.kernels.cpu": ["CHUNK", "Elements", "Table", "kernel", "launch", "row_kernel", "row_source", "source"],
     "steprule.kernels.gpu": [
         "BLOCK",

@@ -11,7 +11,7 @@ from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any
 
-__all__ = ["cache_folder", "held", "made_folder", "replace", "write_json", "written_aside"]
+__all__ = ["cache_folder", "held", "keep", "kept", "made_folder", "replace", "write_json", "written_aside"]
 
 
 def cache_folder() -> Path:
@@ -88,6 +88,27 @@ def replace(path: Path, content: bytes) -> None:
         except OSError as error:
             error.filename = str(path)  # that of a full disk names no file, others the one aside
             raise
+
+
+def keep(path: Path, content: bytes) -> None:
+    """Write what `kept` reads, in a folder that is made where it is missing. Raises `OSError` where that cannot be."""
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    replace(path, _digest(content) + b"\n" + content)
+
+
+def kept(path: Path) -> bytes | None:
+    """Return what `keep` has written, or None where there is no such file or it is damaged."""
+    try:
+        digest, _, content = path.read_bytes().partition(b"\n")
+    except OSError:
+        return None
+    return content if digest == _digest(content) else None
+
+
+def _digest(content: bytes) -> bytes:
+    import hashlib  # here, so that `import steprule` does not pay for it
+
+    return hashlib.sha256(content).hexdigest().encode()
 
 
 def write_json(path: Path, content: Any) -> None:

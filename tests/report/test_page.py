@@ -23,6 +23,7 @@ from tests.report.comparisons import (
     three_hyperparameters,
 )
 
+from steprule.report import sheet
 from steprule.report.figures import figures
 from steprule.report.page import write_report
 
@@ -235,3 +236,23 @@ class TestTheFiles:
 def imported(module: str, without: tuple[str, ...]) -> subprocess.CompletedProcess[str]:
     code = f"import sys; sys.modules.update(dict.fromkeys({without})); import {module}"
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("damaged", [False, True])
+def test_its_script_is_made_once_for_all_processes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damaged: bool
+) -> None:
+    monkeypatch.setenv("STEPRULE_CACHE", str(tmp_path))
+    made = sheet._bundle.__wrapped__()  # as in another process
+    (file,) = (tmp_path / "page").iterdir()
+    if damaged:
+        file.write_bytes(file.read_bytes()[:-1])
+    else:
+        monkeypatch.setattr(sheet.vl_convert, "javascript_bundle", None)
+    assert sheet._bundle.__wrapped__() == made
+
+
+def test_its_script_is_there_where_nothing_can_be_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("STEPRULE_CACHE", str(tmp_path / "file"))
+    assert "vegaEmbed" in sheet._bundle.__wrapped__()

@@ -15,7 +15,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
 
-from ..folders import cache_folder, replace
+from ..folders import cache_folder, keep, kept
 from . import machine_code
 from .machine_code import Code
 
@@ -32,10 +32,10 @@ def compiled(name: str, source: str, function: str = "step") -> int:
     `name` begins the file's name. Numba is loaded only where there is something to compile.
     """
     path = cache_folder() / "kernels" / f"{name}_{_digest(source, function)}.o"
-    kept = _read(path)
-    if kept is not None:
+    code = _read(path)
+    if code is not None:
         try:
-            return machine_code.loaded(kept)
+            return machine_code.loaded(code)
         except OSError as error:
             warnings.warn(
                 f"the kernel of {name} in {path} cannot be used here ({error}), so that each process compiles it anew",
@@ -83,19 +83,17 @@ def _compiled(name: str, source: str, function: str) -> Any:
 
 def _read(path: Path) -> Code | None:
     """Return what `_write` has written, or None where there is no such file or it is damaged."""
+    rest = kept(path)
+    if rest is None:
+        return None
     try:
-        digest, rest = path.read_bytes().split(b"\n", 1)
-        if hashlib.sha256(rest).hexdigest().encode() != digest:
-            return None
         header, machine = rest.split(b"\n", 1)
         said = json.loads(header)
         return Code(said["symbol"], tuple(said["needs"]), machine)
-    except (OSError, ValueError, KeyError):
+    except (ValueError, KeyError):
         return None
 
 
 def _write(path: Path, code: Code) -> None:
     header = json.dumps({"symbol": code.symbol, "needs": code.needs}).encode()
-    rest = header + b"\n" + code.object
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    replace(path, hashlib.sha256(rest).hexdigest().encode() + b"\n" + rest)
+    keep(path, header + b"\n" + code.object)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 from textwrap import wrap
 from typing import Any
@@ -15,7 +17,7 @@ try:
 except ModuleNotFoundError as missing:
     raise ModuleNotFoundError("the report's page needs vl-convert and Jinja: pip install 'steprule[lab]'") from missing
 
-from ..folders import replace
+from ..folders import cache_folder, keep, kept, replace
 from . import theme, words
 from .drawing import Figure, alt, specification
 
@@ -98,11 +100,15 @@ def _for_file(figure: Figure) -> dict[str, Any]:
 @cache
 def _bundle() -> Markup:
     """Vega, Vega-Lite and Vega-Embed as one script, made safe to stand inside a script element."""
-    return Markup(
-        vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;", vl_version=VEGA_LITE).replace(
-            "</script", "<\\/script"
-        )
-    )
+    # To make it takes longer than all else of a page.
+    path = cache_folder() / "page" / f"vega-{version('vl-convert-python')}-{VEGA_LITE}.js"
+    script = kept(path)
+    if script is None:
+        made = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;", vl_version=VEGA_LITE)
+        script = made.encode()
+        with suppress(OSError):  # the next page takes as long, and that is all
+            keep(path, script)
+    return Markup(script.decode().replace("</script", "<\\/script"))
 
 
 def _ours(name: str) -> Markup:
