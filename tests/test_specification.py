@@ -152,6 +152,8 @@ def test_a_copy_of_a_rule_is_the_rule(each):
     assert copy.copy(each) is each
 
 
+# To find it, pickle looks into every module that is loaded, and some warn of it.
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 def test_a_rule_of_no_module_is_copied_and_not_pickled():
     scope: dict = {}
     exec("def step(g): return -g", scope)
