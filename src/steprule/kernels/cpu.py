@@ -59,9 +59,9 @@ class Table:
         self.rows: Final = np.zeros(len(sizes), dtype=np.int64)
         self.keys: Final = np.zeros(len(sizes), dtype=np.int64)
         self.flags: Final = np.zeros(len(sizes), dtype=np.int64)
-        self.chunks = chunks(sizes, max(CHUNK // max(width, 1), 1))
+        self.chunks: Final = chunks(sizes, max(CHUNK // max(width, 1), 1))
+        self._launched = self.chunks
         self._width: Final = width
-        self._all_chunks: Final = self.chunks
         self.elements = sum(sizes) * width
         self._counters: Final = np.zeros(_AT_ONCE, dtype=np.int64)
         self._scalars: tuple[NDArray[Any], int] = (np.zeros(0), 0)
@@ -84,9 +84,9 @@ class Table:
 
     def leave_out(self, tensors: Sequence[bool]) -> None:
         """Pass over the tensors for which this is true from the next launch on; none may be under way."""
-        self.chunks = self._all_chunks[~np.asarray(tensors, np.bool_)[self._all_chunks[:, 0]]]
-        self.elements = int(self.chunks[:, 2].sum()) * self._width
-        self._launches[:, _CHUNKS] = self.chunks.ctypes.data, len(self.chunks)
+        self._launched = self.chunks[~np.asarray(tensors, np.bool_)[self.chunks[:, 0]]]
+        self.elements = int(self._launched[:, 2].sum()) * self._width
+        self._launches[:, _CHUNKS] = self._launched.ctypes.data, len(self._launched)
 
     def begin(self, scalars: NDArray[Any]) -> int:
         """Return the address of a launch with these `scalars`, of which no chunk is claimed.

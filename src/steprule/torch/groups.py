@@ -84,20 +84,16 @@ class Group:
 
         Otherwise nothing is taken over, and the long way says what is wrong.
         """
-        names = len(parts) // 2
-        if len(parts) != len(noted):
+        half = len(parts) // 2
+        if parts[:half] != noted[:half]:
             return False
         values = dict(self.values)
-        for place, (value, before) in enumerate(zip(parts, noted, strict=True)):
+        for name, value, before in zip(parts[:half], parts[half:], noted[half:], strict=True):
             if value is before:
                 continue
-            declared: tuple[Hyperparameter, ...] = ()
-            if place == 2 * names and before is not None:
-                declared = (_SCALE,)
-            elif names <= place < 2 * names:
-                declared = self._keywords.adjustable.get(parts[place - names], ())
+            declared = self._keywords.adjustable.get(name, ()) if name is not None else (_SCALE,)
             numbers = (value,) if len(declared) == 1 else value
-            if not declared or type(numbers) is not tuple or len(numbers) != len(declared):
+            if before is None or not declared or type(numbers) is not tuple or len(numbers) != len(declared):
                 return False
             for each, number in zip(declared, numbers, strict=True):
                 if type(number) not in _NUMBERS or number not in each.range:
@@ -129,7 +125,8 @@ def _options(group: Mapping[str, Any]) -> list[Any]:
 
 
 def _parts(group: Mapping[str, Any], scale: float | None) -> list[Any]:
-    return [*group, *group.values(), scale]
+    """Return the names of what a group consists of, None for the scale, and then what stands under them."""
+    return [*group, None, *group.values(), scale]
 
 
 def _is_fixed(value: Any) -> bool:

@@ -72,8 +72,9 @@ class Plan:
         has_state = bool(names_of(rule, counts=counts)) or masters
         devices = {parameter.device for parameter in self._parameters if parameter.device.type in gpu.DEVICES}
         gpu.refuse_capture(devices, _FIRST_IN_CAPTURE)
+        self._stand_ins: Final[dict[Tensor, Tensor]] = {}
         all_grads = [
-            _like_gradient(each) if each.grad is None and id(each) in carried else each.grad
+            self._stand_in(each) if each.grad is None and id(each) in carried else each.grad
             for each in self._parameters
         ]
         self._left_out: Final = _missing(all_grads)
@@ -83,7 +84,7 @@ class Plan:
         self._not_capturable: Final = {bound.parameter.device for bound in bounds if not bound.capturable} & devices
         self._shards: Final = Shards(bounds)
         grads = self._shards.local([grad for grad in all_grads if grad is not None])
-        given = self._given(grads, [bound.parameter for bound in bounds])
+        given = self._given(grads)
         self._given_layout: Final = Layout(_more(given))
         self._sparse: Final = [place for place, grad in enumerate(grads) if grad.layout is torch.sparse_coo]
         self._layout: Final = Layout(_without(grads, self._sparse))
@@ -115,7 +116,6 @@ class Plan:
         launched = itertools.chain.from_iterable(each.places for each in self._launches)
         # What a rule takes beside the gradient is not there without it.
         self._may_rest: Final = frozenset(() if rule.curvature else launched)
-        self._stand_ins: Final[dict[int, Tensor]] = {}
         self._resting: list[bool] = []
         """Which parameters of the plan have no gradient in the coming step; empty where all have one."""
         self._rested: list[bool] = []
@@ -127,14 +127,15 @@ class Plan:
         """Return the plan for the present; `before` is one that does not fit any more."""
         carried = frozenset() if before is None else before._to_carry()
         made = cls(optimizer, carried)
-        resting = (each.grad is None for each in made._own)
-        may_rest = made._may_rest.issuperset(itertools.compress(itertools.count(), resting))
         # A parameter that lies otherwise than others, or in their memory, cannot be passed over.
-        return made if may_rest else cls(optimizer)
+        return made if made._allows([each.grad is None for each in made._own]) else cls(optimizer)
 
     def _to_carry(self) -> frozenset[int]:
         """Return the parameters that may rest, if gradients have come and gone and nothing else has changed."""
         return frozenset(id(self._own[place]) for place in self._may_rest) if self._undisturbed else frozenset()
+
+    def _allows(self, resting: Iterable[bool]) -> bool:
+        return self._may_rest.issuperset(itertools.compress(itertools.count(), resting))
 
     def _bound(self, each: Sequence[Any]) -> list[Any]:
         """Return what there is in `each`, which has one of something for every parameter, of those of the plan."""
@@ -201,11 +202,10 @@ class Plan:
             resting = self._bound(_missing(grads))
             if len(stepping) + sum(resting) > self._present:
                 return None  # a gradient has come of which the plan does not know
-            if not self._may_rest.issuperset(itertools.compress(itertools.count(), resting)):
+            if not self._allows(resting):
                 return None
-            stepping = [
-                self._stand_in(place) if grad is None else grad for place, grad in enumerate(self._bound(grads))
-            ]
+            own = zip(self._own, self._bound(grads), strict=True)
+            stepping = [self._stand_in(each) if grad is None else grad for each, grad in own]
         self._resting = resting
         stepping = self._shards.local(stepping)
         if any(stepping[place].layout is not torch.sparse_coo for place in self._sparse):
@@ -214,18 +214,18 @@ class Plan:
             return None
         if not self._rule.curvature:
             return {"g": stepping}
-        given = self._given(stepping, self._bound(parameters))
+        given = self._given(stepping)
         return given if self._given_layout.fits(_more(given)) else None
 
-    def _stand_in(self, place: int) -> Tensor:
-        """Return what stands in the place of a gradient that is not there, and is not read."""
-        if place not in self._stand_ins:
-            self._stand_ins[place] = _like_gradient(self._own[place])
-        return self._stand_ins[place]
+    def _stand_in(self, parameter: Tensor) -> Tensor:
+        """Return what stands in the place of a gradient that is not there: as it will be, as a rule, and never read."""
+        if parameter not in self._stand_ins:
+            self._stand_ins[parameter] = parameter.detach()
+        return self._stand_ins[parameter]
 
-    def _given(self, grads: list[Tensor], parameters: Sequence[Tensor]) -> Given:
-        """Return the gradients, and what else the rule takes of each of `parameters`, which have one."""
-        more = {name: self._shards.local(supplied(self._rule, name, parameters), name) for name in self._rule.curvature}
+    def _given(self, grads: list[Tensor]) -> Given:
+        """Return the gradients, and what else the rule takes of each parameter."""
+        more = {name: self._shards.local(supplied(self._rule, name, self._own), name) for name in self._rule.curvature}
         return {"g": grads, **more}
 
     def step(self, given: Given) -> None:
@@ -306,11 +306,6 @@ def _grad_scale(optimizer: RuleOptimizer) -> float | None:
 def _objects(parameters: Iterable[Tensor], optimizer: RuleOptimizer) -> list[Any]:
     """Return what must be the same objects from step to step: parameters, those that have a state, and their states."""
     return [*parameters, *optimizer.state, *optimizer.state.values()]
-
-
-def _like_gradient(parameter: Tensor) -> Tensor:
-    """Return a tensor that is as the gradient of a parameter will be, as a rule, and takes no memory."""
-    return parameter.detach()
 
 
 def _missing(grads: Sequence[Tensor | None]) -> list[bool]:
