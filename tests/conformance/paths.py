@@ -14,7 +14,7 @@ def paths(made: Any) -> tuple[int, int]:
 
     plan: Any = made._plan
     fused = sum(len(each.stepping) for each in plan._steppers if isinstance(each, Launch))
-    return fused, sum(len(each._bounds) for each in plan._steppers if isinstance(each, PlainSteps))
+    return fused, sum(len(each._stepping) for each in plan._steppers if isinstance(each, PlainSteps))
 
 
 def sparse_paths(made: Any) -> tuple[int, int]:
@@ -22,5 +22,5 @@ def sparse_paths(made: Any) -> tuple[int, int]:
     from steprule.torch.sparse import SparseSteps
 
     plan: Any = made._plan
-    fused = [row._fused for each in plan._steppers if isinstance(each, SparseSteps) for row in each._steppers.values()]
+    fused = [row._fused for each in plan._steppers if isinstance(each, SparseSteps) for row in each._stepping.values()]
     return sum(fused), len(fused) - sum(fused)

@@ -140,6 +140,12 @@ def test_a_metric_may_refuse_what_has_diverged_and_nothing_else() -> None:
         problem.value(torch.ones(2), torch.zeros(2))
 
 
+def test_the_error_of_outputs_that_are_all_nan_is_nan() -> None:
+    problem = replace(small.line(), measure=error_rate)
+    assert math.isnan(problem.value(torch.full((4, 3), math.nan), torch.zeros(4, dtype=torch.long)))
+    assert problem.value(torch.tensor([[1.0, 0.0], [math.nan, 0.0]]), torch.zeros(2, dtype=torch.long)) == 0.0
+
+
 @pytest.mark.parametrize("found", [None, "good", torch.zeros(2)])
 def test_a_metric_that_is_no_number_is_told(found: Any) -> None:
     problem = replace(small.line(), measure=lambda outputs, targets: found)

@@ -63,7 +63,7 @@ def test_the_page_says_what_was_measured(browser: Browser, page: Path) -> None:
     for words in (
         "A <i>problem</i>",
         "compute gamma:10,0.1",
-        "chosen on held-out training data with seed 0",
+        "chosen on validation data with seed 0",
         "<b>mine</b>",
         "1.90 ± 0.14",
         "diverged (2 of 2)",

@@ -17,7 +17,7 @@ import steprule.torch as ours
 import torch
 from steprule import rule
 from steprule.kernels import gpu as kernels
-from steprule.torch import gpu
+from steprule.torch import gpu, plan
 
 
 @pytest.fixture(autouse=True)
@@ -78,6 +78,18 @@ class TestAStep:
                 new_gradients(late)
             checked_step(optimizer)
         assert [int(optimizer.state[each]["step"]) for each in (one, late)] == [4, 2]
+
+    def test_passes_over_gradients_that_come_and_go(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        several = [parameter(5, seed=1), parameter(3000, seed=2), parameter(4, 3, seed=3)]
+        optimizer = ours.Adam(several)
+        checked_step(optimizer)
+        monkeypatch.setattr(plan.Plan, "__init__", None)
+        for those in (0b010, 0b010, 0b101, 0b111, 0b000, 0b100, 0b111):
+            new_gradients(*several)
+            for place, each in enumerate(several):
+                each.grad = each.grad if those >> place & 1 else None
+            checked_step(optimizer)
+        assert on_device(optimizer) == 3
 
     def test_follows_a_scheduler(self) -> None:
         one = parameter(4)

@@ -603,6 +603,18 @@ def test_nothing_is_planned_anew_where_gradients_come_and_go(
         step(those)
 
 
+def test_nor_where_a_parameter_steps_through_torchs_operations(monkeypatch: pytest.MonkeyPatch):
+    params = [torch.nn.Parameter(torch.randn(4, 6, dtype=torch.float64)[:, ::2]) for _ in range(2)]
+    grads = [torch.randn(4, 3, dtype=torch.float64) for _ in params]
+    opt = ours.Adam(params)
+    for those in (0b11, 0b01, 0b01, 0b10, 0b00, 0b11):
+        for place, each in enumerate(params):
+            each.grad = grads[place].clone() if those >> place & 1 else None
+        checked_step(opt)
+        assert paths(opt) == (0, those.bit_count())
+        monkeypatch.setattr(plan.Plan, "__init__", None)
+
+
 def test_a_parameter_that_rests_may_be_taken_hold_of():
     params = [parameter(3, seed=seed) for seed in range(2)]
     opt = ours.Adam(params, on_nonfinite="raise")

@@ -20,7 +20,7 @@ from tests.conformance.tolerances import ULPS, ulps
 
 import torch
 from steprule import torch as ours
-from steprule.torch import RuleOptimizer, optimizer
+from steprule.torch import RuleOptimizer, optimizer, plan
 from steprule.torch.lag import Lag, _factors, _Powers, multiplied
 from torch import Tensor, nn
 
@@ -574,10 +574,19 @@ def test_dense_and_sparse_parameters_step_side_by_side():
     assert sparse_paths(opts[0]) == (2, 0)
 
 
+def test_nothing_is_planned_anew_where_gradients_come_and_go(monkeypatch: pytest.MonkeyPatch):
+    pair = Pair("adadelta", (ROWS, 3), torch.float64)
+    pair.step([1, 2])
+    monkeypatch.setattr(plan.Plan, "__init__", None)
+    for rows in (None, None, [2, 3], [1], None, [0, 1]):
+        pair.step(rows)
+        pair.agrees()
+
+
 def test_a_plan_is_kept_from_step_to_step():
     both = [Model(sparse=True)]
     opt = ours.Adadelta(both[0].parameters())
     train(both[0], opt, 2, 1)
-    plan = opt._plan
+    first = opt._plan
     train(both[0], opt, 3, 2)
-    assert opt._plan is plan
+    assert opt._plan is first

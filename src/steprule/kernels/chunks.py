@@ -8,7 +8,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["CHUNK_FIELDS", "LAUNCH_FIELDS", "chunks"]
+__all__ = ["CHUNK_FIELDS", "LAUNCH_FIELDS", "chunks", "without"]
 
 LAUNCH_FIELDS: Final = ("claimed", "chunks", "number of chunks", "pointers", "rows", "scalars", "keys", "flags")
 """What a kernel's only argument is the address of: these int64, all but the third of them addresses in their turn."""
@@ -25,3 +25,8 @@ def chunks(sizes: Sequence[int], length: int) -> NDArray[np.int64]:
     tensors = np.repeat(np.arange(len(elements), dtype=np.int64), numbers)
     firsts = (np.arange(len(tensors), dtype=np.int64) - np.repeat(np.cumsum(numbers) - numbers, numbers)) * length
     return np.stack([tensors, firsts, np.minimum(length, elements[tensors] - firsts)], axis=1)
+
+
+def without(chunks: NDArray[np.int64], left_out: Sequence[bool]) -> NDArray[np.int64]:
+    """Return the chunks of the tensors for which `left_out` is false."""
+    return chunks[~np.asarray(left_out, np.bool_)[chunks[:, 0]]]

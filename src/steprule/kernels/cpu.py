@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from ..program import Program
 from . import team
 from .cache import compiled
-from .chunks import LAUNCH_FIELDS, chunks
+from .chunks import LAUNCH_FIELDS, chunks, without
 from .cpu_source import row_source, source
 from .elements import Elements
 
@@ -84,7 +84,7 @@ class Table:
 
     def leave_out(self, tensors: Sequence[bool]) -> None:
         """Pass over the tensors for which this is true from the next launch on; none may be under way."""
-        self._launched = self.chunks[~np.asarray(tensors, np.bool_)[self.chunks[:, 0]]]
+        self._launched = without(self.chunks, tensors)
         self.elements = int(self._launched[:, 2].sum()) * self._width
         self._launches[:, _CHUNKS] = self._launched.ctypes.data, len(self._launched)
 

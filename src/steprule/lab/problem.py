@@ -175,7 +175,9 @@ class Problem:
         return torch.cat(list(outputs), dim)
 
     def value(self, outputs: Tensor, targets: Tensor) -> float:
-        """Return the metric of what a model has said of a data set; NaN where that diverged and the metric refuses it."""
+        """Return the metric of what a model has said of a data set; NaN where that diverged and says nothing of it."""
+        if outputs.isnan().all():
+            return math.nan  # an error rate, of the largest of several NaN, would be a number
         try:
             found: Any = self.measure(outputs, targets)
         except Exception:

@@ -23,6 +23,7 @@ from torch import Tensor
 from .. import around
 from ..around import Around
 from ..kernels import gpu
+from ..kernels.chunks import without
 from ..kernels.codecs import STORAGES
 from ..kernels.cpu import Elements
 from ..specification import Rule
@@ -177,7 +178,8 @@ class DeviceLaunch(Launch):
         super().__init__(rule, around, Elements(gpu.real_of(formats), copy=formats.get("copy", "")), bounds)
         with _on(kind.device):
             sizes = [parameter.numel() for parameter in self.parameters]
-            self._chunks: Final = self._sent(gpu.chunk_table(sizes))
+            self._all_chunks: Final = gpu.chunk_table(sizes)
+            self._chunks: Final = self._sent(self._all_chunks)
             self._pointers: Final = self._sent(self._table.pointers)
             self._rows_there: Final = self._sent(self._table.rows)
             self._scalars_there: Sent | None = None
@@ -191,6 +193,16 @@ class DeviceLaunch(Launch):
 
     def _sent(self, values: NDArray[Any]) -> Sent:
         return Sent(values, self._kind.device)
+
+    @property
+    def may_rest(self) -> Sequence[int]:
+        """As on the CPU; none where the device counts the steps, of all of them."""
+        return self.places if self._counted is None else ()
+
+    def _leave_out(self, tensors: Sequence[bool]) -> None:
+        if self._counted is None:
+            with _on(self._kind.device):
+                self._chunks.send(without(self._all_chunks, tensors))
 
     def _kernel(self) -> gpu.Kernel:
         return gpu.kernel(self.program, dict(self._kind.formats))

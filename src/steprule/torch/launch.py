@@ -150,6 +150,11 @@ class Launch:
         self._numbers: Final = np.array([bound.number for bound in bounds.values()], np.int64)
         self._steps: NDArray[np.int64] = np.zeros(0, np.int64)
 
+    @property
+    def may_rest(self) -> Sequence[int]:
+        """The places of those that can be passed over."""
+        return self.places
+
     def _kernel(self) -> Any:
         return cpu.kernel(self.program, self._elements)
 
@@ -158,10 +163,13 @@ class Launch:
         cpu.launch(self._run, self._table, self._scalars, torch.get_num_threads())
 
     def rest(self, resting: Sequence[bool]) -> None:
-        """Pass over the parameters of the plan that are `resting` until this is called again; over none if it is empty."""
-        mine = [resting[place] for place in self.places] if resting else [False] * len(self.places)
-        self._table.leave_out(mine)
+        """Pass over the parameters of the plan that are `resting` until this is called again."""
+        mine = [resting[place] for place in self.places]
+        self._leave_out(mine)
         self.stepping = list(itertools.compress(self.parameters, map(operator.not_, mine)))
+
+    def _leave_out(self, tensors: Sequence[bool]) -> None:
+        self._table.leave_out(tensors)
 
     def regroup(self, steps: NDArray[np.float32]) -> None:
         """Give parameters of one group and one step count one row of scalars; `steps` is what each has counted."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -31,8 +31,19 @@ class PlainSteps:
     def __init__(self, rule: Rule, bounds: Mapping[int, Bound], *, differentiable: bool = False) -> None:
         self._rule: Final = rule
         self._bounds: Final = bounds
+        self._stepping = bounds
+        """Those that do not rest."""
         self._differentiable: Final = differentiable
         self._steps = np.zeros(0, np.float32)
+
+    @property
+    def may_rest(self) -> Collection[int]:
+        """The places of those that can be passed over."""
+        return self._bounds.keys()
+
+    def rest(self, resting: Sequence[bool]) -> None:
+        """Pass over the parameters of the plan that are `resting` until this is called again."""
+        self._stepping = {place: bound for place, bound in self._bounds.items() if not resting[place]}
 
     def regroup(self, steps: NDArray[np.float32]) -> None:
         """Take over what each parameter of the plan has counted."""
@@ -47,13 +58,13 @@ class PlainSteps:
     ) -> list[Bound]:
         """Step the parameters, `passed` steps after `regroup`, as `Launch.step` does."""
         with torch.set_grad_enabled(self._differentiable):
-            for place, bound in self._bounds.items():
+            for place, bound in self._stepping.items():
                 t = counted(bound) if bound.capturable else int(self._steps[place]) + passed
                 own = {name: tensors[place] for name, tensors in given.items()}
                 self._step(bound, own, values[bound.group], t)
         return [
             bound
-            for place, bound in self._bounds.items()
+            for place, bound in self._stepping.items()
             if bound.raises and not bool(given["g"][place].isfinite().all())
         ]
 

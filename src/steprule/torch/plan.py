@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import operator
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import numpy as np
@@ -27,7 +27,7 @@ from .identity import Addresses, Held, same
 from .lag import Lags
 from .launch import Bound, Given, Launch, elements_of
 from .layout import Layout
-from .memory import sharing
+from .memory import dense, sharing
 from .plain import PlainSteps
 from .refusals import refuse_unsupported, supplied
 from .sharded import Shards
@@ -112,10 +112,9 @@ class Plan:
         known = set(map(id, self._parameters))
         self._others: Final = [tensor for tensor in self._kept if id(tensor) not in known]
         self._kept_layout: Final = Layout([*self._parameters, *self._others])
-        self._launches: Final = [each for each in self._steppers if type(each) is Launch]
-        launched = itertools.chain.from_iterable(each.places for each in self._launches)
+        may_rest = itertools.chain.from_iterable(each.may_rest for each in self._steppers)
         # What a rule takes beside the gradient is not there without it.
-        self._may_rest: Final = frozenset(() if rule.curvature else launched)
+        self._may_rest: Final = frozenset(() if rule.curvature else may_rest)
         self._resting: list[bool] = []
         """Which parameters of the plan have no gradient in the coming step; empty where all have one."""
         self._rested: list[bool] = []
@@ -208,7 +207,8 @@ class Plan:
             stepping = [self._stand_in(each) if grad is None else grad for each, grad in own]
         self._resting = resting
         stepping = self._shards.local(stepping)
-        if any(stepping[place].layout is not torch.sparse_coo for place in self._sparse):
+        sparse = [place for place in self._sparse if not (resting and resting[place])]
+        if any(stepping[place].layout is not torch.sparse_coo for place in sparse):
             return None
         if not self._layout.fits(_without(stepping, self._sparse)):
             return None
@@ -220,7 +220,13 @@ class Plan:
     def _stand_in(self, parameter: Tensor) -> Tensor:
         """Return what stands in the place of a gradient that is not there: as it will be, as a rule, and never read."""
         if parameter not in self._stand_ins:
-            self._stand_ins[parameter] = parameter.detach()
+            # Autograd makes the gradient of a parameter with gaps without any.
+            made = (
+                parameter.detach()
+                if dense(parameter)
+                else torch.empty_like(parameter, memory_format=torch.contiguous_format)
+            )
+            self._stand_ins[parameter] = made
         return self._stand_ins[parameter]
 
     def _given(self, grads: list[Tensor]) -> Given:
@@ -231,13 +237,13 @@ class Plan:
     def step(self, given: Given) -> None:
         """Step every parameter of the plan once, by what is `given`."""
         gpu.refuse_capture(self._not_capturable, _NOT_CAPTURABLE)
+        if self._resting != self._rested:
+            for stepper in self._steppers:
+                stepper.rest(self._resting or [False] * self._present)
+            self._rested, self._steps_seen = self._resting, b""
         for stepper in self._steppers:
             if isinstance(stepper, SparseSteps):
                 stepper.prepare(given, [group.values for group in self._groups], self._steps)
-        if self._resting != self._rested:
-            for launch in self._launches:
-                launch.rest(self._resting)
-            self._rested, self._steps_seen = self._resting, b""
         if self._steps.tobytes() != self._steps_seen:
             self._passed = 0
             for stepper in self._steppers:
@@ -261,13 +267,17 @@ class Plan:
 
 
 class _Stepper(Protocol):
-    """What steps some parameters of a plan. `kept` are the tensors that must stay where they are in memory.
+    """What steps some parameters of a plan, and passes over those that `rest`: any at the places `may_rest`.
 
-    Of a guarded step, `step` returns the parameters whose gradient is not finite.
+    `kept` are the tensors that must stay where they are in memory. Of a guarded step, `step` returns the parameters whose
+    gradient is not finite.
     """
 
     @property
     def kept(self) -> Sequence[Tensor]: ...
+    @property
+    def may_rest(self) -> Collection[int]: ...
+    def rest(self, resting: Sequence[bool]) -> None: ...
     def regroup(self, steps: NDArray[np.float32]) -> None: ...
     def step(self, given: Given, values: Sequence[Mapping[str, float]], passed: int, changed: bool) -> list[Bound]: ...
 

@@ -19,12 +19,15 @@ class Sent:
     """An array of the host's that the device has a copy of, at one address for good."""
 
     def __init__(self, values: NDArray[Any], device: torch.device) -> None:
-        self.there: Final = torch.empty(values.shape, dtype=torch.from_numpy(values).dtype, device=device)
+        self._all: Final = torch.empty(values.shape, dtype=torch.from_numpy(values).dtype, device=device)
+        self.there = self._all
+        """The copy, of as many rows as were sent last."""
         self._spare: tuple[Tensor, Tensor] | None = None
         self.send(values)
 
     def send(self, values: NDArray[Any]) -> None:
-        """Copy `values` there, in the order of the device's work; the caller may change them at once."""
+        """Copy `values`, all rows or fewer, there in the order of the device's work; the caller may change them at once."""
+        self.there = self._all[: len(values)]
         # PyTorch gives pinned memory out again only when the copy is done.
         self.there.copy_(self._here().copy_(torch.from_numpy(values)), non_blocking=True)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -43,8 +43,19 @@ class SparseSteps:
 
     def __init__(self, rule: Rule, bounds: Mapping[int, Bound], lags: Lags) -> None:
         self._steppers: Final = {place: _RowSteps(rule, bound, lags) for place, bound in bounds.items()}
+        self._stepping = self._steppers
+        """Those of parameters that do not rest."""
         self.kept: Final = [tensor for each in self._steppers.values() for tensor in each.arrays.values()]
         """The tensors whose memory must stay where it is: parameters and slots."""
+
+    @property
+    def may_rest(self) -> Collection[int]:
+        """The places of those that can be passed over."""
+        return self._steppers.keys()
+
+    def rest(self, resting: Sequence[bool]) -> None:
+        """Pass over the parameters of the plan that are `resting` until this is called again."""
+        self._stepping = {place: each for place, each in self._steppers.items() if not resting[place]}
 
     def regroup(self, steps: NDArray[np.float32]) -> None:
         """Nothing is kept of earlier counts."""
@@ -56,7 +67,7 @@ class SparseSteps:
         cannot be caught up, `ValueError` where it may make NaN of them, or the gradient names a row that there is not, and
         `RuntimeError` where nobody would catch up rows before they are read.
         """
-        for place, stepper in self._steppers.items():
+        for place, stepper in self._stepping.items():
             stepper.prepare(given["g"][place], values[stepper.group], float(steps[place]) + 1)
 
     def step(
@@ -68,7 +79,7 @@ class SparseSteps:
     ) -> list[Bound]:
         """Step the parameters as they were prepared for; return those whose gradient a guarded step found not finite."""
         flagged = []
-        for stepper in self._steppers.values():
+        for stepper in self._stepping.values():
             if not stepper.step(values[stepper.group]):
                 flagged.append(stepper.bound)
         return flagged

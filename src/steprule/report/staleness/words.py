@@ -53,7 +53,7 @@ def explained(study: Study, which: Which) -> str:
     """Return how the settings of one half were chosen."""
     where = "with one replica" if which == "kept" else "at each number of replicas"
     held_out = study.chosen_on == "validation"
-    data = "on held-out training data with seed 0" if held_out else "on the test data with seed 0, which flatters"
+    data = "on validation data with seed 0" if held_out else "on the test data with seed 0, which flatters"
     return f"Each rule at the setting of its grid that is best {where}, chosen {data}."
 
 
