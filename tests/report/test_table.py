@@ -56,9 +56,10 @@ class TestTheWords:
 
     @pytest.mark.parametrize(
         ("value", "digits", "text"),
-        [(1.834, 2, "1.83"), (-0.5, 2, "−0.50"), (0.0, 2, "0.00"), (0.0004, 2, "4.00e-4"), (123456.0, 1, "1.23e5")],
+        [(1.834, 2, "1.83"), (-0.5, 2, "−0.50"), (0.0, 2, "0.00"), (0.0004, 2, "4.00e-4"), (123456.0, 1, "1.23e5")]
+        + [(7873.163, 5, "7873.2"), (-31.35597, 5, "−31.356"), (99999.7, 2, "100000"), (0.00817, 5, "0.00817")],
     )
-    def test_numbers_never_round_to_nothing(self, value: float, digits: int, text: str) -> None:
+    def test_a_number_neither_rounds_to_nothing_nor_runs_on(self, value: float, digits: int, text: str) -> None:
         assert words.number(value, digits) == text
 
     @pytest.mark.parametrize(

@@ -145,7 +145,8 @@ def _figure(found: _Map, summary: Summary, published: Mapping[Setting, float]) -
     )
     sign = "\N{LESS-THAN OR EQUAL TO}" if metric.lower_is_better else "\N{GREATER-THAN OR EQUAL TO}"
     labels = [f"{sign}{words.NO_BREAK_SPACE}{words.number(limit, digits)}" for limit in limits] + ["worse"]
-    cell = max(CELL, 7 * max(map(len, found.columns)))
+    scores = [str(row["text"]).partition("\n")[0] for row in data if row["shade"] >= 0]
+    cell = max(CELL, 7 * max(map(len, found.columns)), *(8 * len(score) for score in scores))
     stub = round(max(len(row) for row in found.rows) * 6.2) + (40 if found.row_title else 16)
     return Figure(
         name=found.name,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Final
 
 from ..lab.numerals import plural, short_exponent
 from ..lab.results import Metric, Setting
@@ -49,6 +50,10 @@ NOTHING = "\N{EN DASH}"
 """Stands in a cell that has no number."""
 
 
+_LARGE: Final = 5
+"""How many digits a number from 1 on has at most: what has diverged must not run into what stands beside it."""
+
+
 def decimals(summary: Summary) -> int:
     """Digits after the point for the metric: two for a percentage, as in the paper, else three significant digits.
 
@@ -65,9 +70,11 @@ def decimals_of(metric: Metric, best: float) -> int:
 
 
 def number(value: float, digits: int) -> str:
-    """`value` with `digits` after the point, or in powers of ten where that would hide it or run on."""
+    """`value` with `digits` after the point, fewer where it is large, or in powers of ten where they would hide it."""
     if value != 0 and not 0.5 * 10**-digits <= abs(value) < 1e5:
         return short_exponent(f"{value:.2e}" if digits else f"{value:.1e}")
+    if abs(value) >= 1:
+        digits = min(digits, _LARGE - 1 - math.floor(math.log10(abs(value))))
     return f"{value:.{digits}f}".replace("-", MINUS)
 
 
