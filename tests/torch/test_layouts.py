@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from tests.torch.checks import checked_step, parameter, paths
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 import torch
 from steprule import NonNegative, rule
@@ -210,6 +211,24 @@ def test_a_device_without_memory():
     opt = ours.Adam([each])
     opt.step()
     assert opt.state[each]["exp_avg"].device.type == "meta"
+
+
+@pytest.mark.parametrize(
+    ("cls", "options", "bytes_of_state"),
+    [(ours.Adadelta, {}, 24), (ours.Adadelta, {"state_dtype": torch.bfloat16}, 12), (ours.SGD, {"lr": 0.1}, 0)],
+)
+def test_of_fake_tensors_a_step_makes_the_state_and_no_more(cls: Any, options: dict[str, Any], bytes_of_state: int):
+    with FakeTensorMode():
+        each, without = torch.nn.Parameter(torch.ones(3)), torch.nn.Parameter(torch.ones(3))
+        opt = cls([each, without], **options)
+        for _ in range(2):
+            (each * each).sum().backward()
+            opt.step()
+        state = opt.state_dict()["state"]
+    assert without not in opt.state
+    assert len(state) == bool(bytes_of_state)
+    slots = [slot for kept in state.values() for name, slot in kept.items() if name != "step"]
+    assert sum(slot.nbytes for slot in slots) == bytes_of_state
 
 
 # --- Between two steps -------------------------------------------------------------------------------------------------

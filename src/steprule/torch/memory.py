@@ -6,11 +6,12 @@ import sys
 from collections.abc import Iterable, Sequence
 
 import numpy as np
+from torch._subclasses.fake_tensor import maybe_get_fake_mode
 
 import torch
 from torch import Tensor
 
-__all__ = ["PLAIN_TYPES", "dense", "is_sharded", "overlaps_itself", "sharing"]
+__all__ = ["PLAIN_TYPES", "dense", "is_fake", "is_sharded", "overlaps_itself", "sharing"]
 
 PLAIN_TYPES = (Tensor, torch.nn.Parameter, torch.nn.Buffer)
 """The classes whose tensors are what their memory holds."""
@@ -35,6 +36,11 @@ def is_sharded(tensor: Tensor) -> bool:
     # Who has a DTensor has loaded its module; nobody else needs to.
     module = sys.modules.get("torch.distributed.tensor")
     return module is not None and isinstance(tensor, module.DTensor)
+
+
+def is_fake(tensor: Tensor) -> bool:
+    """Whether it has no memory and only stands for a tensor, or has parts that do, as under `FakeTensorMode`."""
+    return maybe_get_fake_mode(tensor) is not None
 
 
 def overlaps_itself(tensor: Tensor) -> bool:

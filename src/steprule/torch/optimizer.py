@@ -16,8 +16,9 @@ from .compiled import outside_compiled_code
 from .derived import with_derived
 from .describe import docstring
 from .keywords import OPTIONS, Keywords
+from .memory import is_fake
 from .plan import Plan
-from .state import begin, check_groups, checked_states, complete_groups
+from .state import begin, check_groups, checked_states, complete_groups, names_of
 from .twins import PAIRS
 
 __all__ = ["RuleOptimizer", "optimizer"]
@@ -97,12 +98,25 @@ class RuleOptimizer(CatchingUp):
             return loss
         given = None if self._plan is None else self._plan.fitting(self)
         if self._plan is None or given is None:
+            if self._fakes_begun():
+                return loss
             self._plan = Plan.after(self, self._plan)
             given = self._plan.fitting(self)
             assert given is not None
         self._plan.step(given)
         self._stepped()
         return loss
+
+    def _fakes_begun(self) -> bool:
+        """Return whether the parameters only stand for tensors; of these, a step makes the state and no more."""
+        pairs = [(each, group) for group in self.param_groups for each in group["params"]]
+        if not all(is_fake(each) for each, _ in pairs):
+            return False
+        for number, (parameter, group) in enumerate(pairs):
+            names = names_of(self.rule, counts=bool(group["lr_decay"]))
+            if parameter.grad is not None and (names or group["master_copies"]):
+                begin(self.state[parameter], parameter, number, group, self.keywords)
+        return True
 
     def _stepped(self) -> None:
         """Do what a class does after each step; most do nothing."""
