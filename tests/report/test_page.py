@@ -202,7 +202,9 @@ class TestTheFiles:
         themes = alt.theme if hasattr(alt.theme, "enable") else alt.themes  # the latter before Altair 5.5
         with themes.enable("none"):
             page = write_report(COMPARISONS["realistic"](), tmp_path)
-        assert page.read_text() == written["realistic"].read_text()
+        # Before Altair 5.5, views are numbered through a whole process.
+        found, expected = (re.sub(r"view_\d+", "view", each.read_text()) for each in (page, written["realistic"]))
+        assert found == expected
 
     def test_a_large_comparison_makes_a_small_page(self, written: dict[str, Path]) -> None:
         assert written["large"].stat().st_size < 2_000_000
