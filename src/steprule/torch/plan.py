@@ -9,30 +9,25 @@ from __future__ import annotations
 
 import itertools
 import operator
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 import torch
 from torch import Tensor
 
-from ..around import Around
-from ..kernels.cpu import Elements
-from ..specification import Rule
 from . import gpu
 from .groups import Group
 from .identity import Addresses, Held, same
-from .lag import Lags
-from .launch import Bound, Given, Launch, elements_of
+from .launch import Bound, Given
 from .layout import Layout
-from .memory import dense, sharing
-from .plain import PlainSteps
+from .memory import dense
 from .refusals import refuse_unsupported, supplied
 from .sharded import Shards
 from .sparse import SparseSteps
 from .state import begin, names_of
+from .steppers import steppers
 
 if TYPE_CHECKING:
     from .optimizer import RuleOptimizer
@@ -104,7 +99,7 @@ class Plan:
         self._held: Final = Held(
             [(bound.state, name) for bound in with_state for name in ("step", *bound.storing.names(bound.parameter))]
         )
-        self._steppers: Final = _steppers(
+        self._steppers: Final = steppers(
             rule, self._shards.bounds, given, optimizer.lags, differentiable=self._differentiable
         )
         self._kept: Final = [*(tensor for stepper in self._steppers for tensor in stepper.kept), self._counts]
@@ -264,47 +259,6 @@ class Plan:
                     f"the gradient of {bound.name} is infinite or NaN in some elements; these have not stepped "
                     '(on_nonfinite="raise")'
                 )
-
-
-class _Stepper(Protocol):
-    """What steps some parameters of a plan, and passes over those that `rest`: any at the places `may_rest`.
-
-    `kept` are the tensors that must stay where they are in memory. Of a guarded step, `step` returns the parameters whose
-    gradient is not finite.
-    """
-
-    @property
-    def kept(self) -> Sequence[Tensor]: ...
-    @property
-    def may_rest(self) -> Collection[int]: ...
-    def rest(self, resting: Sequence[bool]) -> None: ...
-    def regroup(self, steps: NDArray[np.float32]) -> None: ...
-    def step(self, given: Given, values: Sequence[Mapping[str, float]], passed: int, changed: bool) -> list[Bound]: ...
-
-
-def _steppers(rule: Rule, bounds: Sequence[Bound], given: Given, lags: Lags, *, differentiable: bool) -> list[_Stepper]:
-    if differentiable:
-        return [PlainSteps(rule, dict(enumerate(bounds)), differentiable=True)]
-    # Parameters in the same memory step one after the other, and a launch's threads step all at once.
-    in_turn = sharing([bound.columns().values() for bound in bounds])
-    launches: dict[tuple[Around, Elements | gpu.Kind], dict[int, Bound]] = {}
-    plain: dict[int, Bound] = {}
-    sparse: dict[int, Bound] = {}
-    for place, bound in enumerate(bounds):
-        own = {name: tensors[place] for name, tensors in given.items()}
-        if own["g"].layout is torch.sparse_coo:
-            sparse[place] = bound
-            continue
-        lags.settle(bound.parameter)
-        kind = None if place in in_turn else gpu.kind_of(bound, own) or elements_of(bound, own)
-        into = plain if kind is None else launches.setdefault((bound.around, kind), {})
-        into[place] = bound
-    steppers: list[_Stepper] = [
-        Launch(rule, form, kind, some) if isinstance(kind, Elements) else gpu.DeviceLaunch(rule, form, kind, some)
-        for (form, kind), some in launches.items()
-    ]
-    steppers += [PlainSteps(rule, plain)] if plain else []
-    return [*steppers, SparseSteps(rule, sparse, lags)] if sparse else steppers
 
 
 def _grad_scale(optimizer: RuleOptimizer) -> float | None:
