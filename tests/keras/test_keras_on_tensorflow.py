@@ -118,6 +118,23 @@ def test_rows_that_are_named_twice_are_clipped_as_the_dense_gradient_is(how: str
     alike(by_rows.found(), dense.found())
 
 
+def test_rows_that_are_named_twice_step_by_their_sum_and_otherwise_in_keras():
+    values = {"learning_rate": 0.1, "rho": 0.8, "epsilon": 1e-3}
+    runs = [Rows(ours.RMSProp(**values)) for _ in range(2)]
+    theirs = [keras.Variable(values_of(runs[0].table)) for _ in range(2)]
+    optimizers = [keras.optimizers.RMSprop(**values) for _ in range(2)]
+    for numbers, rows in gradients():
+        named_rows = tf.IndexedSlices(rows, numbers, tf.constant((ROWS, WIDTH), numbers.dtype))
+        runs[0].step(numbers, rows)
+        runs[1].dense_step(numbers, rows)
+        optimizers[0].apply([named_rows], theirs[:1])
+        optimizers[1].apply([tf.convert_to_tensor(named_rows)], theirs[1:])
+    alike(runs[0].found(), runs[1].found())
+    alike(runs[0].found()[:1], [values_of(theirs[1])])
+    with pytest.raises(AssertionError):
+        alike([values_of(theirs[0])], [values_of(theirs[1])])
+
+
 def test_a_possible_division_by_zero_is_refused():
     with pytest.raises(ValueError, match="it may divide by 0"):
         Rows(made("adadelta", epsilon=0.0)).step(*gradients()[0])
