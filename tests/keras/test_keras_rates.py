@@ -138,6 +138,21 @@ def test_under_a_scaled_loss_the_gradient_is_the_unscaled_one(batches: int | Non
     assert abs(np.nanmedian(rates) - 0.25) < 1e-4
 
 
+@pytest.mark.skipif(not hasattr(keras.optimizers, "MultiOptimizer"), reason="this version of Keras has none")
+def test_of_several_optimizers_each_has_its_rate_and_none_may_accumulate():
+    def several(**more: Any) -> keras.Model:
+        made = [ours.SGD(rate, **more) for rate in (0.25, 0.125)]
+        return compiled(keras.optimizers.MultiOptimizer(lambda variable: made[len(variable.shape) - 1]))
+
+    table = fitted(several(), RateMonitorCallback(sample=30)).rates.table()
+    for rate, name in ((0.25, "bias"), (0.125, "kernel")):
+        has_rate({key: table[key][np.char.endswith(table["layer"], name)] for key in table}, rate)
+    with pytest.raises(
+        ValueError, match="gradient_accumulation_steps of .* is 2; allowed for RateMonitorCallback is None"
+    ):
+        fitted(several(gradient_accumulation_steps=2), RateMonitorCallback())
+
+
 def test_wrong_values_are_refused():
     with pytest.raises(ValueError, match="sample is 0; allowed is a whole number from 1"):
         RateMonitorCallback(sample=0)

@@ -31,7 +31,8 @@ class RateMonitorCallback(keras.callbacks.Callback):  # type: ignore[misc]
     an exception: `on_train_end()`, or the next fit with the callback, ends the watch then.
 
     Raises `ValueError` for an `every` or a `sample` below 1, and, when the fit begins, `TypeError` where several replicas
-    step and `ValueError` on TensorFlow where one execution has more than `every` steps.
+    step, and `ValueError` on TensorFlow where one execution has more than `every` steps and where the optimizers of a
+    `MultiOptimizer` accumulate gradients.
     """
 
     def __init__(self, every: int = 60, sample: int = 10, seed: int = 0, writer: Any = None) -> None:
@@ -119,9 +120,16 @@ class _Watch:
 
     def _aligned(self, grads: Sequence[Any], variables: Sequence[Any] | None) -> list[Any]:
         """Return the gradient of each variable, None where there is none."""
-        if self._accumulation > 1 and variables is not None and not self.optimizer.built:
-            # On TensorFlow, Keras builds in `apply`, and the sums of gradients are read before it.
+        several = isinstance(self.optimizer, getattr(keras.optimizers, "MultiOptimizer", ()))  # not in older versions
+        if (self._accumulation > 1 or several) and variables is not None and not self.optimizer.built:
+            # On TensorFlow, Keras builds in `apply`, and what is made there is looked at before it.
             self.optimizer.build(list(variables))
+        for each in self.optimizer.optimizers if several else ():
+            if each.gradient_accumulation_steps:
+                raise ValueError(
+                    f"gradient_accumulation_steps of {each.name} is {each.gradient_accumulation_steps}; allowed for "
+                    "RateMonitorCallback is None in each optimizer of a MultiOptimizer"
+                )
         given = self.optimizer._trainable_variables if variables is None else variables
         found = {id(variable): grad for variable, grad in zip(given, grads, strict=True)}
         aligned = [found.get(id(variable)) for variable in self._variables]
