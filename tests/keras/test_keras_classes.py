@@ -328,6 +328,14 @@ def test_a_variable_without_gradient_stands_still():
     assert [np.array_equal(values_of(each), x) for each, x in zip(own, start(), strict=True)] == [False, True, False]
 
 
+def test_gradients_are_as_many_as_variables():
+    optimizer, own = ours.Adadelta(), variables("float32")
+    grads = [keras.ops.ones(each.shape) for each in own]
+    for given in (grads[:2], [*grads, grads[0]]):
+        with pytest.raises(ValueError, match=f"grads has {len(given)} tensors; allowed is one for each of 3 variables"):
+            optimizer.apply(given, own)
+
+
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("accumulates", [None, 2])
 def test_a_variable_that_keras_overwrites_with_its_gradient_has_no_slots(accumulates: int | None):

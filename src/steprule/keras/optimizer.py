@@ -75,9 +75,13 @@ class RuleOptimizer(_On, keras.optimizers.Optimizer):  # type: ignore[misc]
         """Step the variables by `grads`, one for each, None where there is none, as every optimizer of Keras does.
 
         `h` and `g2`, for rules that take them, are the diagonal curvature and the mean of per-example squared gradients: a
-        tensor of the variable's shape for each. Raises `TypeError` where one is missing or not taken.
+        tensor of the variable's shape for each. Raises `TypeError` where one is missing or not taken, and `ValueError` where
+        there are more or fewer of any than variables.
         """
         variables = None if trainable_variables is None else list(trainable_variables)
+        # Keras takes as many as there are of both, and leaves the rest.
+        if variables is not None and len(grads) not in (0, len(variables)):
+            raise ValueError(_one_for_each("grads", grads, variables))
         with self._handed_in(self._trainable_variables if variables is None else variables, h=h, g2=g2):
             super().apply(grads, variables)
 
@@ -98,7 +102,7 @@ class RuleOptimizer(_On, keras.optimizers.Optimizer):  # type: ignore[misc]
                 f"rule {self.rule.name} takes no {name}, and one was given; it takes {', '.join(self.rule.inputs)}"
             )
         if len(values) != len(variables):
-            raise ValueError(f"{name} has {len(values)} tensors; allowed is one for each of {len(variables)} variables")
+            raise ValueError(_one_for_each(name, values, variables))
         return {self._var_key(variable): value for variable, value in zip(variables, values, strict=True)}
 
     def stateless_apply(
@@ -186,6 +190,10 @@ def _refuse_taken(keywords: Keywords) -> None:
             f"name is {name!r}, which is the class of the rule {_place(rule)} {_defaults(before)}; allowed for that "
             f"{_defaults(keywords)} is another: optimizer(rule, name=...)"
         )
+
+
+def _one_for_each(name: str, values: Sequence[Any], variables: Sequence[Any]) -> str:
+    return f"{name} has {len(values)} tensors; allowed is one for each of {len(variables)} variables"
 
 
 def _place(rule: Rule) -> str:
