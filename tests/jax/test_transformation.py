@@ -540,6 +540,11 @@ class TestInputs:
         with pytest.raises(TypeError, match=said):
             step(x, x, step.init(x), **given)
 
+    def test_those_of_other_transformations_may_have_any_name(self) -> None:
+        made, x, g = ours.sgd(0.5, weight_decay=0.5), jnp.ones(3), jnp.full(3, 2.0)
+        more = {"g": 3.0, "x": jnp.full(3, 9.0), "value": 1.0}
+        close(made.update(g, made.init(x), x, **more)[0], jnp.full(3, -1.25))
+
     def test_parameters_are_asked_for_where_the_step_reads_them(self) -> None:
         made = ours.adam(weight_decay=0.1)
         with pytest.raises(ValueError, match="the step of adam reads the parameters; update\\(\\) needs params"):

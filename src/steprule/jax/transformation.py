@@ -78,7 +78,8 @@ def _update(
 ) -> tuple[Any, RuleState]:
     check_state(settings.rule, state)
     program = lower(settings.rule, settings.form, change=True)
-    trees = supplied(program, {"g": updates, "x": params, **extra}) | state.slots
+    # An argument of another transformation in a chain may have any name.
+    trees = supplied(program, {**extra, "g": updates, "x": params}) | state.slots
     # A None is a place of its own: of a module of Equinox, `params` may have anything there.
     leaves, treedef = jax.tree.flatten(updates, is_leaf=lambda each: each is None)
     count = incremented(state.count)
