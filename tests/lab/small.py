@@ -137,6 +137,34 @@ def killed_in_mid_message() -> Problem:
     return _acting(act)
 
 
+def _forking(then: Callable[[], object]) -> Problem:
+    """Fork a process that stays, and note it in the file `$SMALL_CHILD`; `then` act in the second epoch."""
+
+    def act(seed: int, passes: int) -> None:
+        if passes == 0:
+            child = os.fork()
+            if child == 0:
+                time.sleep(ENDLESS)
+                os._exit(0)
+            Path(os.environ["SMALL_CHILD"]).write_text(f"{child}\n")
+        if passes == STEPS:
+            then()
+
+    return _acting(act)
+
+
+def forking() -> Problem:
+    return _forking(lambda: None)
+
+
+def forking_then_killed() -> Problem:
+    return _forking(lambda: os.kill(os.getpid(), signal.SIGKILL))
+
+
+def forking_then_endless() -> Problem:
+    return _forking(lambda: time.sleep(ENDLESS))
+
+
 def leaving() -> Problem:
     """Exit in the second epoch of seed 1."""
     return _acting(lambda seed, passes: sys.exit(7) if (seed, passes) == (1, STEPS) else None)

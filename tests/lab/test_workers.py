@@ -232,6 +232,31 @@ def test_workers_end_when_their_parent_is_killed(moment: str) -> None:
             kill(worker)
 
 
+@pytest.mark.parametrize(
+    ("problem", "ends"),
+    [(small.forking, "finished"), (small.forking_then_killed, "failed"), (small.forking_then_endless, None)],
+)
+def test_what_the_users_code_has_forked_ends_with_its_worker(
+    problem: Callable[[], Any], ends: str | None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    note = tmp_path / "child"
+    monkeypatch.setenv("SMALL_CHILD", str(note))
+    command = [sys.executable, "-c", APART, problem.__name__]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as parent:
+        try:
+            if ends is None:
+                soon(lambda: note.exists() and note.read_text().endswith("\n"))
+            else:
+                assert parent.communicate(timeout=PATIENCE)[0] == f"ends {{0: '{ends}'}}\n"
+        finally:
+            kill(parent.pid)
+    child = int(note.read_text())
+    try:
+        soon(lambda: gone([child]))
+    finally:
+        kill(child)
+
+
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_a_worker_computes_in_its_share_of_the_cores(jobs: int) -> None:
     found = events(small.threads, seeds=jobs, jobs=jobs, epochs=1)

@@ -1,15 +1,17 @@
 """A worker process: reads trials from its standard input, one JSON line each, and writes their epochs as JSON lines.
 
-It is started as `python -m steprule.lab.worker PROBLEM THREADS` by `steprule.lab.workers`, and ends when its input does, so
-that it never outlives whoever started it.
+It is started as `python -m steprule.lab.worker PROBLEM THREADS` by `steprule.lab.workers`, in a session of its own, and ends
+when its input does, with all that the user's code has started, so that nothing outlives whoever started it.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import os
 import queue
+import signal
 import sys
 import threading
 import traceback
@@ -93,8 +95,11 @@ def take_streams() -> tuple[TextIO, TextIO]:
     """Keep the standard streams for the protocol: what the user's code reads and prints, from C too, goes elsewhere."""
     commands = os.fdopen(os.dup(0), encoding="utf-8")
     protocol = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    nothing = os.open(os.devnull, os.O_RDONLY)
+    nothing = os.open(os.devnull, os.O_RDWR)
     os.dup2(nothing, 0)
+    # A process that the user's code forks would keep the protocol open, so that nobody saw this one die.
+    for stream in (commands, protocol):
+        os.register_at_fork(after_in_child=functools.partial(os.dup2, nothing, stream.fileno()))
     os.dup2(2, 1)
     sys.stdout = sys.stderr  # what both write comes in order
     return commands, protocol
@@ -104,7 +109,7 @@ def _read(lines: TextIO, trials: queue.SimpleQueue[dict[str, Any]]) -> None:
     for line in lines:
         trials.put(json.loads(line))
     # Whoever wanted the results is gone.
-    os._exit(0)
+    os.killpg(0, signal.SIGKILL)
 
 
 def write(protocol: TextIO, message: dict[str, Any]) -> None:

@@ -149,11 +149,10 @@ class _Worker:
 
     def end(self) -> str:
         """Wait for the process, whose output is closed or which was killed; return what its end looked like."""
-        try:
-            code = self._process.wait(timeout=60)  # on a busy machine its end takes a while
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            code = self._process.wait()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(timeout=60)  # on a busy machine its end takes a while
+        self._kill()
+        code = self._process.wait()
         self._reader.join()
         for pipe in (self._process.stdin, self._process.stdout):
             if pipe is not None:
@@ -166,8 +165,13 @@ class _Worker:
         return ending(code, words)
 
     def stop(self) -> None:
-        self._process.kill()
+        self._kill()
         self.end()
+
+    def _kill(self) -> None:
+        """Kill its session: the process, and what the user's code has started there and left."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
 
 
 def ended(task: Task, message: Mapping[str, Any]) -> Ended:
