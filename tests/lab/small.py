@@ -239,6 +239,59 @@ def normed() -> Problem:
     return replace(line(), name="normed", model=lambda seed: nn.Sequential(nn.BatchNorm1d(3), nn.Linear(3, 1)))
 
 
+def of_the_seed() -> Problem:
+    """A model that differs from seed to seed in what is no parameter."""
+    return replace(line(), model=lambda seed: nn.Sequential(nn.Linear(3, 1), nn.LeakyReLU(0.1 + 0.2 * seed)))
+
+
+class _Padded(nn.Module):
+    """A line of the mean of a few words, of which word 0 is none."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.words, self.line = nn.Embedding(9, 3, padding_idx=0), nn.Linear(3, 1)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.line(self.words((2 * inputs).long().clamp(0, 8)).mean(1))
+
+
+def padded() -> Problem:
+    return replace(line(), model=lambda seed: _Padded())
+
+
+class _Centred(nn.Module):
+    """A line that keeps the mean of what it has seen, in a new buffer each time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.line = nn.Linear(3, 1)
+        self.register_buffer("mean", torch.zeros(3))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        if self.training:
+            self.mean = 0.9 * self.mean + 0.1 * inputs.mean(0)
+        return self.line(inputs - self.mean)
+
+
+def centred() -> Problem:
+    return replace(line(), model=lambda seed: _Centred())
+
+
+def transforming() -> Problem:
+    """A model that PyTorch computes by another function where it is set to evaluation."""
+    layer = nn.TransformerEncoderLayer
+    return replace(
+        line(),
+        model=lambda seed: nn.Sequential(
+            nn.Linear(3, 4),
+            nn.Unflatten(1, (1, 4)),
+            layer(4, 2, 8, dropout=0.0, batch_first=True),
+            nn.Flatten(),
+            nn.Linear(4, 1),
+        ),
+    )
+
+
 def repairable() -> Problem:
     """Fail while there is a file `$SMALL_BROKEN`."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from steprule import rule, rules
 from steprule.lab import compare
 from steprule.lab.batched import Batched
 from steprule.lab.grids import find_rule
-from steprule.lab.problem import find_problem
+from steprule.lab.problem import Problem, find_problem
 from steprule.lab.results import Epoch
 from steprule.lab.training import train
 from steprule.lab.workers import Ended, Event, Measured, Started, Task
@@ -89,6 +90,27 @@ def test_a_parameter_without_a_gradient_is_left_alone_as_alone() -> None:
     ]
     name = small.named(small.branching)
     assert_as_alone(name, tasks, list(Batched("cpu").run(name, tasks)))
+
+
+@pytest.mark.filterwarnings("ignore:There is a performance drop")  # which PyTorch says of attention
+@pytest.mark.parametrize("problem", [small.centred, small.transforming])
+def test_a_model_trains_as_alone_whatever_it_does_to_its_buffers_and_in_evaluation(
+    problem: Callable[[], Problem],
+) -> None:
+    tasks = [Task(number, "sgd", {"lr": 0.1 / (1 + number)}, number, small.EPOCHS) for number in range(2)]
+    assert_as_alone(small.named(problem), tasks, list(Batched("cpu").run(small.named(problem), tasks)))
+
+
+@pytest.mark.parametrize(
+    ("problem", "seed", "parameter"), [(small.of_the_seed, 1, "0.weight"), (small.padded, 0, "words.weight")]
+)
+def test_a_model_whose_gradients_are_others_than_alone_is_told(
+    problem: Callable[[], Problem], seed: int, parameter: str
+) -> None:
+    tasks = [Task(number, "sgd", {"lr": 0.1}, number, small.EPOCHS) for number in range(2)]
+    found = [event for event in Batched("cpu").run(small.named(problem), tasks) if isinstance(event, Ended)]
+    assert [event.status for event in found] == ["failed", "failed"]
+    assert f"with seed {seed}, the gradient of {parameter} in the batched model is not that of" in found[0].cause
 
 
 def test_what_has_diverged_is_told_and_harms_no_other() -> None:

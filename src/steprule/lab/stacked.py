@@ -6,14 +6,16 @@ whose tensors are slices of the stack's memory, so that all trials of a rule ste
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Final
 
 from torch.func import functional_call, stack_module_state, vmap
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..torch import RuleOptimizer, optimizer
 from ..torch.losses import scalar
@@ -23,6 +25,17 @@ from .training import with_batch_size
 from .workers import Task
 
 __all__ = ["Stack", "bytes_per_trial", "on_device"]
+
+
+@contextlib.contextmanager
+def _without_fast_path() -> Iterator[None]:
+    """Have a transformer that is set to evaluation compute what can be differentiated."""
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
 
 
 def on_device(problem: Problem, device: torch.device) -> Problem:
@@ -36,7 +49,10 @@ def on_device(problem: Problem, device: torch.device) -> Problem:
 
 
 class Stack:
-    """The trials `tasks` of a problem, whose data are on `device`. Each takes its examples in the order it has alone."""
+    """The trials `tasks` of a problem, whose data are on `device`. Each takes its examples in the order it has alone.
+
+    Raises `ValueError` for models whose gradients are others here than alone.
+    """
 
     def __init__(self, problem: Problem, tasks: Sequence[Task], device: torch.device) -> None:
         self._problem: Final = problem
@@ -57,6 +73,38 @@ class Stack:
         self._orders: Final = [torch.Generator().manual_seed(seed) for seed in seeds]
         self._order_of: Final = torch.tensor([seeds.index(task.seed) for task in tasks], device=device)
         self._device: Final = device
+        for seed in seeds:
+            trial = next(number for number, task in enumerate(tasks) if task.seed == seed)
+            self._refuse_other(models[trial].to(device), trial, seed)
+
+    def _refuse_other(self, model: nn.Module, trial: int, seed: int) -> None:
+        """Refuse a model whose gradients, without what is drawn at random, are others in a stack than alone.
+
+        It may differ from that of the first trial in more than is stacked, or PyTorch map it to another function: it drops
+        the `padding_idx` of all embeddings but the first of a stack.
+        """
+        inputs, targets = (each[: self._problem.batch_size].clone() for each in self._problem.train)
+        twice = [trial, trial]
+        values = {name: each.detach()[twice] for name, each in self._values.items()}
+        buffers = {name: each[twice] for name, each in self._buffers.items()}
+        stacked = [values[name].requires_grad_() for name in self._trained]
+        own = dict(model.named_parameters())
+        self._model.eval()
+        model.eval()
+        with _without_fast_path():
+            losses = vmap(self._loss)(values, buffers, torch.stack([inputs, inputs]), torch.stack([targets, targets]))
+            loss = scalar(self._problem.loss(model(inputs), targets), self._problem.name)
+        here = torch.autograd.grad(losses.sum(), stacked, materialize_grads=True)
+        there = torch.autograd.grad(loss, [own[name] for name in self._trained], materialize_grads=True)
+        most = max((each.abs().max().item() for each in there), default=0.0)
+        for name, (_, found), alone in zip(self._trained, here, there, strict=True):
+            rounding = 10 * torch.finfo(alone.dtype).eps ** 0.5 * (alone.abs().max().item() + most / 100)
+            if math.isfinite(rounding) and not torch.allclose(found, alone, rtol=0.0, atol=rounding):
+                raise ValueError(
+                    f"problem {self._problem.name}: with seed {seed}, the gradient of {name} in the batched model is not "
+                    "that of the model alone; allowed are models that differ between seeds in parameters and buffers only, "
+                    "and embeddings without padding_idx, which PyTorch's vmap drops"
+                )
 
     def _of_trial(self, trial: int) -> list[Tensor]:
         slices = []
@@ -113,7 +161,12 @@ class Stack:
                 group["batch_size"] = size
 
     def _outputs(self, values: dict[str, Tensor], buffers: dict[str, Tensor], inputs: Tensor) -> Tensor:
-        return functional_call(self._model, (values, buffers), (inputs,))  # type: ignore[no-any-return]  # the model's
+        state = {**values, **buffers}
+        outputs: Tensor = functional_call(self._model, state, (inputs,))
+        for name, buffer in buffers.items():
+            if state[name] is not buffer:  # the model has put another in its place, rather than written to it
+                buffer.copy_(state[name].detach())
+        return outputs
 
     def _loss(self, values: dict[str, Tensor], buffers: dict[str, Tensor], inputs: Tensor, targets: Tensor) -> Tensor:
         return scalar(self._problem.loss(self._outputs(values, buffers, inputs), targets), self._problem.name)
