@@ -5,15 +5,20 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
-from tests.lab.processes import gone, soon
+from tests.lab.processes import gone, kill, soon
 
 import torch
 from steprule.lab.side_by_side import calls
 from steprule.lab.workers import share_threads
+
+ROOT = Path(__file__).parents[2]
 
 
 def _counted(until: int, tell: Callable[[int], None]) -> tuple[int, int, int]:
@@ -94,6 +99,28 @@ def test_whoever_stops_looking_ends_them_all() -> None:
     with pytest.raises(KeyboardInterrupt):
         list(calls(_waiting, [(0,), (1,)], 2, told))
     soon(lambda: gone(processes))
+
+
+PARENT = """
+from tests.lab.test_side_by_side import _waiting, calls
+
+list(calls(_waiting, [(0,), (1,)], 2, lambda number, process: print(process, flush=True)))
+"""
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
+def test_they_end_when_whoever_called_is_killed(how: signal.Signals) -> None:
+    with subprocess.Popen([sys.executable, "-c", PARENT], cwd=ROOT, stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        try:
+            processes = [int(parent.stdout.readline()) for _ in range(2)]
+        finally:
+            parent.send_signal(how)
+    try:
+        soon(lambda: gone(processes))
+    finally:
+        for each in processes:
+            kill(each)
 
 
 def test_the_number_of_processes_is_checked() -> None:

@@ -28,7 +28,8 @@ def calls(
     """Call `function(*arguments[i], tell)` for each i, `jobs` at a time; yield i and what it returned, as they end.
 
     What the function calls `tell` with, `told` is called with here: i, and then that. The processes share the cores. The
-    function, arguments and results must be such as pickle takes. No process outlives the iteration.
+    function, arguments and results must be such as pickle takes. No process outlives the iteration, nor
+    this one.
 
     Raises what the function raises, and `RuntimeError` where its process dies, exits, or raises what pickle does not take.
     """
@@ -86,6 +87,7 @@ def _received(here: Connection, process: Any) -> tuple[str, Any]:
 
 
 def _call(there: Connection, threads: int, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     use_threads(threads)
 
     def send(kind: str, value: Any) -> None:
@@ -99,6 +101,14 @@ def _call(there: Connection, threads: int, function: Callable[..., Any], argumen
         send("ended", function(*arguments, lambda *what: send("told", what)))
     except (Exception, SystemExit) as error:
         send("raised", _as_it_travels(error))
+
+
+def _end_with_parent() -> None:
+    """End with the parent, however that ends: from one thing to tell to the next it may be hours."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
 
 
 def _as_it_travels(error: BaseException) -> Exception:
