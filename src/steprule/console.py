@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,13 +31,16 @@ def bar(console: Console, *, transient: bool = False) -> Progress:
 
 @contextmanager
 def stoppable(console: Console, out: Path, then: str = "goes on from there", *, fresh: bool = False) -> Iterator[None]:
-    """Let Ctrl-C end a command whose finished work is kept in `out`: say so, and exit with status 130.
+    """Let Ctrl-C, and SIGTERM likewise, end a command whose finished work is kept in `out`: say so; the status is 130.
 
     `then` is what the same command does the next time; where it is `fresh`, without the flag that drops what is kept.
     """
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         yield
     except KeyboardInterrupt:
         then = f"without --fresh {then}" if fresh else then
         console.print(f"Stopped. What is finished is kept in {out}; the same command {then}.", soft_wrap=True)
         raise typer.Exit(130) from None
+    finally:
+        signal.signal(signal.SIGTERM, before)

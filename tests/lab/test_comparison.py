@@ -500,13 +500,16 @@ class TestInterruption:
         assert {outcome.status for outcome in found.outcomes} == {"finished", "diverged"}
         assert integrity(tmp_path / "out") == [("ok",)]
 
-    def test_ctrl_c_ends_it_quietly_and_keeps_what_is_finished(self, tmp_path: Path, notes: Notes) -> None:
+    @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+    def test_ctrl_c_ends_it_quietly_and_keeps_what_is_finished(
+        self, how: signal.Signals, tmp_path: Path, notes: Notes
+    ) -> None:
         require_installed("typer", "altair", "vl_convert")
         process = self.started(tmp_path / "out")
         try:
             soon(lambda: notes.trained() >= 6 or process.poll() is not None)
             processes = children(process.pid)
-            os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+            os.killpg(process.pid, how)  # as a terminal does
             said, errors = process.communicate()
         finally:
             kill(process.pid)

@@ -89,7 +89,8 @@ def test_leaving_it_ends_the_connection(found: Any) -> None:
     assert found["still connected"] is False
 
 
-def test_ctrl_c_ends_a_comparison_and_the_cluster_that_it_started(tmp_path: Path) -> None:
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_ends_a_comparison_and_the_cluster_that_it_started(how: signal.Signals, tmp_path: Path) -> None:
     require_installed("ray", "typer", "altair", "vl_convert")
     words = [small.named(small.endless), "--rules", "sgd", "--rates", "0.1", "--on", "ray", "--out", str(tmp_path)]
     pipe = subprocess.PIPE
@@ -105,11 +106,12 @@ def test_ctrl_c_ends_a_comparison_and_the_cluster_that_it_started(tmp_path: Path
         assert len(heard) > 3  # of Ray's own processes and of the worker
         assert set(heard) <= LOOPBACK
         started = children(process.pid)
-        os.kill(process.pid, signal.SIGINT)
-        said, _ = process.communicate()
+        os.kill(process.pid, how)
+        said, errors = process.communicate()
     finally:
         kill(process.pid)
         process.wait()
     assert process.returncode == 130
     assert "Stopped. What is finished is kept in" in said
+    assert "SIGTERM" not in errors  # which Ray would tell with traces
     soon(lambda: gone(started))

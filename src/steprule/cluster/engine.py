@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import socket
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Final
+from typing import Any, Final
 
 try:
     import ray
@@ -65,7 +67,7 @@ def join(address: str, *, log_to_driver: bool = True) -> None:
             socket.create_connection((host.rpartition("//")[2], int(port)), timeout=_SECONDS_TO_ANSWER).close()
         except OSError as error:
             raise ConnectionError(f"address is {address!r}, where no Ray cluster answers: {error}") from None
-    ray.init(address=address, log_to_driver=log_to_driver, logging_level=logging.ERROR)
+    _init(address=address, log_to_driver=log_to_driver)
 
 
 def start(cpus: int, *, dashboard: bool = False, log_to_driver: bool = True) -> None:
@@ -75,18 +77,25 @@ def start(cpus: int, *, dashboard: bool = False, log_to_driver: bool = True) -> 
     """
     tell_nobody()
     with _alone():
-        ray.init(
+        _init(
             address="local",
             num_cpus=cpus,
             include_dashboard=dashboard,
             dashboard_host="127.0.0.1",
             log_to_driver=log_to_driver,
-            logging_level=logging.ERROR,
         )
     address = ray.util.get_node_ip_address()
     if address != "127.0.0.1":
         ray.shutdown()
         raise RuntimeError(f"this Ray listens on {address}; allowed without an address is 127.0.0.1 alone")
+
+
+def _init(**options: Any) -> None:
+    """Start or join a Ray, and leave it to the program what it does on SIGTERM, where that is something of its own."""
+    before = signal.getsignal(signal.SIGTERM)
+    ray.init(logging_level=logging.ERROR, **options)
+    if callable(before) and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager
