@@ -170,7 +170,8 @@ class _Worker:
 
     def _kill(self) -> None:
         """Kill its session: the process, and what the user's code has started there and left."""
-        with contextlib.suppress(ProcessLookupError):
+        # Which a session of which nobody is left does not take, and on macOS one that has ended and was not waited for.
+        with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, signal.SIGKILL)
 
 
