@@ -73,7 +73,7 @@ class Stack:
         self._orders: Final = [torch.Generator().manual_seed(seed) for seed in seeds]
         self._order_of: Final = torch.tensor([seeds.index(task.seed) for task in tasks], device=device)
         self._device: Final = device
-        for seed in seeds:
+        for seed in seeds if len(tasks) > 1 else []:  # one alone may fill the device, and is the first model
             trial = next(number for number, task in enumerate(tasks) if task.seed == seed)
             self._refuse_other(models[trial].to(device), trial, seed)
 
