@@ -188,7 +188,10 @@ def test_what_goes_through_the_standard_streams_does_no_harm(problem: Callable[[
     assert "ends {0: 'finished'}" in done.stdout
 
 
-def test_closing_ends_the_processes_in_the_midst_of_a_trial() -> None:
+@pytest.mark.parametrize("sessions", [True, False])
+def test_closing_ends_the_processes_in_the_midst_of_a_trial(sessions: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not sessions:
+        monkeypatch.delattr(os, "killpg")
     before = set(children(os.getpid()))
     going = run(small.named(small.endless), tasks(2), 2)
     assert next(going) == Started(0)
@@ -197,6 +200,7 @@ def test_closing_ends_the_processes_in_the_midst_of_a_trial() -> None:
     # In sessions of their own: the terminal's Ctrl-C is for the process that keeps the results.
     assert os.getsid(0) not in map(os.getsid, workers)
     going.close()  # type: ignore[attr-defined]  # a generator
+    assert not workers & set(children(os.getpid()))
 
 
 PARENT = """

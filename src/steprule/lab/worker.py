@@ -97,9 +97,10 @@ def take_streams() -> tuple[TextIO, TextIO]:
     protocol = os.fdopen(os.dup(1), "w", encoding="utf-8")
     nothing = os.open(os.devnull, os.O_RDWR)
     os.dup2(nothing, 0)
-    # A process that the user's code forks would keep the protocol open, so that nobody saw this one die.
-    for stream in (commands, protocol):
-        os.register_at_fork(after_in_child=functools.partial(os.dup2, nothing, stream.fileno()))
+    if hasattr(os, "register_at_fork"):
+        # A process that the user's code forks would keep the protocol open, so that nobody saw this one die.
+        for stream in (commands, protocol):
+            os.register_at_fork(after_in_child=functools.partial(os.dup2, nothing, stream.fileno()))
     os.dup2(2, 1)
     sys.stdout = sys.stderr  # what both write comes in order
     return commands, protocol
@@ -109,7 +110,9 @@ def _read(lines: TextIO, trials: queue.SimpleQueue[dict[str, Any]]) -> None:
     for line in lines:
         trials.put(json.loads(line))
     # Whoever wanted the results is gone.
-    os.killpg(0, signal.SIGKILL)
+    if hasattr(os, "killpg"):
+        os.killpg(0, signal.SIGKILL)
+    os._exit(0)
 
 
 def write(protocol: TextIO, message: dict[str, Any]) -> None:

@@ -170,6 +170,9 @@ class _Worker:
 
     def _kill(self) -> None:
         """Kill its session: the process, and what the user's code has started there and left."""
+        if not hasattr(os, "killpg"):  # a system without sessions
+            self._process.kill()
+            return
         # Which a session of which nobody is left does not take, and on macOS one that has ended and was not waited for.
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, signal.SIGKILL)
