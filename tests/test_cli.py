@@ -396,6 +396,8 @@ class TestCompare:
             (["--seeds", "-1"], "seeds is -1; allowed is a whole number from 1"),
             (["--jobs", "0"], "jobs is 0; allowed is a whole number from 1"),
             (["--rates", "fast"], "'--rates' holds 'fast'; allowed are numbers with commas between them"),
+            (["--rates", ""], "'--rates' holds ''; allowed are numbers with commas between them"),
+            (["--rules", ""], "there is no rule ''; allowed are sgd, momentum, "),
             (["--rates", "1,1.0"], "'--rates' holds a number twice"),
             (["--rates", "-1"], "lr is -1.0; allowed is a number in [0, inf)"),
             (["--rates", "nan"], "lr is nan; allowed is a number in [0, inf)"),
@@ -707,6 +709,8 @@ class TestBench:
             (["--sizes", "huge"], "--sizes is 'huge'; allowed are mnist, small, large, transformer"),
             (["--device", "tpu"], "--device is 'tpu'; allowed are cpu, cuda"),
             (["--sizes", "mnist,"], "--sizes is ''; allowed are mnist, small, large, transformer"),
+            (["--sizes", ""], "--sizes is ''; allowed are mnist, small, large, transformer"),
+            (["--framework", "jax", "--sizes", ""], "--sizes is ''; allowed are mnist, small, large"),
             (["--rules", "rmsprop"], "--rules is 'rmsprop'; allowed are sgd, adagrad, adadelta, adam"),
             (["--rules", "adam, rmsprop"], "--rules is 'rmsprop'; allowed are sgd, adagrad, adadelta, adam"),
             (["--framework", "jax", "--device", "cuda"], "--device with --framework jax is 'cuda'; allowed are cpu"),
@@ -768,6 +772,7 @@ class TestCluster:
             (["run", "digits", "--sync"], "sync is True and journal is False; allowed is sync with a journal"),
             (["simulate", "digits", "--replicas", "0"], "replicas is 0; allowed is a whole number from 1"),
             (["study", "--replicas", "1,x"], "--replicas is '1,x'; allowed are whole numbers with commas between them"),
+            (["study", "--rules", ""], "there is no rule ''; allowed are sgd, momentum, "),
         ],
     )
     def test_tells_what_cannot_be_in_one_sentence(self, run: Run, words: list[str], message: str) -> None:

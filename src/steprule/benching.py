@@ -26,9 +26,9 @@ __all__ = ["bench"]
 
 def bench(
     sizes: Annotated[
-        str,
+        str | None,
         typer.Option(help="Sizes, with commas between: mnist, small, large, transformer; on a GPU huge, too."),
-    ] = "",
+    ] = None,
     rule_names: Annotated[
         str, typer.Option("--rules", help="Rules: sgd, adagrad, adadelta, adam; in JAX rmsprop, too.")
     ] = "adadelta,adam",
@@ -57,7 +57,7 @@ def bench(
         return
     on_gpu = device == "cuda"
     known = measure.GPU_SIZES if on_gpu else measure.SIZES
-    chosen_sizes = options.names(sizes) if sizes else list(known)
+    chosen_sizes = list(known) if sizes is None else options.names(sizes)
     chosen_rules = options.names(rule_names)
     for each in chosen_sizes:
         options.one_of("--sizes", each, tuple(known))
@@ -97,11 +97,11 @@ def bench(
         console.print(table)
 
 
-def _bench_jax(sizes: str, rule_names: str, file: Path | None) -> None:
+def _bench_jax(sizes: str | None, rule_names: str, file: Path | None) -> None:
     from . import jax as _  # noqa: F401  # first, for it says what to install where JAX is missing
     from .bench.in_jax import JAX_SIZES, OPTAX, jax_as_json, jax_tables, measure_jax
 
-    chosen_sizes = options.names(sizes) if sizes else JAX_SIZES
+    chosen_sizes = JAX_SIZES if sizes is None else options.names(sizes)
     chosen = [(size, name) for size in chosen_sizes for name in options.names(rule_names)]
     for size, name in chosen:
         options.one_of("--sizes", size, tuple(JAX_SIZES))

@@ -57,13 +57,13 @@ def _group(
 def compare(
     problem: options.Trained = "digits",
     rule_names: Annotated[
-        str, typer.Option("--rules", help=f"Rules, with commas between: {_RULES}; the first eight unless given.")
-    ] = "",
+        str | None, typer.Option("--rules", help=f"Rules, with commas between: {_RULES}; the first eight unless given.")
+    ] = None,
     epochs: Annotated[
         int | None, typer.Option(help="Passes over the training data; the problem's own number unless given.")
     ] = None,
     seeds: Annotated[int, typer.Option(help="Runs of each setting.")] = 5,
-    rates: Annotated[str, typer.Option(help="Rates to try with each rule that has one: 1,0.1,0.01,...")] = "",
+    rates: Annotated[str | None, typer.Option(help="Rates to try with each rule that has one: 1,0.1,0.01,...")] = None,
     grid: options.Grid = None,
     jobs: options.Jobs = None,
     on: options.On = "processes",
@@ -96,10 +96,10 @@ def compare(
     ):
         comparison = run(
             problem if corpus is None else with_corpus(problem, corpus),
-            rules=options.names(rule_names) if rule_names else RULES,
+            rules=RULES if rule_names is None else options.names(rule_names),
             epochs=epochs,
             seeds=seeds,
-            rates=parse_numbers(rates, "--rates") if rates else RATES,
+            rates=RATES if rates is None else parse_numbers(rates, "--rates"),
             grid=parse_grid(grid or []),
             on=where,
             out=out,

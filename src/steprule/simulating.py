@@ -159,7 +159,9 @@ def study(
     problem: Annotated[
         str, typer.Argument(help="The paper's MNIST net with 5,000 images held out; or another, as for `simulate`.")
     ] = "steprule.lab.staleness.problems:mnist",
-    rules: Annotated[str, typer.Option(help="Rules, with commas between; all of the study's unless given.")] = "",
+    rules: Annotated[
+        str | None, typer.Option(help="Rules, with commas between; all of the study's unless given.")
+    ] = None,
     grid: options.Grid = None,
     replicas: Annotated[str, typer.Option(help="Numbers of replicas, from 1.")] = "1,10,100,200",
     epochs: Annotated[int, typer.Option(help="Pushes in all, in passes over the training data.")] = 3,
@@ -178,7 +180,7 @@ def study(
 
     asked = parse_grid(grid or [])
     known = {**GRIDS, **asked}
-    chosen = {name: find_rule(name).name for name in (options.names(rules) if rules else known)}
+    chosen = {name: find_rule(name).name for name in (known if rules is None else options.names(rules))}
     for name in asked.keys() - set(chosen.values()):
         raise ValueError(f"--grid names the rule {name!r}; --rules has {', '.join(chosen.values())}")
     for name in chosen.values():

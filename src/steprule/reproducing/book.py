@@ -24,8 +24,9 @@ __all__ = ["d2l"]
 
 def d2l(
     engines: Annotated[
-        str, typer.Option(help="Engines, with commas between: numpy, torch, mxnet, tensorflow, jax; all unless given.")
-    ] = "",
+        str | None,
+        typer.Option(help="Engines, with commas between: numpy, torch, mxnet, tensorflow, jax; all unless given."),
+    ] = None,
     seeds: Annotated[int, typer.Option(help="Trainings of each plan.")] = 5,
     epochs: Annotated[
         int | None, typer.Option(help="Passes over the data; the book's own number unless given.")
@@ -51,7 +52,7 @@ def d2l(
         try:
             with _Shown(console, out) as shown:
                 reproduction = reproduce(
-                    options.names(engines) if engines else ENGINES,
+                    ENGINES if engines is None else options.names(engines),
                     seeds=seeds,
                     epochs=epochs,
                     pythons=_pythons(python or []),

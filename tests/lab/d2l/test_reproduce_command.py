@@ -136,6 +136,7 @@ def test_exercises_that_are_interrupted_leave_those_that_are_answered(
     ("words", "said"),
     [
         (("--engines", "caffe"), "there is no engine 'caffe'"),
+        (("--engines", ""), "there is no engine ''"),
         (("--python", "mxnet"), "--python is 'mxnet'; allowed is engine=path/to/python"),
         (("--seeds", "0"), "seeds is 0"),
     ],
