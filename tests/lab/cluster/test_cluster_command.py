@@ -111,10 +111,10 @@ def trains(
 ) -> list[Measured]:
     """Train with no Ray: each progress has so many updates."""
     options = {name: more.pop(name) for name in ("seed", "resume") if name in more}
-    name = more.pop("name", named(line))
+    name, rule = more.pop("name", named(line)), more.pop("rule", rules.adam)
     problem, plan = more.pop("problem", line()), Plan(updates=updates, **more)
 
-    def train(work: Work, rule: Rule, plan: Plan, snapshots: Path, *, progress: Any, **_: object) -> Trained:
+    def train(work: Work, _rule: Rule, plan: Plan, snapshots: Path, *, progress: Any, **_: object) -> Trained:
         snapshots.mkdir(exist_ok=True)
         (snapshots / "shard-0.safetensors").touch()
 
@@ -128,7 +128,7 @@ def trains(
             raise KeyboardInterrupt
         return Trained(dict(work.parameters), at(plan.updates))
 
-    ready = Run(name, problem, rules.adam, plan, folder, **options)
+    ready = Run(name, problem, rule, plan, folder, **options)
     monkeypatch.setattr("steprule.cluster.training.train", train)
     return ready.train()
 
@@ -168,6 +168,7 @@ def test_a_measurement_that_cannot_be_written_yet_ends_no_training(tmp_path: Pat
     [
         ({"seed": 4}, "seed is 4; allowed with resume is 3"),
         ({"name": "digits"}, "problem is 'digits'; allowed with resume is '"),
+        ({"rule": rules.sgd}, "rule is 'sgd'; allowed with resume is 'adam'"),
         ({"shards": 2}, "shards is 2; allowed with resume is 1"),
         ({"n_push": 2}, "n_push is 2; allowed with resume is 1"),
         ({"n_fetch": 2, "local_lr": 0.1}, "n_fetch is 2; allowed with resume is 1"),

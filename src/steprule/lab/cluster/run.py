@@ -67,7 +67,8 @@ class Run:
     `name` is what the problem is called on the command line; `on` is where and how, as for `steprule.cluster.train`.
 
     Raises what `steprule.cluster.train` raises, and `ValueError` for a problem with a trainer, and where the training to
-    resume had another problem, other data, another seed or plan than would go on; all with nothing started or written.
+    resume had another problem, other data, another rule, seed or plan than would go on; all with nothing started or
+    written.
     """
 
     def __init__(
@@ -115,7 +116,7 @@ class Run:
             return []
         try:
             kept = json.loads(path.read_text(encoding="utf-8"))
-            known = {**kept["plan"], "problem": kept["problem"], "seed": kept["seed"]}
+            known = {**kept["plan"], **{name: kept[name] for name in ("problem", "rule", "seed")}}
             measured = [
                 Measured(each["updates"], each["epoch"], math.nan if each["test"] is None else each["test"])
                 for each in kept["measured"]
@@ -124,7 +125,8 @@ class Run:
             raise ValueError(
                 f"{path} is no results of a training ({error!r}); remove it, or choose another folder"
             ) from None
-        here = {"problem": self._name, "seed": self._seed, **{name: getattr(self._plan, name) for name in _DECIDING}}
+        here = {"problem": self._name, "rule": self._rule.name, "seed": self._seed}
+        here |= {name: getattr(self._plan, name) for name in _DECIDING}
         for name, value in here.items():
             if known.get(name, value) != value:
                 raise ValueError(f"{name} is {value!r}; allowed with resume is {known[name]!r}, as {path} has it")
