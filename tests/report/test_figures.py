@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from tests.report.comparisons import comparison, mean_scores, outcome, realistic, three_hyperparameters
 
-from steprule.lab.results import Comparison, Setting
+from steprule.lab.results import Comparison, Metric, Setting
 from steprule.report import theme
 from steprule.report.axes import epoch_ticks, value_scale
 from steprule.report.figures import figures
@@ -53,6 +53,17 @@ class TestTheHeatMaps:
         assert drawn == ["heat-map-adadelta", "heat-map-adadelta-2"]
         assert {cell["row"] for cell in data_of(made, drawn[0])} == {"Adadelta"}
         assert {cell["row"] for cell in data_of(made, drawn[1])} == {"adadelta"}
+
+    def test_has_cells_as_wide_as_their_scores(self) -> None:
+        rates = [1 / number for number in range(1, 21)]
+        widths = []
+        for score in (0.8, 0.00812, 0.000123):
+            made = mean_scores({"sgd": {rate: [score] for rate in rates}}, metric=Metric("loss"))
+            found = next(figure for figure in figures(made) if figure.name == "heat-map-lr")
+            longest = max(len(row["text"]) for row in data_of(made, "heat-map-lr"))
+            assert found.least_width >= 8 * longest * len(rates)
+            widths.append(found.least_width)
+        assert widths == sorted(set(widths))
 
     def test_shades_are_strongest_near_the_best(self) -> None:
         rates = {10.0**-i: [score] for i, score in enumerate((2.0, 2.2, 2.5, 3.0, 4.0, 8.0, 20.0, 21.0))}

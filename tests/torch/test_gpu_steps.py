@@ -238,6 +238,16 @@ class TestCapturable:
             assert torch.equal(one, other)
             assert torch.equal(two, another)
 
+    def test_counts_only_those_that_have_a_gradient(self) -> None:
+        several = [parameter(5, seed=1), parameter(3, seed=2)]
+        optimizer = ours.RMSProp(capturable(several))
+        for those in (0b11, 0b01, 0b10, 0b10, 0b11):
+            new_gradients(*several)
+            for place, each in enumerate(several):
+                each.grad = each.grad if those >> place & 1 else None
+            checked_step(optimizer)
+        assert [optimizer.state[each]["step"] for each in several] == [3, 4]
+
     def test_does_not_read_a_rate_on_the_device(self) -> None:
         rate = torch.tensor(0.25)
         optimizer = ours.Adam(capturable([parameter(4)], lr=rate))

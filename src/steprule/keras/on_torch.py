@@ -14,7 +14,7 @@ from ..around import Around
 from ..specification import Rule
 from ..torch import RuleOptimizer, optimizer
 from ..torch.compiled import outside_compiled_code
-from ..torch.state import names_of
+from ..torch.state import has_state
 from .on_tensors import OnTensors
 
 __all__ = ["OnTorch"]
@@ -75,7 +75,7 @@ class _Fused:
         ]
         others = {name: value for name, value in values.items() if name != "weight_decay"}
         self.optimizer: Final[RuleOptimizer] = optimizer(rule)(groups, **others)
-        keeps_state = bool(names_of(rule, counts=bool(values["lr_decay"])))
+        keeps_state = has_state(rule, counts=bool(values["lr_decay"]))
         for parameter, own in zip(parameters, slots, strict=True):
             # Keras makes no slots of a variable that it overwrites with its gradient (float8) instead of a step.
             if keeps_state and all(variable is not None for variable in own.values()):

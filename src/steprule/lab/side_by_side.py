@@ -28,8 +28,8 @@ def calls(
     """Call `function(*arguments[i], tell)` for each i, `jobs` at a time; yield i and what it returned, as they end.
 
     What the function calls `tell` with, `told` is called with here: i, and then that. The processes share the cores. The
-    function, arguments and results must be such as pickle takes. No process outlives the iteration, nor
-    this one.
+    function, arguments and results must be such as pickle takes. No process outlives the iteration, or this
+    process.
 
     Raises what the function raises, and `RuntimeError` where its process dies, exits, or raises what pickle does not take.
     """

@@ -74,7 +74,7 @@ class Stack:
         self._order_of: Final = torch.tensor([seeds.index(task.seed) for task in tasks], device=device)
         self._device: Final = device
         for seed in seeds if len(tasks) > 1 else []:  # one alone may fill the device, and is the first model
-            trial = next(number for number, task in enumerate(tasks) if task.seed == seed)
+            trial = [task.seed for task in tasks].index(seed)
             self._refuse_other(models[trial].to(device), trial, seed)
 
     def _refuse_other(self, model: nn.Module, trial: int, seed: int) -> None:

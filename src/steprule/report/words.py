@@ -51,7 +51,7 @@ NOTHING = "\N{EN DASH}"
 
 
 _LARGE: Final = 5
-"""How many digits a number from 1 on has at most: what has diverged must not run into what stands beside it."""
+"""Digits that a number from 1 on has at most: what has diverged must not run into what stands beside it."""
 
 
 def decimals(summary: Summary) -> int:
@@ -71,7 +71,7 @@ def decimals_of(metric: Metric, best: float) -> int:
 
 def number(value: float, digits: int) -> str:
     """`value` with `digits` after the point, fewer where it is large, or in powers of ten where they would hide it."""
-    if value != 0 and not 0.5 * 10**-digits <= abs(value) < 1e5:
+    if value != 0 and not 0.5 * 10**-digits <= abs(value) < 10**_LARGE:
         return short_exponent(f"{value:.2e}" if digits else f"{value:.1e}")
     if abs(value) >= 1:
         digits = min(digits, _LARGE - 1 - math.floor(math.log10(abs(value))))
@@ -80,7 +80,7 @@ def number(value: float, digits: int) -> str:
 
 def significant(value: float) -> str:
     """Three significant digits, zeros at the end too: `0.100`, `12.3`, `1.23e-7`."""
-    return number(value, max(0, 2 - math.floor(math.log10(abs(value)))) if 1e-4 <= abs(value) < 1e5 else 2)
+    return number(value, max(0, 2 - math.floor(math.log10(abs(value)))) if 1e-4 <= abs(value) < 10**_LARGE else 2)
 
 
 def hyperparameter(value: float) -> str:

@@ -18,7 +18,7 @@ from .describe import docstring
 from .keywords import OPTIONS, Keywords
 from .memory import is_fake
 from .plan import Plan
-from .state import begin, check_groups, checked_states, complete_groups, names_of
+from .state import begin, check_groups, checked_states, complete_groups, has_state
 from .twins import PAIRS
 
 __all__ = ["RuleOptimizer", "optimizer"]
@@ -112,10 +112,11 @@ class RuleOptimizer(CatchingUp):
         pairs = [(each, group) for group in self.param_groups for each in group["params"]]
         if not all(is_fake(each) for each, _ in pairs):
             return False
-        for number, (parameter, group) in enumerate(pairs):
-            names = names_of(self.rule, counts=bool(group["lr_decay"]))
-            if parameter.grad is not None and (names or group["master_copies"]):
-                begin(self.state[parameter], parameter, number, group, self.keywords)
+        counts, masters = (any(group[name] for group in self.param_groups) for name in ("lr_decay", "master_copies"))
+        if has_state(self.rule, counts=counts, masters=masters):
+            for number, (parameter, group) in enumerate(pairs):
+                if parameter.grad is not None:
+                    begin(self.state[parameter], parameter, number, group, self.keywords)
         return True
 
     def _stepped(self) -> None:

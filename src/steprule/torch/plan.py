@@ -26,7 +26,7 @@ from .memory import dense
 from .refusals import refuse_unsupported, supplied
 from .sharded import Shards
 from .sparse import SparseSteps
-from .state import begin, names_of
+from .state import begin, has_state
 from .steppers import steppers
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ class Plan:
         self._sizes: Final = [len(group["params"]) for group in optimizer.param_groups]
         masters = any(group.storing.master_copies for group in self._groups)
         counts = any(group.around.lr_decay for group in self._groups)
-        has_state = bool(names_of(rule, counts=counts)) or masters
+        stateful = has_state(rule, counts=counts, masters=masters)
         devices = {parameter.device for parameter in self._parameters if parameter.device.type in gpu.DEVICES}
         gpu.refuse_capture(devices, _FIRST_IN_CAPTURE)
         self._stand_ins: Final[dict[Tensor, Tensor]] = {}
@@ -75,7 +75,7 @@ class Plan:
         self._left_out: Final = _missing(all_grads)
         self._present: Final = self._left_out.count(False)
         self._own: Final = self._bound(self._parameters)
-        bounds = self._bounds(optimizer, has_state)
+        bounds = self._bounds(optimizer, stateful)
         self._not_capturable: Final = {bound.parameter.device for bound in bounds if not bound.capturable} & devices
         self._shards: Final = Shards(bounds)
         grads = self._shards.local([grad for grad in all_grads if grad is not None])
@@ -90,7 +90,7 @@ class Plan:
         ]
         self._versions = list(map(_version, self._copies))
 
-        with_state = bounds if has_state else []
+        with_state = bounds if stateful else []
         self._counts: Final = _counts_side_by_side(with_state)
         self._steps = self._counts.numpy() if with_state else np.zeros(len(bounds), np.float32)
         self._steps_seen = b""
@@ -136,7 +136,7 @@ class Plan:
         return list(itertools.compress(each, map(operator.not_, self._left_out)))
 
     @torch.no_grad()
-    def _bounds(self, optimizer: RuleOptimizer, has_state: bool) -> list[Bound]:
+    def _bounds(self, optimizer: RuleOptimizer, stateful: bool) -> list[Bound]:
         bounds = []
         number = optimizer.first_number - 1
         left_out = iter(self._left_out)
@@ -147,14 +147,14 @@ class Plan:
                     continue
                 refuse_unsupported(parameter, differentiable=self._differentiable)
                 own = self._groups[place]
-                state = optimizer.state[parameter] if has_state else {}
+                state = optimizer.state[parameter] if stateful else {}
                 capturable = own.capturable and parameter.device.type in gpu.DEVICES
                 own.storing.check(parameter)
                 if capturable:
                     gpu.check_capturable(own.storing, own.raises, parameter)
-                if has_state:
+                if stateful:
                     begin(state, parameter, number, group, optimizer.keywords)
-                if has_state and capturable:
+                if stateful and capturable:
                     state["step"] = gpu.count_there(state["step"], parameter.device)
                 names = group.get("param_names")
                 shape = tuple(parameter.shape)

@@ -14,12 +14,17 @@ from .codecs import blocks
 from .keywords import Keywords
 from .storing import MASTER, Storing, with_slots_named
 
-__all__ = ["begin", "check_groups", "checked_states", "complete_groups", "names_of"]
+__all__ = ["begin", "check_groups", "checked_states", "complete_groups", "has_state", "names_of"]
 
 
 def names_of(rule: Rule, *, counts: bool) -> tuple[str, ...]:
     """Return the names of a parameter's state; `counts` if what is around the rule asks for the step count."""
     return ("step", *rule.slots) if rule.slots or "t" in rule.inputs or counts else ()
+
+
+def has_state(rule: Rule, *, counts: bool, masters: bool = False) -> bool:
+    """Whether a parameter has a state: of names as for `names_of`, or, with `masters`, of a master copy."""
+    return masters or bool(names_of(rule, counts=counts))
 
 
 @torch.no_grad()
