@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import errno
 import importlib.util
 import inspect
 import json
@@ -358,6 +359,15 @@ class TestCompare:
         ended = run(*words, "--out", str(tmp_path))
         assert (ended.status, ended.err) == (130, "")
         assert ended.out.endswith(f"is kept in {tmp_path}; the same command {then} from there.\n")
+
+    def test_tells_of_a_full_disk_by_the_file(self, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        def full(*_: object, **__: object) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device", "figures/curves.svg")
+
+        monkeypatch.setattr(steprule.lab.comparison, "compare", full)
+        # The line that raised it follows, since it is not ours here.
+        said = one_sentence(run("compare", "--out", str(tmp_path)))
+        assert said.startswith("OSError: figures/curves.svg: No space left on device (")
 
     def test_tells_of_failed_trials(self, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(steprule.report.page, "write_report", lambda comparison, folder: folder / "index.html")

@@ -201,6 +201,8 @@ def _warned(message: Warning | str, category: object, filename: str, lineno: int
 
 def _told(error: Exception) -> str:
     text = " ".join(str(error).split())
+    if isinstance(error, OSError) and error.filename and error.strerror:
+        text = f"{error.filename}: {error.strerror}"  # without the system's number
     place = place_of(error)  # most likely of a mistake there
     if not place and isinstance(error, (ValueError, TypeError, RuntimeError, OSError, ModuleNotFoundError)):
         return text

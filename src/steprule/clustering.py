@@ -55,7 +55,9 @@ def run(
     seed: Annotated[int, typer.Option(help="Decides the initial weights and the order of the examples.")] = 0,
     address: options.Address = "",
     dashboard: Annotated[bool, typer.Option("--dashboard", help="Start Ray's dashboard, on this machine.")] = False,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the snapshots in the folder.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from the snapshots in the folder; begin where there are none.")
+    ] = False,
     out: Annotated[Path, typer.Option(help="Folder for results, the model, snapshots and events.")] = Path("cluster"),
 ) -> None:
     """Train a problem asynchronously, as Downpour SGD does, by any rule on the server."""
@@ -95,6 +97,8 @@ def run(
     from .lab.cluster.board import Board
 
     console = terminal()
+    if resume and ready.is_new:
+        console.print(f"{out} has no snapshots, so that there is nothing to resume: training begins.", soft_wrap=True)
     with (
         stoppable(console, out, "with --resume goes on"),
         ClusterDisplay(console, found.metric) as display,

@@ -58,11 +58,12 @@ def measured(folder: Path) -> list[dict[str, float]]:
 @pytest.mark.serial
 def test_a_training_whose_command_is_killed_goes_on(tmp_path: Path):
     more = ("--snapshot-every", "20", "--rule", "momentum", "--set", "lr=0.01", "--journal")
-    first = command(tmp_path, "--updates", "1000000", *more)
+    first = command(tmp_path, "--updates", "1000000", *more, "--resume")
     soon(lambda: (updates(tmp_path) >= 100 and measured(tmp_path)) or first.poll() is not None)
     os.kill(first.pid, signal.SIGKILL)
     output, errors = first.communicate()
     assert first.returncode == -signal.SIGKILL, output + errors
+    assert f"{tmp_path} has no snapshots, so that there is nothing to resume: training begins." in output
     reached = updates(tmp_path)
     # Ray ends what the command had started.
     soon(lambda: not any(alive(process) for process in _processes_of(tmp_path)))
@@ -75,6 +76,7 @@ def test_a_training_whose_command_is_killed_goes_on(tmp_path: Path):
     second = command(tmp_path, "--updates", str(reached + 500), *more, "--resume")
     output, errors = second.communicate()
     assert second.returncode == 0, errors
+    assert "no snapshots" not in output
     results = json.loads((tmp_path / "results.json").read_text())
     assert results["measured"][-1]["updates"] == reached + 500
     assert results["measured"][: len(before)] == before

@@ -83,8 +83,9 @@ class Run:
         # Where other processes find it, wherever they run.
         self._work: Final = work_of(name if ":" not in name else name_of(find_problem(name)), problem, seed)
         training.partition_of(self._work, plan)
-        self._is_new: Final = not has_snapshots(out / _SNAPSHOTS)
-        self._kept: Final = [] if self._is_new else self._measured_before()
+        self.is_new: Final = not has_snapshots(out / _SNAPSHOTS)
+        """Whether there is nothing to resume, asked for or not."""
+        self._kept: Final = [] if self.is_new else self._measured_before()
 
     def train(self, watchers: Sequence[Watcher] = ()) -> list[Measured]:
         """Train; return what was measured about each epoch, and at the end.
@@ -92,7 +93,7 @@ class Run:
         In the folder are then `results.json`, `model.safetensors` (the parameters by name) and `snapshots`. The first has
         each measurement as soon as it is made, and those of the training that is resumed, up to where that goes on.
         """
-        if self._is_new:
+        if self.is_new:
             made_folder(self._out)
             self._write([], None)  # a training that is killed before it has measured anything has its seed there
         follower = _Follower(self._problem, self._plan, self._seed, self._kept, self._write, watchers)
