@@ -186,6 +186,19 @@ def test_two_hyperparameters_are_two_letters() -> None:
     assert r"-\eta \, g_t" in latex(follows)
 
 
+def test_what_is_long_has_lines_of_its_own() -> None:
+    @rule
+    def rooted(g: Any, *, a: float = 2.0) -> Any:
+        root = 1.0
+        for _ in range(100):
+            root = 0.5 * (root + a / root)  # written out without lines, twice as long each time
+        return -g / root
+
+    lines = latex(rooted).splitlines()
+    assert lines[1].startswith(r"u_{1,t} &= 0.5")
+    assert max(map(len, lines)) < 1000
+
+
 def test_a_condition_with_a_name_is_bracketed() -> None:
     @rule
     def twice(g, x, last=0.0):

@@ -42,7 +42,7 @@ def latex(rule: Rule) -> str:
     lines, helpers = [], 0
     lefts = {name: r"\Delta x_t" if name == "dx" else rf"{_word(name)}_t" for name in program.outputs}
     outputs = {id(value): name for name, value in reversed(list(program.outputs.items()))}
-    for value in program.line_values():
+    for value in (*program.scalar_lines(), *program.line_values()):
         if id(value) not in outputs and all(operand.operation == "symbol" for operand in value.operands):
             continue  # so short that it reads better in its place, though the loop computes it once
         text, rank = _Writer(names, symbols).write(value)

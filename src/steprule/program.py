@@ -12,7 +12,7 @@ from __future__ import annotations
 import collections
 import functools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Set
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -25,8 +25,8 @@ from .tracing import Trace, Value, with_operands
 
 __all__ = ["Program", "Value", "depends_on_count", "expression", "lower"]
 
-# Brackets within brackets, more than anybody reads, and fewer than Python's parser takes.
-_DEEPEST: Final = 40
+# Operations in one expression: as many as anybody reads, and fewer brackets within brackets than Python's parser takes.
+_LONGEST: Final = 40
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,24 +109,37 @@ class Program:
         self, taken: tuple[str, ...], names: Mapping[int, str], scope: Mapping[str, object]
     ) -> Callable[..., tuple[float | complex, ...]]:
         """Return the function of the names `taken` that computes `scalars`, with `names` as for `expression`."""
+        names, lines = dict(names), []
+        for number, value in enumerate(self.scalar_lines(), 1):
+            line = f"{max(taken, key=len)}_{number}"  # a name that none of them has
+            lines.append(f"    {line} = {expression(value, names)}\n")
+            names[id(value)] = line
         listed = "".join(f"{expression(scalar, names)}, " for scalar in self.scalars)
-        source = f"def fold(*, {', '.join(taken)}=1.0):\n    return ({listed})\n"
+        source = f"def fold(*, {', '.join(taken)}=1.0):\n{''.join(lines)}    return ({listed})\n"
         known: dict[str, Any] = {name: getattr(notation, name) for name in notation.__all__} | {**scope}
         exec(compile(source, f"<scalars of {self.title}>", "exec"), known)
         return known["fold"]  # type: ignore[no-any-return]
 
     def line_values(self) -> list[Value]:
-        """Return the values that deserve a line of their own: outputs, what the rule names, what is used twice or deep."""
+        """Return the values that deserve a line of their own: outputs, what the rule names, what is used twice or long."""
         ordered = [value for value in self.values() if value.operation != "symbol"]
         uses = collections.Counter(id(operand) for value in ordered for operand in value.operands)
-        depth: dict[int, int] = {}
-        lines = []
-        for value in ordered:
-            depth[id(value)] = 1 + max((depth.get(id(operand), 0) for operand in value.operands), default=0)
-            if id(value) in self.names or uses[id(value)] > 1 or depth[id(value)] > _DEEPEST:
-                depth[id(value)] = 0
-                lines.append(value)
-        return lines
+        return _in_lines(ordered, self.names.keys() | {each for each, count in uses.items() if count > 1})
+
+    def scalar_lines(self) -> list[Value]:
+        """Return what of `scalars` is so long that it deserves a line of its own, as a series that a rule sums does."""
+        return _in_lines([value for value in with_operands(self.scalars) if value.operands], frozenset())
+
+
+def _in_lines(ordered: Iterable[Value], own: Set[int]) -> list[Value]:
+    """Return those of the operations `ordered` that get a line: the ones in `own`, by `id`, and what is long otherwise."""
+    lines, length = [], dict[int, int]()
+    for value in ordered:
+        length[id(value)] = 1 + sum(length.get(id(operand), 0) for operand in value.operands)
+        if id(value) in own or length[id(value)] > _LONGEST:
+            length[id(value)] = 0
+            lines.append(value)
+    return lines
 
 
 def depends_on_count(scalar: Value) -> bool:

@@ -18,7 +18,7 @@ import pytest
 from llvmlite import ir
 from tests.conformance.cases import RULES
 
-from steprule import NonNegative, Real, Rule, around, reference, rule, rules
+from steprule import NonNegative, Positive, Real, Rule, around, reference, rule, rules
 from steprule.kernels import cpu, native
 from steprule.kernels.chunks import LAUNCH_FIELDS
 from steprule.kernels.cpu import CHUNK
@@ -317,6 +317,22 @@ def test_a_rule_may_be_long(tmp_path, monkeypatch):
     wanted = expected(settles, tensors[0])
     stepped(settles, tensors)
     assert equal(tensors[0], wanted)
+
+
+def test_scalars_may_be_long(tmp_path, monkeypatch):
+    monkeypatch.setenv("STEPRULE_CACHE", str(tmp_path))
+
+    @rule
+    def rooted(g, *, a: Positive = 2.0):
+        root = 1.0
+        for _ in range(300):
+            root = 0.5 * (root + a / root)  # written out without lines, twice as long each time
+        return -g / root
+
+    tensors = arrays_of(rooted, [5])
+    wanted = expected(rooted, tensors[0])
+    stepped(rooted, tensors)
+    np.testing.assert_allclose(tensors[0]["x"], wanted["x"], rtol=1e-12)
 
 
 def test_an_identifier_need_not_be_ascii(tmp_path, monkeypatch):

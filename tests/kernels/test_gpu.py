@@ -16,7 +16,7 @@ from tests.interpreter import interpreting, require_interpreter
 from tests.requirements import require_release
 
 import torch
-from steprule import Real, Rule, around, reference, rule, rules
+from steprule import Positive, Real, Rule, around, reference, rule, rules
 from steprule.around import Around
 from steprule.kernels import gpu
 from steprule.kernels.gpu import BLOCK
@@ -244,6 +244,20 @@ class TestTheScalars:
         values = around.validated(odd, {})
         (found,) = folded(program, 4, [values])
         assert np.array_equal(found, program.fold(t=5, **values), equal_nan=True)
+
+    def test_may_be_long(self) -> None:
+        @rule
+        def rooted(g, t, *, s1: Positive = 2.0):
+            root = t
+            for _ in range(40):
+                root = 0.5 * (root + s1 / root)
+            return -g / root
+
+        program = lower(rooted)
+        values = around.validated(rooted, {})
+        (found,) = folded(program, 4, [values])
+        np.testing.assert_allclose(found, program.fold(t=5, **values), rtol=4e-16)
+        np.testing.assert_allclose(program.fold(t=5, **values)[0], 0.5**0.5, rtol=1e-15)
 
 
 class TestTheSource:

@@ -157,7 +157,8 @@ def row_source(program: Program, real: str, scaled: Sequence[str]) -> str:
 def _module(program: Program, elements: Elements, columns: int, names: Mapping[int, str], chunk: Sequence[str]) -> str:
     """Return a kernel whose table of addresses has `columns`, and which does the lines `chunk` with each chunk."""
     scalars = [
-        f"{names[id(scalar)]} = scalars[row + {index}]{remark(scalar)}" for index, scalar in enumerate(program.scalars)
+        f"{names[id(scalar)]} = scalars[row + {index}]{remark(program, scalar)}"
+        for index, scalar in enumerate(program.scalars)
     ]
     text = "".join(f"        {line}\n" for line in (*scalars, *chunk)) + _FOOTER
 

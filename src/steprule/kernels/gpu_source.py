@@ -165,7 +165,7 @@ def _step_lines(
 ) -> list[str]:
     shared = [names[id(scalar)] for scalar in program.scalars]
     lines = [
-        f"{name} = tl.load(row + {index}){remark(scalar)}"
+        f"{name} = tl.load(row + {index}){remark(program, scalar)}"
         for index, (name, scalar) in enumerate(zip(shared, program.scalars, strict=True))
     ]
     columns = columns_of(program, formats)
@@ -209,6 +209,10 @@ def _fold_lines(program: Program, real: str) -> list[str]:
     lines += [
         f"{called[name]} = tl.load(row + {index})" for index, name in enumerate(value_names(program)) if name in used
     ]
+    for number, value in enumerate(program.scalar_lines(), 1):
+        line = unused(f"s{number}")
+        lines.append(f"{line} = {expression(value, names, _FUNCTIONS['float64'])}")
+        names[id(value)] = line
     return lines + [
         f"tl.store(scalars + {index}, ({expression(scalar, names, _FUNCTIONS['float64'])}).to(tl.{real}))"
         for index, scalar in enumerate(program.scalars)

@@ -46,9 +46,10 @@ def name_values(
     return names, called
 
 
-def remark(scalar: Value) -> str:
-    """Return the comment that says what a scalar is, where its name does not."""
-    return "" if scalar.operation == "symbol" else f"  # {expression(scalar)}"
+def remark(program: Program, scalar: Value) -> str:
+    """Return the comment that says what a scalar of `program` is, where its name does not; what is too long is left out."""
+    left_out = {id(value): "..." for value in program.scalar_lines() if value is not scalar}
+    return "" if scalar.operation == "symbol" else f"  # {expression(scalar, left_out)}"
 
 
 def value_lines(program: Program, names: Mapping[int, str], functions: Mapping[str, str] | None = None) -> list[str]:
