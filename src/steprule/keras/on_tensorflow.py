@@ -97,18 +97,18 @@ class OnTensorFlow(OnTensors):
     def _step_rows(self: Any, gradient: Any, variable: Any, learning_rate: Any, behind: Behind | None) -> None:
         scales, real = self._scales(variable), real_of(variable)
         arrays = {"x": variable, **self._slots_of(self._get_variable_index(variable))}
-        values = self._scalars(learning_rate)
         numbers, grads = summed(gradient, real)
         rows = {name: tf.gather(_native(array), numbers) for name, array in arrays.items()}
         if behind is not None:
             behind.begin()
             rows |= {name: scaled(rows[name], factors) for name, factors in behind.factors(numbers).items()}
         program = self._program(variable)
-        new = stepped(program, {**rows, "g": grads}, values, self.iterations, real)
+        known = self._folded(learning_rate, program, real)
+        new = stepped(program, {**rows, "g": grads}, known, real)
         if "x" in scales:
             # What the program makes of a parameter of 1 where the gradient is 0 is the factor.
             one = {name: tf.ones((), real) for name in rows}
-            factor = stepped(program, {**one, "g": tf.zeros((), real)}, values, self.iterations, real)["x"]
+            factor = stepped(program, {**one, "g": tf.zeros((), real)}, known, real)["x"]
             self.assign(variable, tf.cast(variable, real) * factor)
         for name, value in new.items():
             self.assign(arrays[name], tf.IndexedSlices(value, numbers))

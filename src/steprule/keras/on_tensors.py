@@ -10,13 +10,13 @@ from typing import Any
 from ..around import Around
 from ..program import Program, lower
 from ..specification import INPUTS, Rule
-from .stepping import filled, real_of, stepped
+from .stepping import filled, folded, real_of, stepped
 
 __all__ = ["OnTensors"]
 
 
 class OnTensors:
-    """What `RuleOptimizer` does on JAX, on each backend for `stateless_apply`, and with dense gradients on TensorFlow."""
+    """What `RuleOptimizer` does on each backend for `stateless_apply`, on JAX, and with dense gradients on TensorFlow."""
 
     rule: Rule
     _slots: Mapping[str, Sequence[Any]]
@@ -42,7 +42,8 @@ class OnTensors:
         """Step one variable by its gradient, a dense tensor of its shape."""
         slots = self._slots_of(self._get_variable_index(variable))
         arrays = {"x": variable, "g": gradient, **self._given(variable), **slots}
-        new = stepped(self._program(variable), arrays, self._scalars(learning_rate), self.iterations, real_of(variable))
+        program, real = self._program(variable), real_of(variable)
+        new = stepped(program, arrays, self._folded(learning_rate, program, real), real)
         for name, value in new.items():
             self.assign(variable if name == "x" else slots[name], value)
 
@@ -55,8 +56,9 @@ class OnTensors:
         values = {**self._values, "weight_decay": float(decays)}
         return Around.of(values, decoupled=self.decoupled_weight_decay, maximize=self.maximize)
 
-    def _scalars(self: Any, learning_rate: Any) -> dict[str, Any]:
-        return {**self._values, "lr": learning_rate}
+    def _folded(self: Any, learning_rate: Any, program: Program, real: str) -> Mapping[int, Any]:
+        """Return the scalars of `program` in the step that comes, of type `real`."""
+        return folded(program, {**self._values, "lr": learning_rate}, self.iterations, real)
 
     def _given(self: Any, variable: Any) -> dict[str, Any]:
         """Return what the rule takes of `variable` beside its gradient.

@@ -16,7 +16,6 @@ import numpy as np
 from ..specification import Rule, check_rule
 from .describe import docstring
 from .keywords import OPTIONS, Keywords
-from .on_tensors import OnTensors
 
 __all__ = ["RuleOptimizer", "optimizer"]
 
@@ -27,7 +26,7 @@ if keras.config.backend() == "torch":
 elif keras.config.backend() == "tensorflow":
     from .on_tensorflow import OnTensorFlow as _On
 else:
-    _On = OnTensors
+    from .on_jax import OnJAX as _On
 
 
 class RuleOptimizer(_On, keras.optimizers.Optimizer):  # type: ignore[misc]

@@ -14,7 +14,7 @@ from keras import ops
 from ..arrays import elements, scalars
 from ..program import Program
 
-__all__ = ["filled", "real_of", "stepped"]
+__all__ = ["filled", "folded", "real_of", "stepped"]
 
 
 def filled(shape: tuple[int, ...], dtype: str, *, value: float) -> Any:
@@ -27,20 +27,24 @@ def real_of(variable: Any) -> str:
     return "float64" if keras.backend.standardize_dtype(variable.dtype) == "float64" else "float32"
 
 
-def stepped(
-    program: Program, arrays: Mapping[str, Any], values: Mapping[str, Any], iterations: Any, real: str
-) -> dict[str, Any]:
-    """Return the outputs of `program`, of type `real` and the shape of `arrays["x"]`.
+def folded(program: Program, values: Mapping[str, Any], iterations: Any, real: str) -> Mapping[int, Any]:
+    """Return each scalar of `program`, of type `real`, after `iterations` steps.
 
-    `arrays` are the program's inputs; `values` the hyperparameters, `lr` among them, floats or tensors; `iterations` is the
-    number of steps that were made before this one.
+    `values` are the hyperparameters, `lr` among them, floats or tensors.
     """
     with _in_float64():
         wide = partial(ops.cast, dtype="float64")
         # TensorFlow makes float32 of a plain number before it looks at the type.
         rate = np.float64(values["lr"]) if isinstance(values["lr"], float) else wide(values["lr"])
         given = {**values, "lr": rate, "t": wide(iterations) + 1.0}
-        known = scalars(program, given, wide, partial(ops.cast, dtype=real))
+        return scalars(program, given, wide, partial(ops.cast, dtype=real))
+
+
+def stepped(program: Program, arrays: Mapping[str, Any], known: Mapping[int, Any], real: str) -> dict[str, Any]:
+    """Return the outputs of `program`, of type `real` and the shape of `arrays["x"]`.
+
+    `arrays` are the program's inputs, `known` its scalars as `folded` returns them.
+    """
     taken = {name: ops.cast(array, real) for name, array in arrays.items() if name in program.inputs}
     like = arrays["x"]
     made = elements(program, taken, known)
