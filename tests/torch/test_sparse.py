@@ -19,6 +19,7 @@ from tests.conformance.paths import sparse_paths
 from tests.conformance.tolerances import ULPS, ulps
 
 import torch
+from steprule import rule
 from steprule import torch as ours
 from steprule.torch import RuleOptimizer, optimizer, plan
 from steprule.torch.lag import Lag, _factors, _Powers, multiplied
@@ -275,6 +276,18 @@ def test_lazy_steps_the_rows_that_a_gradient_names_and_no_other(name: str, form:
     for slot in RULES[name].slots:
         assert torch.equal(first.state[whole][slot][rows], second.state[part][slot])
         assert first.state[whole][slot][others].unique().tolist() == [RULES[name].slots[slot]]
+
+
+def test_a_slot_that_is_set_to_a_number_has_its_own_digits():
+    @rule
+    def noted(g, last=0.0):
+        return -0.5 * g, 0.1
+
+    whole = table((ROWS, 3), torch.bfloat16)
+    opt = optimizer(noted)([whole], sparse="lazy", state_dtype=torch.float32)
+    whole.grad = gradient([1, 4], whole)
+    opt.step()
+    assert torch.equal(opt.state[whole]["last"][4], torch.tensor([0.1] * 3))
 
 
 def test_exact_and_lazy_may_take_turns():

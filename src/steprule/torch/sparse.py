@@ -200,7 +200,7 @@ class _RowSteps:
         x, new = stepped(self._rule, self.bound.around, inputs, taken, values)
         for name, value in {"x": x, **new}.items():
             array = self.arrays[name]
-            made = value if isinstance(value, Tensor) else torch.full_like(rows.grads, value)
+            made = value if isinstance(value, Tensor) else torch.zeros_like(x) + value
             array.index_copy_(0, places, made.to(array.dtype))
 
 
