@@ -140,6 +140,14 @@ def test_a_number_beside_a_float64_array_keeps_its_digits(library: Library):
     assert library.numbers(minimum(1.0, library.array([0.1], "float64"))).tolist() == [0.1]
 
 
+def test_a_number_beyond_the_type_is_infinite(library: Library):
+    array = library.array([-1.0, 2.0], "float32")
+    with np.errstate(over="ignore"):
+        assert library.numbers(minimum(array, 1e300)).tolist() == [-1.0, 2.0]
+        assert library.numbers(maximum(-1e300, array)).tolist() == [-1.0, 2.0]
+        assert library.numbers(where(array > 0, array, 1e300)).tolist() == [INF, 2.0]
+
+
 def test_where_chooses_by_element(library: Library):
     array = library.array([-1.0, 0.0, 2.0, NAN], "float32")
     other = library.array([5.0, 6.0, 7.0, 8.0], "float32")

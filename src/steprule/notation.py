@@ -147,8 +147,9 @@ def _array(number: float, array: Any, condition: Any) -> Any:
     namespace = namespace_of(condition if array is None else array)
     if namespace.__name__ == "torch":
         dtype, beside = (namespace.float64, condition) if array is None else (array.dtype, array)
-        # `asarray` would copy the number to a GPU, which waits for it, and is not allowed in a graph.
-        return namespace.full((), number, dtype=dtype, device=beside.device)
+        # `asarray` would copy the number to a GPU, which waits for it, and is not allowed in a graph; and `full` takes none
+        # beyond the type, which is infinite in an array.
+        return namespace.full((), 1.0, dtype=dtype, device=beside.device) * number
     if hasattr(number, "item"):
         number = number.item()  # a scalar of NumPy's, which not every library adds to its arrays
     if array is not None:

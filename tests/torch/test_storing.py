@@ -16,6 +16,7 @@ import torch
 from steprule import NonNegative, around, rule
 from steprule import torch as ours
 from steprule.kernels.codecs import STORAGES
+from steprule.notation import abs, minimum
 from steprule.signs import never_negative
 from steprule.torch import codecs, optimizer
 from steprule.torch.storing import load, random_bits
@@ -142,6 +143,22 @@ def test_one_slot_may_be_kept_higher(mapping: type):
     opt.param_groups[0]["state_dtype"]["exp_avg"] = None
     opt.step()
     assert set(state) == {"step", "exp_avg", "exp_avg_sq"}
+
+
+@pytest.mark.parametrize("gaps", [False, True], ids=["fused", "plain"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64, torch.complex64])
+def test_a_slot_may_start_beyond_the_type(dtype: torch.dtype, gaps: bool):
+    @rule
+    def smallest(g, least=1e300):
+        least = minimum(least, abs(g))
+        return -0.25 * least, least
+
+    each = torch.nn.Parameter(torch.ones(8, dtype=dtype)[::2] if gaps else torch.ones(4, dtype=dtype))
+    each.grad = parameter(4, dtype=dtype).detach()
+    opt = optimizer(smallest)([each])
+    opt.step()
+    expected, found = (torch.view_as_real(t) if dtype.is_complex else t for t in (each.grad, opt.state[each]["least"]))
+    assert torch.equal(expected.abs(), found)
 
 
 def test_codes_are_no_numbers_to_the_twin():

@@ -150,7 +150,8 @@ class Storing:
                 continue
             if present is None:
                 # A complex number is a pair of real ones, which start alike.
-                first = complex(initial, initial) if parameter.is_complex() else initial
+                start = _rounded(initial, _real(dtype))
+                first = complex(start, start) if parameter.is_complex() else start
                 values = torch.full_like(parameter, first, dtype=_real(dtype), memory_format=torch.preserve_format)
             else:
                 values = load(state, name, self.rule)
@@ -226,6 +227,14 @@ def _int8(rule: Rule, slot: str) -> str:
 
 def _real(dtype: torch.dtype) -> torch.dtype:
     return torch.float32 if dtype in NEAREST or dtype is torch.uint8 else dtype
+
+
+def _rounded(number: float, dtype: torch.dtype) -> float:
+    """Return a number as float64 or float32 has it: beyond the latter it is infinite, which PyTorch refuses to fill with."""
+    if dtype in (torch.float64, torch.complex128):
+        return number
+    with np.errstate(over="ignore"):
+        return float(np.float32(number))
 
 
 def random_bits(seed: int, number: int, t: Any, like: Tensor) -> Iterator[Tensor]:
