@@ -113,6 +113,7 @@ def trains(
 ) -> list[Measured]:
     """Train with no Ray: each progress has so many updates."""
     options = {name: more.pop(name) for name in ("seed", "resume") if name in more}
+    watchers = more.pop("watchers", ())
     name, rule = more.pop("name", named(line)), more.pop("rule", rules.adam)
     problem, plan = more.pop("problem", line()), Plan(updates=updates, **more)
 
@@ -132,7 +133,7 @@ def trains(
 
     ready = Run(name, problem, rule, plan, folder, **options)
     monkeypatch.setattr("steprule.cluster.training.train", train)
-    return ready.train()
+    return ready.train(watchers)
 
 
 def test_measurements_are_kept_as_they_are_made_and_none_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -162,6 +163,21 @@ def test_a_measurement_that_cannot_be_written_yet_ends_no_training(tmp_path: Pat
     monkeypatch.setattr(run, "write_json", write)
     with pytest.warns(RuntimeWarning, match="training goes on, and its measurements up to update 8 .*No space left"):
         found = trains(monkeypatch, tmp_path, 0, 8)
+    assert measured(tmp_path) == [dataclasses.asdict(each) for each in found]
+
+
+def test_who_cannot_show_a_training_does_not_end_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    seen: list[Any] = []
+    good = SimpleNamespace(progressed=lambda progress: seen.append(progress.done), measured=seen.append)
+
+    def full(_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    bad = SimpleNamespace(progressed=full, measured=full)
+    with pytest.warns(RuntimeWarning, match="training goes on, and not all of it is shown .*No space left") as warned:
+        found = trains(monkeypatch, tmp_path, 0, 8, watchers=(bad, good))
+    assert len(warned) == 1
+    assert seen == [0, 8, *found]
     assert measured(tmp_path) == [dataclasses.asdict(each) for each in found]
 
 

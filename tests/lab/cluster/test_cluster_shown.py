@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import math
 from pathlib import Path
@@ -100,3 +101,15 @@ def test_tensorboard_has_the_same(tmp_path: Path):
     assert scalars["shard_0/staleness"] == [2.0]
     assert scalars["replicas/alive"] == [3.0, 3.0]
     assert scalars["test_error"] == [2.5]
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_disk_that_is_full_at_the_end_of_a_training_is_told(small_disk: Path):
+    board = Board(small_disk / "events", Metric("test error", "%"))
+    with pytest.raises(OSError, match="No space left"):
+        (small_disk / "fill").write_bytes(bytes(2 << 20))
+    with contextlib.suppress(Exception):  # as soon as TensorBoard's own thread has met it
+        for second in range(500):
+            board.progressed(progress(float(second), report(second)))
+    with pytest.warns(RuntimeWarning, match="the last events cannot be written: .*No space left on device"):
+        board.__exit__()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from pathlib import Path
 
 from torch.utils.tensorboard.writer import SummaryWriter
@@ -26,7 +27,10 @@ class Board:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._writer.close()
+        try:
+            self._writer.close()
+        except Exception as error:  # on a full disk, and not only OSError: see `run`
+            warnings.warn(f"the last events cannot be written: {error}", RuntimeWarning, stacklevel=2)
 
     def progressed(self, progress: Progress) -> None:
         step = progress.done

@@ -171,11 +171,11 @@ class _Follower:
         self._model: Final = problem.model(seed)
         self.found: list[Measured] = list(kept)
         self._is_begun = False
+        self._failing: Final[set[int]] = set()
 
     def progressed(self, running: training.Training) -> None:
         progress = running.progress()
-        for watcher in self._watchers:
-            watcher.progressed(progress)
+        self._tell(lambda watcher: watcher.progressed(progress))
         if not self._is_begun:
             self.found = [each for each in self.found if each.updates <= progress.done]
         epoch = math.floor(self._epochs(progress.done))
@@ -201,8 +201,21 @@ class _Follower:
         if self.found and self.found[-1].updates == updates:
             self.found.pop()  # where nothing was left to train
         self.found.append(Measured(updates, self._epochs(updates), value))
-        for watcher in self._watchers:
-            watcher.measured(self.found[-1])
+        self._tell(lambda watcher: watcher.measured(self.found[-1]))
+
+    def _tell(self, of: Callable[[Watcher], None]) -> None:
+        """Tell the watchers; one that fails, as on a full disk, ends no training, and is told of the first time."""
+        for number, watcher in enumerate(self._watchers):
+            try:
+                of(watcher)
+            except Exception as error:  # where TensorFlow writes TensorBoard's files, a full disk is no OSError
+                if number not in self._failing:
+                    self._failing.add(number)
+                    warnings.warn(
+                        f"training goes on, and not all of it is shown ({type(watcher).__name__}): {error}",
+                        RuntimeWarning,
+                        stacklevel=2,
+                    )
 
     def _epochs(self, updates: int) -> float:
         return updates * self._plan.n_push / self._problem.batches_per_epoch
