@@ -78,7 +78,7 @@ def train(
                 if training.is_complete:  # a shard that hung at last, and was restored, may have lost updates
                     break
             progress(training)
-            return Trained(training.parameters(), training.progress())
+            return Trained(training.fetch()[1], training.progress())
         finally:
             training.end()
 
@@ -135,9 +135,11 @@ class Training:
         """Whether each shard has applied all updates, as far as its newest report tells."""
         return self._missing() <= 0
 
-    def parameters(self) -> dict[str, NDArray[Any]]:
-        """Return the parameters as the shards have them now, by name."""
-        return self.partition.views(np.concatenate(self.shards.fetch()))
+    def fetch(self) -> tuple[int, dict[str, NDArray[Any]]]:
+        """Return the updates that every shard has applied, more than the newest reports tell, and the parameters by name."""
+        fetched = self.shards.fetch()
+        parameters = self.partition.views(np.concatenate([each.parameters for each in fetched]))
+        return min(each.version.updates for each in fetched), parameters
 
     def progress(self) -> Progress:
         """Return how far it is; the loss is the mean since the last call that had one."""

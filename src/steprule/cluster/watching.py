@@ -15,6 +15,7 @@ from ray.exceptions import ActorDiedError, RayActorError, RayTaskError
 
 from ..specification import Rule
 from .actors import ReplicaActor, ShardActor, kept_shard
+from .messages import Fetched
 from .partition import Partition
 from .plan import Plan, Work
 from .reports import ReplicaReport, ShardReport
@@ -111,9 +112,9 @@ class Shards:
                 if number not in silent:
                     self._questions[each.report.remote()] = (number, _Silence(self._timeout))
 
-    def fetch(self) -> list[NDArray[Any]]:
+    def fetch(self) -> list[Fetched]:
         """Return each slice, as it is now."""
-        return [fetched.parameters for fetched in self._answers([each.fetch.remote() for each in self.handles])]
+        return self._answers([each.fetch.remote() for each in self.handles])
 
     def snapshot(self) -> None:
         """Have each write a snapshot; what cannot be written, its report tells."""

@@ -111,9 +111,9 @@ def _processes_of(folder: Path) -> list[int]:
 def trains(
     monkeypatch: pytest.MonkeyPatch, folder: Path, *reached: int, updates: int = 20, killed: bool = False, **more: Any
 ) -> list[Measured]:
-    """Train with no Ray: each progress has so many updates."""
+    """Train with no Ray: each progress has so many updates, and is so many of them `behind` the shards."""
     options = {name: more.pop(name) for name in ("seed", "resume") if name in more}
-    watchers = more.pop("watchers", ())
+    watchers, behind = more.pop("watchers", ()), more.pop("behind", 0)
     name, rule = more.pop("name", named(line)), more.pop("rule", rules.adam)
     problem, plan = more.pop("problem", line()), Plan(updates=updates, **more)
 
@@ -126,7 +126,8 @@ def trains(
             return Progress(plan.updates, 1, 1, 0, 0.5, 1.0, [report], {}, {})
 
         for each in reached:
-            progress(SimpleNamespace(progress=functools.partial(at, each), parameters=lambda: work.parameters))
+            fetched = each + behind, work.parameters
+            progress(SimpleNamespace(progress=functools.partial(at, each), fetch=lambda fetched=fetched: fetched))
         if killed:
             raise KeyboardInterrupt
         return Trained(dict(work.parameters), at(plan.updates))
@@ -150,6 +151,11 @@ def test_measurements_are_kept_as_they_are_made_and_none_twice(tmp_path: Path, m
     for more in (20, 21):
         found = trains(monkeypatch, tmp_path, 20, updates=more, resume=True)
     assert [each.updates for each in found] == [8, 16, 20, 21]
+
+
+def test_what_is_measured_is_told_with_the_updates_that_it_has_had(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    found = trains(monkeypatch, tmp_path, 0, 8, 16, behind=3)
+    assert [each.updates for each in found] == [11, 19, 20]
 
 
 def test_a_measurement_that_cannot_be_written_yet_ends_no_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

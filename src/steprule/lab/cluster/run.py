@@ -182,7 +182,7 @@ class _Follower:
         measured = math.floor(self.found[-1].epoch) if self.found else 0
         is_due = epoch > measured and progress.done < self._plan.updates
         if is_due:
-            self.measure(progress.done, running.parameters())
+            self.measure(*running.fetch())
         if is_due or not self._is_begun:
             self._is_begun = True
             try:
