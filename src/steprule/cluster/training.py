@@ -78,7 +78,7 @@ def train(
                 if training.is_complete:  # a shard that hung at last, and was restored, may have lost updates
                     break
             progress(training)
-            return Trained(training.fetch()[1], training.progress())
+            return Trained(training.parameters(), training.progress())
         finally:
             training.end()
 
@@ -134,6 +134,10 @@ class Training:
     def is_complete(self) -> bool:
         """Whether each shard has applied all updates, as far as its newest report tells."""
         return self._missing() <= 0
+
+    def parameters(self) -> dict[str, NDArray[Any]]:
+        """Return the parameters as the shards have them now, by name."""
+        return self.fetch()[1]
 
     def fetch(self) -> tuple[int, dict[str, NDArray[Any]]]:
         """Return the updates that every shard has applied, more than the newest reports tell, and the parameters by name."""
