@@ -140,7 +140,7 @@ PUBLIC = {
     ],
     "steprule.kernels.xla": ["available", "handler", "layout", "target"],
     "steprule.notation": ["abs", "maximum", "minimum", "sign", "sqrt", "where"],
-    "steprule.program": ["Program", "Value", "depends_on_count", "expression", "lower"],
+    "steprule.program": ["Program", "Value", "assignments", "depends_on_count", "expression", "lower"],
     "steprule.rates": ["COLUMNS", "LayerRates", "Rates", "Record", "Sampler"],
     "steprule.reference": ["init", "step"],
     "steprule.rules": [

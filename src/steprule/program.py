@@ -23,7 +23,7 @@ from .around import PLAIN, Around
 from .specification import Rule, check_rule
 from .tracing import Trace, Value, with_operands
 
-__all__ = ["Program", "Value", "depends_on_count", "expression", "lower"]
+__all__ = ["Program", "Value", "assignments", "depends_on_count", "expression", "lower"]
 
 # Operations in one expression: as many as anybody reads, and fewer brackets within brackets than Python's parser takes.
 _LONGEST: Final = 40
@@ -109,13 +109,12 @@ class Program:
         self, taken: tuple[str, ...], names: Mapping[int, str], scope: Mapping[str, object]
     ) -> Callable[..., tuple[float | complex, ...]]:
         """Return the function of the names `taken` that computes `scalars`, with `names` as for `expression`."""
-        names, lines = dict(names), []
-        for number, value in enumerate(self.scalar_lines(), 1):
-            line = f"{max(taken, key=len)}_{number}"  # a name that none of them has
-            lines.append(f"    {line} = {expression(value, names)}\n")
-            names[id(value)] = line
+        lines, longest = self.scalar_lines(), max(taken, key=len)
+        # Names that none of the others has.
+        names = {**names, **{id(value): f"{longest}_{number}" for number, value in enumerate(lines, 1)}}
         listed = "".join(f"{expression(scalar, names)}, " for scalar in self.scalars)
-        source = f"def fold(*, {', '.join(taken)}=1.0):\n{''.join(lines)}    return ({listed})\n"
+        body = "".join(f"    {line}\n" for line in (*assignments(lines, names), f"return ({listed})"))
+        source = f"def fold(*, {', '.join(taken)}=1.0):\n{body}"
         known: dict[str, Any] = {name: getattr(notation, name) for name in notation.__all__} | {**scope}
         exec(compile(source, f"<scalars of {self.title}>", "exec"), known)
         return known["fold"]  # type: ignore[no-any-return]
@@ -169,6 +168,17 @@ def expression(value: Value, names: Mapping[int, str] | None = None, functions: 
     An operation that is in `functions` is written as a call of the function that stands there for it.
     """
     return _expression(value, names or {}, functions or {})[0]
+
+
+def assignments(
+    values: Iterable[Value], names: Mapping[int, str], functions: Mapping[str, str] | None = None
+) -> list[str]:
+    """Return the assignment of each of `values` to the name that it has; `names` and `functions` as for `expression`."""
+    lines = []
+    for value in values:
+        others = {key: name for key, name in names.items() if key != id(value)}
+        lines.append(f"{names[id(value)]} = {expression(value, others, functions)}")
+    return lines
 
 
 def _literal(number: float) -> str:

@@ -113,7 +113,7 @@ class Shards:
                     self._questions[each.report.remote()] = (number, _Silence(self._timeout))
 
     def fetch(self) -> list[Fetched]:
-        """Return each slice, as it is now."""
+        """Return each slice as it is now, with its version."""
         return self._answers([each.fetch.remote() for each in self.handles])
 
     def snapshot(self) -> None:

@@ -14,11 +14,11 @@ from typing import Final
 import numpy as np
 
 from .. import notation
-from ..program import Program, expression
+from ..program import Program, assignments, expression
 from .chunks import CHUNK_FIELDS
 from .codecs import BLOCK, FUNCTIONS
 from .elements import Elements
-from .source import name_values, remark, value_lines
+from .source import name_values, remarks
 
 __all__ = ["row_source", "source"]
 
@@ -157,8 +157,8 @@ def row_source(program: Program, real: str, scaled: Sequence[str]) -> str:
 def _module(program: Program, elements: Elements, columns: int, names: Mapping[int, str], chunk: Sequence[str]) -> str:
     """Return a kernel whose table of addresses has `columns`, and which does the lines `chunk` with each chunk."""
     scalars = [
-        f"{names[id(scalar)]} = scalars[row + {index}]{remark(program, scalar)}"
-        for index, scalar in enumerate(program.scalars)
+        f"{names[id(scalar)]} = scalars[row + {index}]{remark}"
+        for index, (scalar, remark) in enumerate(zip(program.scalars, remarks(program), strict=True))
     ]
     text = "".join(f"        {line}\n" for line in (*scalars, *chunk)) + _FOOTER
 
@@ -255,7 +255,7 @@ def _loop(
     loads: Mapping[str, str] = MappingProxyType({}),
 ) -> list[str]:
     """Return the loop over elements; the new numbers of an array with scales go to where `_block` finds them."""
-    body = _reads(program, elements, called, loads) + value_lines(program, names)
+    body = _reads(program, elements, called, loads) + assignments(program.line_values(), names)
     scaled = elements.scales(program)
     for name, value in program.outputs.items():
         mine = called[name]

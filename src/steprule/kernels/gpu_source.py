@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from .. import notation
-from ..program import Program, expression
+from ..program import Program, assignments, expression
 from ..tracing import with_operands
-from .source import Names, name_values, remark, value_lines
+from .source import Names, name_values, remarks
 
 __all__ = ["TYPES", "columns_of", "real_of", "source", "value_names"]
 
@@ -151,7 +151,7 @@ def _loop(
         return "" if formats[name] == real else f".to(tl.{formats[name]})"
 
     lines = [f"{called[name]} = tl.load({called[name]}_at + i, inside){widened(name)}" for name in program.inputs]
-    lines += value_lines(program, names, _FUNCTIONS[real])
+    lines += assignments(program.line_values(), names, _FUNCTIONS[real])
     # All is read before anything is written: slots may change places.
     written = [(name, value) for name, value in program.outputs.items()]
     written += [(name, program.outputs["x"]) for name in columns_of(program, formats)[len(program.arrays) :]]
@@ -165,8 +165,8 @@ def _step_lines(
 ) -> list[str]:
     shared = [names[id(scalar)] for scalar in program.scalars]
     lines = [
-        f"{name} = tl.load(row + {index}){remark(program, scalar)}"
-        for index, (name, scalar) in enumerate(zip(shared, program.scalars, strict=True))
+        f"{name} = tl.load(row + {index}){remark}"
+        for index, (name, remark) in enumerate(zip(shared, remarks(program), strict=True))
     ]
     columns = columns_of(program, formats)
     places = [f"{called[name]}_at" for name in columns]
@@ -209,10 +209,8 @@ def _fold_lines(program: Program, real: str) -> list[str]:
     lines += [
         f"{called[name]} = tl.load(row + {index})" for index, name in enumerate(value_names(program)) if name in used
     ]
-    for number, value in enumerate(program.scalar_lines(), 1):
-        line = unused(f"s{number}")
-        lines.append(f"{line} = {expression(value, names, _FUNCTIONS['float64'])}")
-        names[id(value)] = line
+    names |= {id(value): unused(f"s{number}") for number, value in enumerate(program.scalar_lines(), 1)}
+    lines += assignments(program.scalar_lines(), names, _FUNCTIONS["float64"])
     return lines + [
         f"tl.store(scalars + {index}, ({expression(scalar, names, _FUNCTIONS['float64'])}).to(tl.{real}))"
         for index, scalar in enumerate(program.scalars)

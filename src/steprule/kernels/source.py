@@ -1,12 +1,12 @@
-"""What the sources of all engines' kernels share: the names of a program's values, and its lines."""
+"""What the sources of all engines' kernels share: the names of a program's values, and what is said of its scalars."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 
-from ..program import Program, Value, expression
+from ..program import Program, expression
 
-__all__ = ["Names", "name_values", "remark", "value_lines"]
+__all__ = ["Names", "name_values", "remarks"]
 
 
 class Names:
@@ -46,16 +46,12 @@ def name_values(
     return names, called
 
 
-def remark(program: Program, scalar: Value) -> str:
-    """Return the comment that says what a scalar of `program` is, where its name does not; what is too long is left out."""
-    left_out = {id(value): "..." for value in program.scalar_lines() if value is not scalar}
-    return "" if scalar.operation == "symbol" else f"  # {expression(scalar, left_out)}"
-
-
-def value_lines(program: Program, names: Mapping[int, str], functions: Mapping[str, str] | None = None) -> list[str]:
-    """Return the assignments between reading and writing; `functions` as for `expression`."""
-    lines = []
-    for value in program.line_values():
-        others = {key: name for key, name in names.items() if key != id(value)}
-        lines.append(f"{names[id(value)]} = {expression(value, others, functions)}")
-    return lines
+def remarks(program: Program) -> list[str]:
+    """Return for each scalar the comment that says what it is, where its name does not; what is too long is left out."""
+    long = {id(value): "..." for value in program.scalar_lines()}
+    return [
+        ""
+        if scalar.operation == "symbol"
+        else f"  # {expression(scalar, {key: dots for key, dots in long.items() if key != id(scalar)})}"
+        for scalar in program.scalars
+    ]

@@ -200,8 +200,9 @@ class _RowSteps:
         x, new = stepped(self._rule, self.bound.around, inputs, taken, values)
         for name, value in {"x": x, **new}.items():
             array = self.arrays[name]
-            made = value if isinstance(value, Tensor) else torch.zeros_like(x) + value
-            array.index_copy_(0, places, made.to(array.dtype))
+            # It may be a number that stands for all of them.
+            made = torch.as_tensor(value, dtype=array.dtype, device=array.device).expand_as(x)
+            array.index_copy_(0, places, made)
 
 
 def _refuse(rule: Rule, bound: Bound) -> None:

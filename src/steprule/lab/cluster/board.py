@@ -29,7 +29,7 @@ class Board:
     def __exit__(self, *_: object) -> None:
         try:
             self._writer.close()
-        except Exception as error:  # on a full disk, and not only OSError: see `run`
+        except Exception as error:  # where TensorFlow writes the files, a full disk is no OSError
             warnings.warn(f"the last events cannot be written: {error}", RuntimeWarning, stacklevel=2)
 
     def progressed(self, progress: Progress) -> None:
