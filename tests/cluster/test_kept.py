@@ -305,7 +305,7 @@ def test_files_of_another_rule_or_model_are_refused(tmp_path: Path):
 )
 def test_files_of_other_options_are_refused(tmp_path: Path, more: dict[str, object], told: str):
     def restored(**options: object) -> KeptShard:
-        return KeptShard(shard("adam", **{"lr": 0.001, "beta1": 0.8, **options}), tmp_path, "shard-0")
+        return KeptShard(shard("adam", dtype="float32", **{"lr": 0.001, "beta1": 0.8, **options}), tmp_path, "shard-0")
 
     restored().close()
     with pytest.raises(ValueError, match=re.escape(told)):

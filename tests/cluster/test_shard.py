@@ -180,6 +180,12 @@ def test_options_are_checked(options, error, says: str):
         Shard(rules.sgd, start(), partition().pieces[0], **{"lr": 0.1, **options})
 
 
+def test_a_state_that_such_parameters_cannot_have_is_refused_at_once():
+    assert start().dtype == np.float64
+    with pytest.raises(ValueError, match="state_dtype is 'int8' and a parameter of shape .* is torch.float64; allowed"):
+        Shard(rules.adam, start(), partition().pieces[0], state_dtype="int8")
+
+
 def test_parameters_of_another_type_or_size_are_refused():
     with pytest.raises(
         ValueError, match=re.escape("array of int64 and shape (17,); allowed is one of float32 or float64")

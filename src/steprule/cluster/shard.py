@@ -20,6 +20,7 @@ from ..program import lower
 from ..sparsity import scales_without_gradient
 from ..specification import Rule
 from ..torch import optimizer
+from ..torch.storing import Storing
 from .memory import as_tensor
 from .messages import FIRST, Fetched, Push, Receipt, Rows, Version
 from .partition import Piece
@@ -71,6 +72,9 @@ class Shard:
         self._flat: Final = torch.tensor(parameters, device=device)
         self._tensors: Final = [_part(self._flat, piece.start, piece) for piece in self.pieces]
         self._optimizer: Final = optimizer(rule)(self._tensors, **options)
+        stored = Storing.of(rule, self._optimizer.param_groups[0])
+        for tensor in self._tensors:
+            stored.check(tensor)  # which a step would refuse, long after the first snapshot
         self._rows_alone: Final = self._can_step_rows_alone()
         self._dense_size: Final = sum(piece.size for piece in self.pieces if not piece.sparse)
         self.version = FIRST
