@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import math
+import threading
 from pathlib import Path
 
 import pytest
@@ -105,6 +106,7 @@ def test_tensorboard_has_the_same(tmp_path: Path):
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_a_disk_that_is_full_at_the_end_of_a_training_is_told(small_disk: Path):
+    before = set(threading.enumerate())
     board = Board(small_disk / "events", Metric("test error", "%"))
     with pytest.raises(OSError, match="No space left"):
         (small_disk / "fill").write_bytes(bytes(2 << 20))
@@ -113,3 +115,6 @@ def test_a_disk_that_is_full_at_the_end_of_a_training_is_told(small_disk: Path):
             board.progressed(progress(float(second), report(second)))
     with pytest.warns(RuntimeWarning, match="the last events cannot be written: .*No space left on device"):
         board.__exit__()
+    # TensorBoard's thread tells of its end later, and else in another test.
+    for thread in set(threading.enumerate()) - before:
+        thread.join(10)
