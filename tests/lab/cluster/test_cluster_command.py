@@ -8,6 +8,7 @@ import json
 import math
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -24,6 +25,7 @@ from steprule import Rule, rules
 from steprule.cluster import Plan, Version, Work
 from steprule.cluster.reports import Progress, ShardReport
 from steprule.cluster.training import Trained
+from steprule.folders import held
 from steprule.lab.cluster import run
 from steprule.lab.cluster.run import Measured, Run, updates_of
 from steprule.lab.grids import parse_values
@@ -185,6 +187,15 @@ def test_who_cannot_show_a_training_does_not_end_it(tmp_path: Path, monkeypatch:
     assert len(warned) == 1
     assert seen == [0, 8, *found]
     assert measured(tmp_path) == [dataclasses.asdict(each) for each in found]
+
+
+def test_a_folder_that_another_process_trains_into_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    trains(monkeypatch, tmp_path, 0, 8)
+    shutil.rmtree(tmp_path / "snapshots")  # the other has none yet
+    before = (tmp_path / "results.json").read_bytes()
+    with held(tmp_path), pytest.raises(ValueError, match=f"{tmp_path} is in use by another process"):
+        trains(monkeypatch, tmp_path, 0, 8, seed=4)
+    assert (tmp_path / "results.json").read_bytes() == before
 
 
 @pytest.mark.parametrize(

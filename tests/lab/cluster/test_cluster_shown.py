@@ -104,14 +104,28 @@ def test_tensorboard_has_the_same(tmp_path: Path):
     assert scalars["test_error"] == [2.5]
 
 
+def test_tensorboard_shows_what_is_trained_twice_once(tmp_path: Path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    for steps in ((0, 10, 20, 30), (10, 15, 25)):
+        with Board(tmp_path, Metric("test error", "%")) as board:
+            for step in steps:
+                board.progressed(progress(float(step), report(step), loss=1.0))
+            board.measured(Measured(step, 1.0, 2.5))
+    found = EventAccumulator(str(tmp_path)).Reload()
+    assert [each.step for each in found.Scalars("loss")] == [0, 10, 10, 15, 25]
+    assert [each.step for each in found.Scalars("test_error")] == [25]
+
+
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_a_disk_that_is_full_at_the_end_of_a_training_is_told(small_disk: Path):
     before = set(threading.enumerate())
     board = Board(small_disk / "events", Metric("test error", "%"))
+    board.progressed(progress(0.0, report(0)))
     with pytest.raises(OSError, match="No space left"):
         (small_disk / "fill").write_bytes(bytes(2 << 20))
     with contextlib.suppress(Exception):  # as soon as TensorBoard's own thread has met it
-        for second in range(500):
+        for second in range(1, 500):
             board.progressed(progress(float(second), report(second)))
     with pytest.warns(RuntimeWarning, match="the last events cannot be written: .*No space left on device"):
         board.__exit__()

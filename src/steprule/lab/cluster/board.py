@@ -20,20 +20,24 @@ class Board:
     """Writes event files to `folder`, as a `steprule.lab.cluster.run.Watcher`; use it in a `with` statement."""
 
     def __init__(self, folder: Path, metric: Metric) -> None:
-        self._writer = SummaryWriter(folder)
-        self._metric, self._rates = metric, ShardRates()
+        self._folder, self._metric, self._rates = folder, metric, ShardRates()
+        self._writer: SummaryWriter | None = None
 
     def __enter__(self) -> Board:
         return self
 
     def __exit__(self, *_: object) -> None:
         try:
-            self._writer.close()
+            if self._writer is not None:
+                self._writer.close()
         except Exception as error:  # where TensorFlow writes the files, a full disk is no OSError
             warnings.warn(f"the last events cannot be written: {error}", RuntimeWarning, stacklevel=2)
 
     def progressed(self, progress: Progress) -> None:
         step = progress.done
+        if self._writer is None:
+            # What a training that died has shown beyond its snapshot is trained, and shown, once more.
+            self._writer = SummaryWriter(self._folder, purge_step=step + 1)
         self._write("loss", progress.loss, step)
         self._write("replicas/alive", progress.alive, step)
         self._write("replicas/started again", sum(progress.restarts.values()), step)
@@ -55,5 +59,5 @@ class Board:
         self._write(self._metric.name, measured.test, measured.updates)
 
     def _write(self, name: str, value: float, step: int) -> None:
-        if not math.isnan(value):
+        if self._writer is not None and not math.isnan(value):
             self._writer.add_scalar(name.replace(" ", "_"), value, step)

@@ -22,7 +22,7 @@ from ...cluster.kept import has_snapshots
 from ...cluster.plan import Plan
 from ...cluster.reports import Progress
 from ...counts import check_count
-from ...folders import made_folder, replace, write_json
+from ...folders import held, made_folder, replace, write_json
 from ...named import from_here, name_of
 from ...specification import Rule
 from ..problem import Problem, find_problem, refuse_trainer
@@ -92,22 +92,26 @@ class Run:
 
         In the folder are then `results.json`, `model.safetensors` (the parameters by name) and `snapshots`. The first has
         each measurement as soon as it is made, and those of the training that is resumed, up to where that goes on.
+
+        Raises what `steprule.cluster.train` raises, and `ValueError` where another process trains into the folder.
         """
-        if self.is_new:
+        with held(
             made_folder(self._out)
-            self._write([], None)  # a training that is killed before it has measured anything has its seed there
-        follower = _Follower(self._problem, self._plan, self._seed, self._kept, self._write, watchers)
-        trained = training.train(
-            self._work,
-            self._rule,
-            self._plan,
-            self._out / _SNAPSHOTS,
-            **self._on,
-            progress=follower.progressed,
-        )
-        follower.measure(trained.progress.done, trained.parameters)
-        replace(self._out / "model.safetensors", save(trained.parameters))
-        self._write(follower.found, trained.progress)
+        ):  # else another, begun before there are snapshots, would write over its results
+            if self.is_new:
+                self._write([], None)  # a training that is killed before it has measured anything has its seed there
+            follower = _Follower(self._problem, self._plan, self._seed, self._kept, self._write, watchers)
+            trained = training.train(
+                self._work,
+                self._rule,
+                self._plan,
+                self._out / _SNAPSHOTS,
+                **self._on,
+                progress=follower.progressed,
+            )
+            follower.measure(trained.progress.done, trained.parameters)
+            replace(self._out / "model.safetensors", save(trained.parameters))
+            self._write(follower.found, trained.progress)
         return follower.found
 
     def _measured_before(self) -> list[Measured]:
