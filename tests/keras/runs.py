@@ -7,11 +7,14 @@ from typing import Any, Final
 
 import keras
 import numpy as np
+import pytest
 from numpy.typing import NDArray
 from tests.conformance.cases import RULES, beside
 from tests.conformance.tolerances import Allowed, ulps
 
 from steprule import Rule, reference
+from steprule.keras import on_tensors, stepping
+from steprule.program import Program
 
 __all__ = [
     "BY_GRADIENT",
@@ -19,6 +22,7 @@ __all__ = [
     "Arrays",
     "by_reference",
     "check",
+    "folds",
     "gradients",
     "handed_in",
     "named",
@@ -39,6 +43,18 @@ BY_GRADIENT: Final = [name for name, each in RULES.items() if not each.curvature
 """The rules for which nothing is handed in."""
 
 SHAPES = [(3, 5), (17,), ()]
+
+
+def folds(monkeypatch: pytest.MonkeyPatch) -> list[Program]:
+    """Return a list that will have the program of each computation of scalars."""
+    made = []
+
+    def folded(program: Program, *given: Any) -> Any:
+        made.append(program)
+        return stepping.folded(program, *given)
+
+    monkeypatch.setattr(on_tensors, "folded", folded)
+    return made
 
 
 def start() -> Arrays:

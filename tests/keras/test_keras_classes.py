@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from examples.own_rule import lion, yogi
 from tests.conformance.cases import RULES, hyper
-from tests.keras.runs import gradients, named, start, stepped, values_of, variables
+from tests.keras.runs import folds, gradients, named, start, stepped, values_of, variables
 
 import steprule.keras as ours
 from steprule import NonNegative, Positive, Rule, reference, rule, rules
@@ -363,6 +363,18 @@ def test_what_was_saved_of_one_optimizer_goes_on_in_another():
     second.load_own_variables(store)
     for found, wanted in zip(stepped(second, steps[3:], own), expected, strict=True):
         np.testing.assert_array_equal(found, wanted)
+
+
+@pytest.mark.skipif(keras.config.backend() == "torch", reason="there is one loop for all variables")
+def test_scalars_are_computed_once_for_all_variables_of_a_step(monkeypatch: pytest.MonkeyPatch):
+    made, optimizer, own = folds(monkeypatch), ours.Adam(0.1, weight_decay=0.5), variables("float32")
+    optimizer.exclude_from_weight_decay([own[0]])
+    optimizer.build(own)
+    for number, grads in enumerate(gradients(2), 1):
+        optimizer.apply([np.asarray(g, "float32") for g in grads], own)
+        assert len(made) == 2 * number  # with decay and without
+    optimizer.update_step(keras.ops.ones(own[0].shape), own[0], 0.1)
+    assert len(made) == 5
 
 
 def test_without_keras_the_error_says_what_to_install():

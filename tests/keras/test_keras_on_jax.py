@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from typing import Any
 
 import keras
 import numpy as np
@@ -15,8 +14,6 @@ from tests.conformance.tolerances import ULPS
 from tests.keras.runs import by_reference, check, gradients, named, tensors_for, values_of, variables
 
 import steprule.keras as ours
-from steprule.keras import on_tensors, stepping
-from steprule.program import Program
 
 if keras.config.backend() != "jax":
     pytest.skip("needs JAX as the backend", allow_module_level=True)
@@ -53,24 +50,6 @@ def test_scalars_have_float64():
     before = values_of(own[1])
     optimizer.apply([np.asarray(g, "float32") for g in gradients(1)[0]], own)
     np.testing.assert_allclose(np.abs(values_of(own[1]) - before), 1.0, rtol=5e-7)
-
-
-def test_scalars_are_computed_once_for_all_variables_of_a_step(monkeypatch: pytest.MonkeyPatch):
-    computed = []
-
-    def folded(program: Program, *given: Any) -> Any:
-        computed.append(program)
-        return stepping.folded(program, *given)
-
-    monkeypatch.setattr(on_tensors, "folded", folded)
-    optimizer, own = ours.Adam(0.1, weight_decay=0.5), variables("float32")
-    optimizer.exclude_from_weight_decay([own[0]])
-    optimizer.build(own)
-    for number, grads in enumerate(gradients(2), 1):
-        optimizer.apply([np.asarray(g, "float32") for g in grads], own)
-        assert len(computed) == 2 * number  # with decay and without
-    optimizer.update_step(keras.ops.ones(own[0].shape), own[0], 0.1)
-    assert len(computed) == 5
 
 
 _ON_TWO_DEVICES = """

@@ -10,7 +10,7 @@ import pytest
 from tests.conformance.cases import RULES, beside, hyper
 from tests.conformance.tolerances import ULPS, ulps
 from tests.keras.digits_model import compiled, data
-from tests.keras.runs import named, values_of
+from tests.keras.runs import folds, named, values_of
 
 import steprule.keras as ours
 
@@ -306,6 +306,25 @@ def test_two_replicas_train_as_one(name: str):
         each.fit(images[:1792], targets[:1792], batch_size=64, epochs=1, shuffle=False, verbose=0)
     for one, other in zip(mirrored.trainable_variables, alone.trainable_variables, strict=True):
         np.testing.assert_allclose(one.numpy(), other.numpy(), rtol=0, atol=2e-3)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_two_replicas_compute_the_scalars_each_on_its_device(monkeypatch: pytest.MonkeyPatch):
+    strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"], cross_device_ops=tf.distribute.ReductionToOneDevice())
+    with strategy.scope():
+        variables = [keras.Variable(np.ones(3, "float32")) for _ in range(4)]
+        optimizer = ours.Adam(0.1)
+        optimizer.build(variables)
+
+    @tf.function
+    def step() -> None:
+        optimizer.apply([tf.ones(3) for _ in variables], variables)
+
+    made = folds(monkeypatch)
+    strategy.run(step)
+    assert len(made) == 2
+    for variable in variables:
+        np.testing.assert_allclose(values_of(variable), 0.9, rtol=1e-6)
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")

@@ -12,7 +12,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from .on_tensors import OnTensors
+from .on_tensors import OnTensors, scalars_at_once
 from .rows import Behind, dense, scaled, scales_of, summed, summed_once
 from .stepping import real_of, stepped
 
@@ -70,6 +70,10 @@ class OnTensorFlow(OnTensors):
         found: list[Any] = super()._clip_gradients(grads)  # type: ignore[misc]
         return found
 
+    def _distributed_tf_update_step(self: Any, distribution: Any, grads_and_vars: Any, learning_rate: Any) -> None:
+        with scalars_at_once():
+            super()._distributed_tf_update_step(distribution, grads_and_vars, learning_rate)  # type: ignore[misc]
+
     def update_step(self: Any, gradient: Any, variable: Any, learning_rate: Any) -> None:
         """Step one variable by its gradient: a tensor, or `tf.IndexedSlices`, whose rows of one number are summed.
 
@@ -102,8 +106,7 @@ class OnTensorFlow(OnTensors):
         if behind is not None:
             behind.begin()
             rows |= {name: scaled(rows[name], factors) for name, factors in behind.factors(numbers).items()}
-        program = self._program(variable)
-        known = self._folded(learning_rate, program, real)
+        program, known = self._program(variable), self._folded(learning_rate, variable)
         new = stepped(program, {**rows, "g": grads}, known, real)
         if "x" in scales:
             # What the program makes of a parameter of 1 where the gradient is 0 is the factor.

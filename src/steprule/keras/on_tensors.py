@@ -2,17 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextvars import ContextVar
 from functools import partial
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Final
 
 from ..around import Around
 from ..program import Program, lower
 from ..specification import INPUTS, Rule
 from .stepping import filled, folded, real_of, stepped
 
-__all__ = ["OnTensors"]
+__all__ = ["OnTensors", "scalars_at_once"]
+
+_known: Final[ContextVar[dict[Any, Mapping[int, Any]] | None]] = ContextVar("_known", default=None)
+"""The scalars of the step that is being made: none outlives it, or the branch of a condition in which it is traced."""
+
+
+@contextlib.contextmanager
+def scalars_at_once() -> Iterator[None]:
+    """Let all variables that step in the block, on one device, have one computation of the scalars.
+
+    Without a compiler, the dozen operations on scalars take longer than those on the elements of a small variable.
+    """
+    token = _known.set({})
+    try:
+        yield
+    finally:
+        _known.reset(token)
 
 
 class OnTensors:
@@ -42,8 +60,7 @@ class OnTensors:
         """Step one variable by its gradient, a dense tensor of its shape."""
         slots = self._slots_of(self._get_variable_index(variable))
         arrays = {"x": variable, "g": gradient, **self._given(variable), **slots}
-        program, real = self._program(variable), real_of(variable)
-        new = stepped(program, arrays, self._folded(learning_rate, program, real), real)
+        new = stepped(self._program(variable), arrays, self._folded(learning_rate, variable), real_of(variable))
         for name, value in new.items():
             self.assign(variable if name == "x" else slots[name], value)
 
@@ -56,9 +73,16 @@ class OnTensors:
         values = {**self._values, "weight_decay": float(decays)}
         return Around.of(values, decoupled=self.decoupled_weight_decay, maximize=self.maximize)
 
-    def _folded(self: Any, learning_rate: Any, program: Program, real: str) -> Mapping[int, Any]:
-        """Return the scalars of `program` in the step that comes, of type `real`."""
-        return folded(program, {**self._values, "lr": learning_rate}, self.iterations, real)
+    def _folded(self: Any, learning_rate: Any, variable: Any) -> Mapping[int, Any]:
+        """Return the scalars of the program of `variable` in the step that comes, in the type of its elements."""
+        program, real, known = self._program(variable), real_of(variable), _known.get()
+        key = program, real, getattr(variable, "device", None)
+        if known is not None and key in known:
+            return known[key]
+        found = folded(program, {**self._values, "lr": learning_rate}, self.iterations, real)
+        if known is not None:
+            known[key] = found
+        return found
 
     def _given(self: Any, variable: Any) -> dict[str, Any]:
         """Return what the rule takes of `variable` beside its gradient.
