@@ -567,6 +567,19 @@ def test_a_gradient_that_comes_late_counts_from_its_own_first_step(name: str):
     assert torch.equal(early.detach(), late.detach())
 
 
+@pytest.mark.filterwarnings("ignore:Lazy modules")
+@pytest.mark.parametrize("cls", [ours.SGD, ours.Adam])
+def test_a_lazy_module_stands_still_until_it_has_run(cls: type[RuleOptimizer]):
+    first, lazy = parameter(4), torch.nn.LazyLinear(2, dtype=torch.float64)
+    opt = cls([first, *lazy.parameters()])
+    for _ in range(2):
+        opt.step()
+    lazy(first).sum().backward()
+    for _ in range(2):
+        checked_step(opt)
+    assert [int(each["step"]) for each in opt.state.values()] == ([4, 2, 2] if cls is ours.Adam else [])
+
+
 def test_a_gradient_may_come_and_go():
     params = [parameter(3, seed=seed) for seed in range(3)]
     grads = [each.grad for each in params]

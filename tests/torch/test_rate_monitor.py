@@ -320,6 +320,21 @@ def test_a_model_that_changes_its_dtype_or_shape_is_looked_at_anew():
     np.testing.assert_array_equal(np.bincount(monitor.table()["step"]), [0, 10, 10, 4])
 
 
+@pytest.mark.parametrize("cls", [torch.optim.Adam, ours.Adam])
+@pytest.mark.filterwarnings("ignore:Lazy modules")
+def test_a_lazy_module_is_recorded_from_its_first_run_on(cls: Any):
+    head = nn.LazyLinear(3, bias=False)
+    model = nn.Sequential(nn.Linear(20, 6, bias=False), head, nn.Linear(3, 2, bias=False))
+    optimizer = cls(model.parameters())
+    monitor = RateMonitor(optimizer, every=1, sample=4, model=model)
+    assert list(monitor.dimensions()) == ["0.weight", "2.weight"]
+    model[0](torch.ones(20)).sum().backward()
+    optimizer.step()
+    train(model, optimizer, 1)
+    assert list(monitor.table()["layer"]) == [each for each in ("0.weight", *monitor.dimensions()) for _ in range(4)]
+    assert list(monitor.dimensions()) == ["0.weight", "1.weight", "2.weight"]
+
+
 # What the compiler itself warns of.
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_a_compiled_step_is_recorded():

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
+from torch.nn.parameter import is_lazy
 
 import torch
 from torch import Tensor, nn
@@ -127,6 +128,9 @@ class RateMonitor(Rates):
         for group in optimizer.param_groups:
             names = group.get("param_names") or [None] * len(group["params"])
             for name, parameter in zip(names, group["params"], strict=True):
+                if is_lazy(parameter):  # of a module that has not run yet: it has no elements, and does not step
+                    number += 1
+                    continue
                 found = self._elements.get(parameter)
                 if found is None or not found.fit(parameter):
                     found = SampledElements(parameter, self._sampler.dimensions(number, plain(parameter).numel()))

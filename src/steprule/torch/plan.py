@@ -106,7 +106,8 @@ class Plan:
         self._addresses: Final = Addresses.of(self._kept)
         known = set(map(id, self._parameters))
         self._others: Final = [tensor for tensor in self._kept if id(tensor) not in known]
-        self._kept_layout: Final = Layout([*self._parameters, *self._others])
+        # Of a parameter without gradient nothing is asked: one of a lazy module has no sizes yet.
+        self._kept_layout: Final = Layout([*self._own, *self._others])
         may_rest = itertools.chain.from_iterable(each.may_rest for each in self._steppers)
         # What a rule takes beside the gradient is not there without it.
         self._may_rest: Final = frozenset(() if rule.curvature else may_rest)
@@ -181,7 +182,7 @@ class Plan:
             and all(own.follows(group, scale) for own, group in zip(self._groups, groups, strict=True))
             and self._held.still()
             and self._shards.stay()
-            and self._kept_layout.fits([*parameters, *self._others])
+            and self._kept_layout.fits([*self._own, *self._others])
             and self._addresses.hold(self._kept)
             and list(map(_version, self._copies)) == self._versions
         )
