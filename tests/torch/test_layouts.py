@@ -306,7 +306,8 @@ def test_a_slot_may_be_turned_in_its_memory(running):
 def test_a_slot_that_shrinks_in_its_memory_is_told_of(running):
     each, opt = running
     opt.state[each]["square_avg"].resize_(2)
-    with pytest.raises(RuntimeError, match="size"):
+    # Torch's operations, for which nothing need lie as before, say so themselves.
+    with pytest.raises((ValueError, RuntimeError), match=r"square_avg of .* has the shape \(2,\); allowed is|size"):
         opt.step()
 
 
@@ -362,8 +363,7 @@ def test_a_parameter_that_shrinks_in_its_memory_is_told_of(running):
     each.data = whole[:2]
     each.grad = None
     each.grad = torch.ones_like(each)
-    # The slots have the old size: torch's own optimizers say so too.
-    with pytest.raises(RuntimeError, match="size"):
+    with pytest.raises(ValueError, match=r"square_avg of .* has the shape \(4, 4\); allowed is the parameter's shape"):
         opt.step()
     assert torch.equal(whole, kept)
 

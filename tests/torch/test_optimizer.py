@@ -747,6 +747,17 @@ def test_parameters_of_other_layouts_are_refused(layout: torch.layout):
     assert str(caught.value) == f"a parameter of shape (3, 3) has the layout {layout}; allowed is torch.strided"
 
 
+@pytest.mark.parametrize("shape", [(), (3,), (4, 1), (2, 6), (600, 1)])
+def test_a_gradient_of_before_the_parameter_changed_its_shape_is_refused(shape: tuple[int, ...]):
+    first, second = parameter(2), parameter(*shape)
+    opt = ours.SGD([first, second], lr=0.1)
+    second.data = torch.ones(4, 3, dtype=torch.float64)
+    before = first.detach().clone()
+    with pytest.raises(ValueError, match=r"of shape \(4, 3\) has the shape \(.*\), as of before .*; allowed is"):
+        opt.step()
+    assert torch.equal(first, before)
+
+
 @pytest.mark.parametrize("gaps", [False, True])
 def test_a_rule_that_writes_to_its_operands_is_refused_before_it_does(gaps: bool):
     @rule

@@ -415,11 +415,32 @@ def test_an_entry_that_is_no_parameters_is_left_alone(running):
     assert opt.state["note"] == {"text": "mine"}
 
 
-def test_a_slot_of_a_wrong_shape_is_an_error(running):
+def test_a_slot_of_a_wrong_shape_is_refused_before_anything_moves(running):
     (first, *_), opt = running
     opt.state[first]["exp_avg"] = torch.zeros(2, dtype=torch.float64)
-    with pytest.raises(RuntimeError, match="size"):
+    with pytest.raises(
+        ValueError, match=r"the slot exp_avg of parameter 0, of shape .*, has the shape \(2,\); allowed is"
+    ):
         opt.step()
+
+
+@pytest.mark.parametrize("options", [{}, {"state_dtype": "int8"}, {"master_copies": True}])
+def test_a_parameter_that_changes_its_shape_needs_another_state(options: dict[str, Any]):
+    dtype = torch.bfloat16 if "master_copies" in options else torch.float32
+    first, second = (parameter(3, dtype=dtype, seed=seed) for seed in range(2))
+    opt = ours.Adam([first, second], **options)
+    opt.step()
+    second.grad = None
+    second.data = torch.ones(600, dtype=dtype)
+    second.grad = torch.ones(600, dtype=dtype)
+    before = first.detach().clone()
+    with pytest.raises(ValueError, match=r"of parameter 1, of shape \(600,\), has the shape \(3,\); allowed is"):
+        opt.step()
+    assert torch.equal(first, before)
+    assert [int(opt.state[each]["step"]) for each in (first, second)] == [1, 1]
+    del opt.state[second]
+    opt.step()
+    assert [int(opt.state[each]["step"]) for each in (first, second)] == [2, 1]
 
 
 def test_memory_may_be_moved_to_other_processes_reach(running):

@@ -84,9 +84,10 @@ class RuleOptimizer(CatchingUp):
         """Step every parameter that has a gradient; return the loss of `closure`, which is called first, if given.
 
         Raises `ValueError` where a hyperparameter, as a scheduler has left it, is out of range, a parameter overlaps itself
-        in memory, or the rule takes an `h` or `g2` that is missing or of another shape, `TypeError` for a parameter of
-        integers, an `h` or `g2` that is no tensor, or a sparse gradient that the rule cannot step by (see
-        `SparseSteps.prepare` for all that may be wrong with one), and `FloatingPointError` as `on_nonfinite` says.
+        in memory, a gradient or slot is not of its parameter's shape, or the rule takes an `h` or `g2` that is missing or of
+        another shape, `TypeError` for a parameter of integers, an `h` or `g2` that is no tensor, or a sparse gradient that
+        the rule cannot step by (see `SparseSteps.prepare` for all that may be wrong with one), and `FloatingPointError` as
+        `on_nonfinite` says.
 
         Under `torch.amp.GradScaler` the gradients are unscaled within the step, and are left as they are.
         """

@@ -45,6 +45,11 @@ def refuse_unsupported(parameter: Tensor, *, differentiable: bool) -> None:
             f"the gradient of a parameter of shape {shape} on {parameter.device} is on {grad.device}; allowed is the "
             "parameter's device"
         )
+    if grad is not None and grad.shape != parameter.shape:
+        raise ValueError(
+            f"the gradient of a parameter of shape {shape} has the shape {tuple(grad.shape)}, as of before its data was "
+            "replaced; allowed is the parameter's shape"
+        )
     if overlaps_itself(parameter):
         raise ValueError(
             f"a parameter of shape {shape} and strides {parameter.stride()} has several elements in one place of memory; "

@@ -29,7 +29,17 @@ def has_state(rule: Rule, *, counts: bool, masters: bool = False) -> bool:
 
 @torch.no_grad()
 def begin(state: dict[str, Any], parameter: Tensor, number: int, group: Mapping[str, Any], keywords: Keywords) -> None:
-    """Give a parameter of `group` what its state has not yet; `number` is its place in the optimizer."""
+    """Give a parameter of `group` what its state has not yet; `number` is its place in the optimizer.
+
+    Raises `ValueError` where a slot is of another shape, as after the parameter's `data` was replaced.
+    """
+    for name in (*keywords.rule.slots, MASTER):
+        shape = getattr(state.get(name), "shape", parameter.shape)
+        if shape != parameter.shape:
+            raise ValueError(
+                f"the slot {name} of parameter {number}, of shape {tuple(parameter.shape)}, has the shape {tuple(shape)}; "
+                "allowed is the parameter's shape: replace the slot, or delete optimizer.state[parameter] to begin anew"
+            )
     if "step" not in state:
         state["step"] = torch.zeros((), dtype=torch.float32, device="cpu")
     starts = {name: keywords.start(name, group) for name in keywords.rule.slots}
