@@ -400,6 +400,41 @@ def test_memory_that_is_replaced_while_rows_are_behind_is_told_of(what: str, the
     opt.step()
 
 
+@pytest.mark.parametrize("rows", [4, 9])
+def test_a_table_may_have_other_rows_in_the_same_memory_once_it_is_caught_up(rows: int):
+    pair = Pair("sgd", (9, 3), torch.float64, FORMS["decoupled"])
+    wholes = [pair.sparse.data, pair.dense.data]
+
+    def cut(rows: int) -> None:
+        for each, whole in zip((pair.sparse, pair.dense), wholes, strict=True):
+            each.grad = None
+            each.data = whole[:rows]
+        pair.largest = wholes[1].abs()[:rows]
+
+    cut(ROWS)
+    for row in (1, 2):
+        pair.step([row])
+    pair.optimizers[0].catch_up()
+    cut(rows)
+    for row in (rows - 1, 0):
+        pair.step([row])
+    pair.agrees()
+    pair.step([1])
+    cut(2)
+    with pytest.raises(RuntimeError, match=r"of a parameter of shape \(2, 3\) or of its state was replaced"):
+        pair.optimizers[0].catch_up()
+
+
+def test_slots_that_are_behind_may_be_moved_to_shared_memory():
+    pair = Pair("rmsprop", (ROWS, 3), torch.float64)
+    for rows in ([1], [2]):
+        pair.step(rows)
+    pair.optimizers[0].share_memory()
+    for rows in ([3], [1]):
+        pair.step(rows)
+    pair.agrees()
+
+
 # --- Rows that are read --------------------------------------------------------------------------------------------------
 
 

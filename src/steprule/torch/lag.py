@@ -39,7 +39,7 @@ class Lag:
     def __init__(self, arrays: Mapping[str, Tensor], scales: Mapping[str, float]) -> None:
         self.scales: Final = dict(scales)
         self._arrays: Final = {name: arrays[name] for name in scales}
-        self._pointers: Final = {name: tensor.data_ptr() for name, tensor in self._arrays.items()}
+        self._places: Final = {name: _place(tensor) for name, tensor in self._arrays.items()}
         real = real_of(next(iter(self._arrays.values())).dtype)
         self._powers: Final = {scale: _Powers(scale, real) for scale in set(scales.values())}
         self._steps = 0
@@ -51,7 +51,7 @@ class Lag:
 
     def is_in_place(self) -> bool:
         """Whether its arrays lie where they were."""
-        return all(tensor.data_ptr() == self._pointers[name] for name, tensor in self._arrays.items())
+        return all(_place(tensor) == self._places[name] for name, tensor in self._arrays.items())
 
     def behind(self) -> bool:
         """Whether some row is."""
@@ -98,6 +98,11 @@ class Lag:
             for name, factors in self.factors(some).items():
                 multiplied(self._arrays[name][some], factors)
         self._steps_of_row[:] = self._steps
+
+
+def _place(tensor: Tensor) -> tuple[int, torch.Size]:
+    """Return where a tensor lies, and its sizes: one that has lost rows may begin where it did."""
+    return tensor.data_ptr(), tensor.shape
 
 
 class _Powers:

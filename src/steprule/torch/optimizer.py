@@ -128,6 +128,7 @@ class RuleOptimizer(CatchingUp):
 
         Each process counts its own steps.
         """
+        self.catch_up()
         for state in self.state.values():
             for name, value in state.items():
                 if name != "step":
