@@ -435,6 +435,24 @@ def test_slots_that_are_behind_may_be_moved_to_shared_memory():
     pair.agrees()
 
 
+@pytest.mark.parametrize(
+    ("options", "dtype"),
+    [
+        ({"state_dtype": "int8"}, torch.float32),
+        ({"state_dtype": {"acc_delta": torch.bfloat16}}, torch.float32),
+        ({"master_copies": True}, torch.bfloat16),
+    ],
+)
+def test_a_state_in_a_form_without_rows_is_refused(options: dict[str, Any], dtype: torch.dtype):
+    each = table((ROWS, 3), dtype)
+    each.grad = gradient([1], each)
+    assert _refused(ours.Adadelta([each], **options), each, TypeError) == (
+        "adadelta steps a parameter of shape (7, 3) by a sparse gradient; allowed for that are state_dtype=None or "
+        "torch.float32, master_copies=False and capturable=False"
+    )
+    ours.Adadelta([each], state_dtype=torch.float32).step()
+
+
 # --- Rows that are read --------------------------------------------------------------------------------------------------
 
 

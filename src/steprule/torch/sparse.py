@@ -216,8 +216,8 @@ def _refuse(rule: Rule, bound: Bound) -> None:
     low = [slot for slot, storage in bound.storing.stored(bound.parameter) if STORAGES[storage].random]
     if low or bound.storing.has_master(bound.parameter) or bound.capturable:
         raise TypeError(
-            f"{rule.name} steps a parameter of shape {shape} by a sparse gradient; allowed for that are state_dtype=None, "
-            "master_copies=False and capturable=False"
+            f"{rule.name} steps a parameter of shape {shape} by a sparse gradient; allowed for that are state_dtype=None or "
+            "torch.float32, master_copies=False and capturable=False"
         )
 
 
