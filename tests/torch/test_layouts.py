@@ -16,6 +16,7 @@ from steprule import NonNegative, rule
 from steprule import torch as ours
 from steprule.notation import sqrt, where
 from steprule.torch import identity
+from steprule.torch.storing import load
 
 Tensor = torch.Tensor
 
@@ -354,6 +355,42 @@ def test_a_parameter_may_be_turned_in_its_memory(running):
     each, opt = running
     each.data = each.data.t()
     checked_step(opt)
+
+
+@pytest.mark.parametrize("loaded", [False, True])
+@pytest.mark.parametrize(
+    ("options", "dtype", "error"),
+    [
+        ({}, torch.float32, 0.0),
+        ({}, torch.complex64, 0.0),
+        ({"master_copies": True}, torch.bfloat16, 0.0),
+        # What is rounded at random has other bits elsewhere in memory.
+        ({"state_dtype": torch.bfloat16}, torch.float32, 2**-5),
+        ({"state_dtype": "int8"}, torch.float32, 0.5),
+    ],
+)
+def test_slots_follow_a_parameter_that_becomes_channels_last(
+    options: dict[str, Any], dtype: torch.dtype, error: float, loaded: bool
+):
+    params = [parameter(20, 5, 3, 3, dtype=dtype) for _ in range(2)]
+    opts = [ours.Adam([each], **options) for each in params]
+    for opt in opts:
+        opt.step()
+    params[1].grad = None
+    params[1].data = channels_last(params[1].data)
+    if loaded:
+        opts[1] = ours.Adam([params[1]], **options)
+        opts[1].load_state_dict(opts[0].state_dict())
+    params[1].grad = channels_last(params[0].grad)
+    for opt in opts:
+        opt.step()
+        assert paths(opt) == (1, 0)
+    for slot in ours.Adam.rule.slots:
+        found, expected = (
+            load(opt.state[each], slot, opt.rule) for each, opt in zip(reversed(params), reversed(opts), strict=True)
+        )
+        assert ((found - expected).abs() <= error * expected.abs()).all()
+    assert (params[0] - params[1]).abs().max() <= 0.01 * error
 
 
 def test_a_parameter_that_shrinks_in_its_memory_is_told_of(running):

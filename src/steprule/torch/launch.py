@@ -20,7 +20,7 @@ from ..kernels.cpu import Elements
 from ..program import Program, lower
 from ..specification import CURVATURE, Rule
 from .identity import Addresses
-from .memory import PLAIN_TYPES, dense
+from .memory import PLAIN_TYPES, alike, dense
 from .storing import MASTER, NEAREST, Storing
 
 __all__ = ["GIVEN", "Bound", "Given", "Launch", "elements_of", "lie_alike", "real_of"]
@@ -106,7 +106,7 @@ def lie_alike(tensors: Sequence[Tensor]) -> bool:
         and not tensor.is_neg()  # what lies in its memory is the negative of what it is
         and not tensor.is_conj()  # or its conjugate
         and not tensor._is_zerotensor()  # a zero that has no memory
-        and (tensor.stride() == first.stride() or (tensor.is_contiguous() and first.is_contiguous()))
+        and alike(tensor, first)
         for tensor in tensors
     )
 

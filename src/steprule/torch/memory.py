@@ -11,7 +11,7 @@ from torch._subclasses.fake_tensor import maybe_get_fake_mode
 import torch
 from torch import Tensor
 
-__all__ = ["PLAIN_TYPES", "dense", "is_fake", "is_sharded", "overlaps_itself", "sharing"]
+__all__ = ["PLAIN_TYPES", "alike", "dense", "is_fake", "is_sharded", "overlaps_itself", "sharing"]
 
 PLAIN_TYPES = (Tensor, torch.nn.Parameter, torch.nn.Buffer)
 """The classes whose tensors are what their memory holds."""
@@ -29,6 +29,11 @@ def dense(tensor: Tensor) -> bool:
             return tensor.numel() == 0
         expected *= size
     return True
+
+
+def alike(first: Tensor, second: Tensor) -> bool:
+    """Whether two strided tensors of one shape have their elements in the same order in memory, with the same gaps."""
+    return first.stride() == second.stride() or (first.is_contiguous() and second.is_contiguous())
 
 
 def is_sharded(tensor: Tensor) -> bool:

@@ -17,7 +17,7 @@ from ..kernels.codecs import STORAGES, keys
 from ..signs import never_negative
 from ..specification import Rule
 from . import codecs
-from .memory import is_sharded
+from .memory import PLAIN_TYPES, alike, dense, is_sharded
 
 __all__ = [
     "MASTER",
@@ -138,7 +138,8 @@ class Storing:
     def prepare(self, parameter: Tensor, state: dict[str, Any], number: int, starts: Mapping[str, float]) -> None:
         """Make what `state` lacks, and bring what it has otherwise (a checkpoint's) to the form that is asked for.
 
-        `number` is the parameter's place in the optimizer, `starts` what each slot starts with.
+        `number` is the parameter's place in the optimizer, `starts` what each slot starts with. Slots are laid in memory as
+        the parameter is, which may have become channels last since.
         """
         for name, slot in _codes(state, self.rule).items():  # of one who has put a loaded state here by hand
             state[slot] = state.pop(name)
@@ -146,7 +147,7 @@ class Storing:
         for name, initial in starts.items():
             storage, dtype = self.storage(name, parameter), self.dtype(name, parameter)
             present = state.get(name)
-            if present is not None and present.dtype is dtype:
+            if present is not None and present.dtype is dtype and not _turned(present, parameter):
                 continue
             if present is None:
                 # A complex number is a pair of real ones, which start alike.
@@ -156,6 +157,7 @@ class Storing:
             else:
                 values = load(state, name, self.rule)
             state.pop(f"{name}_scale", None)
+            values = _laid_as(parameter, values)
             if storage and STORAGES[storage].random:
                 state[name] = torch.empty_like(values, dtype=dtype)
                 save(state, name, storage, values, next(bits))
@@ -168,7 +170,7 @@ class Storing:
             state[MASTER] = parameter.detach().to(torch.float32)
         else:
             # What was written to the parameter since, a module's loaded state for one, is not for the next step to undo.
-            master = state[MASTER]
+            master = state[MASTER] = _laid_as(parameter, state[MASTER])
             master.copy_(torch.where(master.to(parameter.dtype) == parameter, master, parameter.to(torch.float32)))
 
 
@@ -219,6 +221,17 @@ def restore(optimizer: torch.optim.Optimizer, saved: Mapping[str, Any]) -> None:
             lossy = own or (name in rule.slots and storing.dtype(name, parameter) is not parameter.dtype)
             if state[name] is value or (lossy and state[name].dtype is not value.dtype):
                 state[name] = value.detach().to(parameter.device, copy=True)
+
+
+def _turned(slot: Tensor, parameter: Tensor) -> bool:
+    """Whether a slot lies otherwise in memory than its parameter, so that no fused loop takes the two, and need not."""
+    plain = type(slot) in PLAIN_TYPES and type(parameter) in PLAIN_TYPES and slot.layout is torch.strided
+    # What is part of autograd's graph must stay so.
+    return plain and not alike(slot, parameter) and dense(parameter) and not slot.requires_grad
+
+
+def _laid_as(parameter: Tensor, slot: Tensor) -> Tensor:
+    return torch.empty_like(parameter, dtype=slot.dtype).copy_(slot) if _turned(slot, parameter) else slot
 
 
 def _int8(rule: Rule, slot: str) -> str:
