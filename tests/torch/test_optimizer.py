@@ -580,6 +580,14 @@ def test_a_lazy_module_stands_still_until_it_has_run(cls: type[RuleOptimizer]):
     assert [int(each["step"]) for each in opt.state.values()] == ([4, 2, 2] if cls is ours.Adam else [])
 
 
+@pytest.mark.filterwarnings("ignore:Lazy modules")
+def test_a_lazy_module_that_has_not_run_has_no_state_to_begin_with():
+    # Adagrad's is there at once, and PyTorch says what to do, as with its own Adagrad.
+    for cls in (torch.optim.Adagrad, ours.Adagrad):
+        with pytest.raises(ValueError, match=r"uninitialized parameter .* Call `forward`"):
+            cls(torch.nn.LazyLinear(2).parameters())
+
+
 def test_a_gradient_may_come_and_go():
     params = [parameter(3, seed=seed) for seed in range(3)]
     grads = [each.grad for each in params]

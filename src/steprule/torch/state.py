@@ -34,11 +34,12 @@ def begin(state: dict[str, Any], parameter: Tensor, number: int, group: Mapping[
     Raises `ValueError` where a slot is of another shape, as after the parameter's `data` was replaced.
     """
     for name in (*keywords.rule.slots, MASTER):
-        shape = getattr(state.get(name), "shape", parameter.shape)
-        if shape != parameter.shape:
+        value = state.get(name)
+        if isinstance(value, Tensor) and value.shape != parameter.shape:
             raise ValueError(
-                f"the slot {name} of parameter {number}, of shape {tuple(parameter.shape)}, has the shape {tuple(shape)}; "
-                "allowed is the parameter's shape: replace the slot, or delete optimizer.state[parameter] to begin anew"
+                f"the slot {name} of parameter {number}, of shape {tuple(parameter.shape)}, has the shape "
+                f"{tuple(value.shape)}; allowed is the parameter's shape: replace the slot, or delete "
+                "optimizer.state[parameter] to begin anew"
             )
     if "step" not in state:
         state["step"] = torch.zeros((), dtype=torch.float32, device="cpu")
