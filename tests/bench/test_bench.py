@@ -442,3 +442,29 @@ def test_the_table_of_low_precision_is_of_its_file() -> None:
     for rule, form, _, mean, *_ in _rows("docs/low_precision.md", "| rule | state | bytes"):
         errors = [each["error"] for each in runs if (each["rule"], each["form"]) == (rule, form)]
         assert (len(errors), f"{statistics.mean(errors):.3f}") == (10, mean)
+
+
+def test_the_table_of_a_whole_training_is_of_its_file() -> None:
+    epochs = json.loads((ROOT / "benchmarks" / "late.json").read_text(encoding="utf-8"))["epochs"]
+    for number, *cells, subnormal in _rows("benchmarks/README.md", "| epoch | ADADELTA, ours"):
+        found, shares = [], []
+        for ours, theirs in (("ADADELTA, steprule", "ADADELTA, foreach"), ("Adam, steprule", "Adam, fused")):
+            mine, other = (epochs[name][int(number) - 1] for name in (ours, theirs))
+            found += [f"{1000 * each['seconds']:.3f}" for each in (mine, other)]
+            found.append(f"{other['seconds'] / mine['seconds']:.2f}")
+            shares.append(f"{100 * other['subnormal']:.1f} %")
+        assert (cells, subnormal) == (found, ", ".join(shares)), number
+
+
+def test_the_table_of_curvature_is_of_its_file() -> None:
+    runs = json.loads((ROOT / "benchmarks" / "curvature.json").read_text(encoding="utf-8"))["results"]
+    names = ["plain", "a step by SGD", "a step by ADADELTA", "a step by torch.optim.Adadelta"]
+    names += ["bbprop", "bbprop and g2", "g2 alone", "hutchinson"]
+    rows = _rows("benchmarks/README.md", "| | batch 1 | over plain")
+    for (_, *cells), name in zip(rows, names, strict=True):
+        found = []
+        for batch in (1, 100):
+            (run,) = [each for each in runs if (each["batch"], each["contender"]) == (batch, name)]
+            found += [1000 * statistics.median(run["seconds"]), run["ratio"]]
+        for cell, number in zip(cells, found, strict=True):
+            assert float(cell) == pytest.approx(number, abs=0.5001 * 10 ** -len(cell.partition(".")[2])), name
